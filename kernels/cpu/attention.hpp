@@ -1,0 +1,47 @@
+// Causal attention with grouped queries: o = softmax(q k^T / sqrt(D), masked above the diagonal) v, a head at a time.
+//
+// Query head h reads key and value head h / (heads / kv_heads). Rows of q, k, v and of their gradients may be strided,
+// so a packed (q | k | v) buffer works without copying: q = qkv, k = qkv + H*D, v = k + KV*D, both strides (H + 2 KV) *
+// D.
+#pragma once
+
+#include <cstdint>
+
+namespace stagecraft::kernels::cpu {
+
+struct AttentionShape {
+  std::int64_t batch;      // B
+  std::int64_t time;       // T
+  std::int64_t heads;      // H, a multiple of kv_heads
+  std::int64_t kv_heads;   // KV
+  std::int64_t head_size;  // D
+  std::int64_t q_stride;   // floats from a row of q (and dq) to the next, >= H*D
+  std::int64_t kv_stride;  // floats from a row of k, v (and dk, dv) to the next, >= KV*D
+};
+
+constexpr std::int64_t attention_probability_floats(const AttentionShape& s) {
+  return s.batch * s.heads * s.time * s.time;
+}
+
+// Size of the scratch that forward and backward need; its contents mean nothing between calls.
+std::int64_t attention_workspace_floats(const AttentionShape& shape);
+
+// Overwrites o and, unless it is null, probabilities (zero above the diagonal).
+void attention_forward(float* o,              // (B*T, H, D), packed
+                       float* probabilities,  // (B, H, T, T) or null
+                       const float* q,        // (B*T, H, D), rows q_stride apart
+                       const float* k,        // (B*T, KV, D), rows kv_stride apart
+                       const float* v,        // (B*T, KV, D), rows kv_stride apart
+                       const AttentionShape& shape, float* workspace);
+
+// Overwrites dq, dk and dv. With probabilities null they are recomputed from q and k (selective recompute, Korthikanti
+// et al. 2022); the results are the same bits either way.
+void attention_input_gradient(float* dq,                   // (B*T, H, D), rows q_stride apart
+                              float* dk,                   // (B*T, KV, D), rows kv_stride apart
+                              float* dv,                   // (B*T, KV, D), rows kv_stride apart
+                              const float* d_o,            // (B*T, H, D), packed
+                              const float* probabilities,  // (B, H, T, T) from the forward, or null
+                              const float* q, const float* k, const float* v, const AttentionShape& shape,
+                              float* workspace);
+
+}  // namespace stagecraft::kernels::cpu
