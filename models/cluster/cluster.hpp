@@ -1,0 +1,102 @@
+// The machines: device types, nodes, links and the fabric between nodes.
+//
+// A cluster is a list of nodes. Devices of one node reach each other through the node's local link (NVLink, NVSwitch,
+// PCIe, shared memory); devices of different nodes through their network ports (NIC) and, where the fabric has leaves,
+// through the uplinks of their leaves. Local and network traffic are separate planes: they never share bandwidth.
+// Every port is full duplex. JSON format: docs/file_formats.md.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "models/ids.hpp"
+#include "models/json_reader.hpp"
+#include "models/units.hpp"
+
+namespace stagecraft {
+
+enum class DataType { fp32, tf32, bf16, fp16, fp8 };
+inline constexpr std::size_t data_type_count = 5;
+std::string_view name(DataType type);
+std::span<const std::pair<std::string_view, DataType>> data_type_names();
+
+// One direction of a connection between two ends.
+struct Link {
+  Seconds latency;
+  BytesPerSecond bandwidth;
+  Seconds transfer_time(Bytes bytes) const { return latency + bytes / bandwidth; }
+  bool operator==(const Link&) const = default;
+};
+
+// Fraction of the peak that large operations reach; constants with their sources in the preset files.
+struct Efficiency {
+  double matmul = 0.5;     // dense matrix products, of peak FLOP/s
+  double attention = 0.3;  // attention core, of peak FLOP/s
+  double memory = 0.8;     // memory-bound operations, of memory bandwidth
+  // A matrix product with n FLOPs runs at matmul * n / (n + half_rate): small ones are slower.
+  Flops half_rate{0};
+  Seconds launch{0};  // fixed cost a layer and direction: kernel launches, dispatch
+  bool operator==(const Efficiency&) const = default;
+};
+
+enum class DeviceKind { cpu, gpu };
+
+struct DeviceType {
+  std::string name;
+  DeviceKind kind = DeviceKind::gpu;
+  Bytes memory;  // usable by one device
+  BytesPerSecond memory_bandwidth;
+  std::array<FlopsPerSecond, data_type_count> peak{};  // dense, by DataType; zero where unsupported
+  Efficiency efficiency;
+  bool operator==(const DeviceType&) const = default;
+
+  FlopsPerSecond peak_of(DataType type) const { return peak[static_cast<std::size_t>(type)]; }
+};
+
+struct Node {
+  std::string name;
+  std::vector<DeviceId> devices;
+  std::string local_kind;  // "nvlink", "pcie", "shared-memory": for people
+  Link local;              // a device's port to the others of its node
+  Link network;            // one NIC's port; unused in a cluster of one node
+  int nics = 1;            // devices share the NICs evenly, in order
+  int leaf = 0;
+};
+
+struct Device {
+  int type = 0;  // index into Cluster::device_types
+  int node = 0;  // index into Cluster::nodes
+};
+
+struct Cluster {
+  std::string name;
+  std::vector<DeviceType> device_types;
+  std::vector<Device> devices;
+  std::vector<Node> nodes;
+  int leaves = 1;
+  std::optional<Link> uplink;  // one leaf's port to the spine; absent: the fabric never limits
+
+  const DeviceType& type_of(DeviceId device) const;
+  // The path between two devices when nothing else uses it: sum of latencies, least bandwidth.
+  // A device reaches itself in no time. REQUIRES: both exist.
+  Link path(DeviceId from, DeviceId to) const;
+};
+
+// Reads a cluster. Throws bad_input; refuses more than 1,000,000 devices.
+Cluster cluster_from_json(const JsonValue& value);
+Json to_json(const Cluster& cluster);
+
+// A preset's name, or the path of a JSON file (anything with a '/' or ending in ".json").
+// "local-cpu" describes the machine that this runs on (cores, memory, nominal peak).
+Cluster load_cluster(const std::string& name_or_path);
+std::vector<std::string> cluster_presets();
+Cluster local_cpu();
+
+}  // namespace stagecraft

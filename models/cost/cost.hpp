@@ -1,0 +1,88 @@
+// What layers and stages cost on a device: the currency between networks, clusters, planner and simulators.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/cluster/cluster.hpp"
+#include "models/network/layer_graph.hpp"
+#include "models/units.hpp"
+
+namespace stagecraft {
+
+// Which forward results are kept for the backward (Korthikanti et al. 2022, arXiv 2205.05198, section 4 and 5):
+// none recomputes nothing; selective recomputes the attention core (scores, softmax); full keeps each layer's input.
+enum class Recompute { none, selective, full };
+
+enum class Optimizer { sgd, adamw };
+
+// What one training step computes with; bytes a parameter follow from precision and optimizer (docs/cost_model.md).
+struct Workload {
+  std::int64_t microbatch = 1;  // samples
+  std::int64_t sequence = 1;    // tokens a sample
+  DataType precision = DataType::bf16;
+  Optimizer optimizer = Optimizer::adamw;
+  Recompute recompute = Recompute::none;
+  bool fused_attention = false;  // a fused kernel keeps no sequence x sequence matrix
+  bool operator==(const Workload&) const = default;
+};
+
+// One layer, one micro-batch, one device.
+struct LayerCost {
+  Seconds forward;
+  Seconds recompute;  // repeated forward at the start of the backward; zero without recomputation
+  Seconds backward_input;
+  Seconds backward_weight;
+  Seconds optimizer;      // once a step
+  Bytes weights;          // parameters in the precision of the computation
+  Bytes gradients;        // accumulated, once, whatever the number of micro-batches
+  Bytes optimizer_state;  // moments and master weights
+  Bytes stash;            // kept from the forward to the backward, each in-flight micro-batch
+  Bytes workspace;        // scratch while the layer runs; layers share it, so a stage needs the largest
+};
+
+// A stage: its layers' sums, and the tensors that cross its ends.
+struct StageCost {
+  Seconds forward;          // one micro-batch
+  Seconds backward_input;   // one micro-batch, gradient of the activations, recomputation included
+  Seconds backward_weight;  // one micro-batch, gradient of the parameters
+  Seconds optimizer;        // once a step
+  Bytes boundary;           // activation sent to the next stage, one micro-batch; as many bytes of gradient come back
+  Bytes stash;              // kept per in-flight micro-batch until its backward
+  Bytes weights;
+  Bytes gradients;
+  Bytes optimizer_state;
+  Bytes workspace;
+  Bytes tied;  // gradient bytes of the table shared with the other end of the pipeline, else zero
+  bool operator==(const StageCost&) const = default;
+
+  // Peak with `in_flight` stashed micro-batches.
+  Bytes peak_memory(int in_flight) const {
+    return weights + gradients + optimizer_state + workspace + stash * static_cast<double>(in_flight);
+  }
+};
+
+// Prices layers. Implementations: roofline.hpp (peaks and efficiencies), profiled.hpp (measurements); nobody
+// downstream can tell which. Pure: same inputs, same numbers. Formulas and sources: docs/cost_model.md.
+class CostModel {
+ public:
+  virtual ~CostModel() = default;
+  // Throws bad_input when the model knows nothing of this layer or device (a profile without that kind).
+  virtual LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const = 0;
+};
+
+// Sums over a stage made of `layers` (each once). `boundary` is the activation that leaves it.
+StageCost stage_cost(std::span<const LayerCost> layers, Bytes boundary, Bytes tied);
+
+// Bytes an element of tensors in this precision occupies: 4 for fp32 and tf32, 2 for bf16 and fp16, 1 for fp8.
+Bytes element_size(DataType precision);
+
+std::string_view name(Recompute recompute);
+std::string_view name(Optimizer optimizer);
+std::span<const std::pair<std::string_view, Recompute>> recompute_names();
+std::span<const std::pair<std::string_view, Optimizer>> optimizer_names();
+
+}  // namespace stagecraft

@@ -1,0 +1,69 @@
+// A network: a transformer description that we can run and price, or a hand-written graph that we can price.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/json_reader.hpp"
+#include "models/network/layer_graph.hpp"
+
+namespace stagecraft {
+
+enum class NormKind { layer_norm, rms_norm };
+enum class PositionKind { learned, rotary };
+enum class ActivationKind { gelu, swiglu };  // gelu is the tanh form; swiglu: silu(gate) * up
+enum class HeadKind {
+  language_model,
+  regression
+};  // cross-entropy over the vocabulary | mean squared error, one output
+
+// A decoder-only transformer. Pre-norm blocks: x += attention(norm(x)); x += mlp(norm(x)); a final norm before the
+// head.
+struct Transformer {
+  std::string family;  // "gpt2", "llama", "mistral", "qwen2", "mixtral": names in Hugging Face's sense
+  std::int64_t layers = 0;
+  std::int64_t hidden = 0;  // C
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;  // < heads: grouped-query attention
+  std::int64_t head_size = 0;
+  std::int64_t ffn = 0;  // inner width of the MLP, of each expert
+  std::int64_t vocabulary = 0;
+  std::int64_t max_sequence = 0;  // learned positions: size of their table; rotary: the longest sequence accepted
+  bool tied_head = false;         // the head multiplies with the token embedding's table
+  bool qkv_bias = false;
+  bool linear_bias = false;  // on the attention output and the MLP
+  bool dropout = false;      // as in the original training recipe: its masks count in the activation memory
+  NormKind norm = NormKind::layer_norm;
+  PositionKind position = PositionKind::learned;
+  ActivationKind activation = ActivationKind::gelu;
+  HeadKind head = HeadKind::language_model;
+  double norm_epsilon = 1e-5;
+  double rope_theta = 10000.0;
+  std::int64_t experts = 0;  // 0: dense
+  std::int64_t experts_per_token = 0;
+  bool operator==(const Transformer&) const = default;
+};
+
+struct Network {
+  std::string name;
+  std::optional<Transformer> transformer;
+  // Vertices of a transformer: 0 the embedding, 1..layers the blocks, layers+1 the head (final norm, projection, loss).
+  LayerGraph graph;
+};
+
+// REQUIRES: a description that passed network_from_json or config import (dimensions positive and consistent).
+LayerGraph build_graph(const Transformer& transformer);
+
+// Our own format, a hand-written graph, or a Hugging Face config.json (told by "model_type"; unknown kinds are refused
+// with the list of known ones). Throws bad_input.
+Network network_from_json(const JsonValue& value, const std::string& default_name);
+Json to_json(const Network& network);
+
+// A preset's name, or the path of a JSON file (anything with a '/' or ending in ".json").
+Network load_network(const std::string& name_or_path);
+std::vector<std::string> network_presets();
+
+}  // namespace stagecraft

@@ -1,0 +1,88 @@
+// The plan: who computes what, when. The planner writes it, the simulators and the runtime execute it.
+//
+// Self-contained: it embeds network, cluster, schedule and the stage costs it was made with, so it can be mailed to
+// someone and run there. JSON format: docs/file_formats.md.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/cluster/cluster.hpp"
+#include "models/cost/cost.hpp"
+#include "models/network/network.hpp"
+#include "models/schedule/schedule.hpp"
+
+namespace stagecraft {
+
+// Positions in Plan::order, [first, last).
+struct LayerRange {
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+  bool operator==(const LayerRange&) const = default;
+};
+
+struct Batch {
+  std::int64_t global = 1;        // samples a step: microbatch * microbatches * replicas
+  std::int64_t microbatch = 1;    // samples
+  std::int64_t microbatches = 1;  // a replica
+  std::int64_t sequence = 1;      // tokens a sample
+  bool operator==(const Batch&) const = default;
+};
+
+struct PlanStage {
+  LayerRange layers;
+  RankId rank;     // which pipeline rank runs it, the same in every replica
+  StageCost cost;  // on its device; what simulators execute
+  bool operator==(const PlanStage&) const = default;
+};
+
+// What the planner expects of one step. Empty rungs were not evaluated.
+struct Prediction {
+  std::optional<Seconds> closed_form_step;
+  std::optional<Seconds> timeline_step;
+  std::optional<Seconds> simgrid_step;
+  double bubble = 0;               // idle share of the ranks' time from the first forward to the last backward
+  std::vector<Bytes> peak_memory;  // by pipeline rank
+  bool operator==(const Prediction&) const = default;
+};
+
+struct Plan {
+  std::string tool_version;
+  Network network;
+  Cluster cluster;
+  Batch batch;
+  DataType precision = DataType::bf16;
+  Optimizer optimizer = Optimizer::adamw;
+  Recompute recompute = Recompute::none;
+  bool fused_attention = false;
+  std::vector<LayerId> order;                  // of the network's layers: stages are ranges of it
+  std::vector<PlanStage> stages;               // by StageId
+  std::vector<std::vector<DeviceId>> devices;  // [replica][rank]
+  ComputeSchedule schedule;                    // of one replica; all replicas run the same
+  Prediction prediction;
+  std::string network_digest, cluster_digest, profile_digest;  // of the inputs; the last empty without a profile
+
+  int replicas() const { return static_cast<int>(devices.size()); }
+  int ranks() const { return devices.empty() ? 0 : static_cast<int>(devices.front().size()); }
+  Workload workload() const {
+    return {batch.microbatch, batch.sequence, precision, optimizer, recompute, fused_attention};
+  }
+  // Whether the first and the last stage share a table and sit on different ranks, so that REDUCE_TIED is needed.
+  bool tied_ends() const;
+  // The schedule with communication; what executors run.
+  LoweredSchedule lowered() const;
+};
+
+// Throws bad_input naming the first fault: stages that overlap or leave gaps, an order that breaks an edge, devices
+// that do not exist or are used twice, a batch that does not multiply out, a schedule that fails the checker.
+void validate(const Plan& plan, const std::string& file);
+
+Plan plan_from_json(const JsonValue& value);  // validated
+Json to_json(const Plan& plan);
+Plan load_plan(const std::filesystem::path& path);
+void save_plan(const Plan& plan, const std::filesystem::path& path);
+
+}  // namespace stagecraft
