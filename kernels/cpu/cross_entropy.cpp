@@ -1,0 +1,43 @@
+#include "kernels/cpu/cross_entropy.hpp"
+
+#include <cmath>
+
+#include "kernels/cpu/vector_math.hpp"
+
+namespace stagecraft::kernels::cpu {
+
+STAGECRAFT_VECTORISED double cross_entropy_loss(const float* logits, const std::int32_t* targets, std::int64_t rows,
+                                                std::int64_t vocabulary) {
+  double total = 0.0;
+  for (std::int64_t n = 0; n < rows; ++n) {
+    const float* row = logits + n * vocabulary;
+    float maximum = row[0];
+#pragma omp simd reduction(max : maximum)
+    for (std::int64_t i = 0; i < vocabulary; ++i) maximum = row[i] > maximum ? row[i] : maximum;
+    float sum = 0.0F;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t i = 0; i < vocabulary; ++i) sum += softmax_exp(row[i] - maximum);
+    total += std::log(static_cast<double>(sum)) - (static_cast<double>(row[targets[n]]) - maximum);
+  }
+  return total / static_cast<double>(rows);
+}
+
+STAGECRAFT_VECTORISED double cross_entropy_loss_and_gradient(float* logits, const std::int32_t* targets,
+                                                             std::int64_t rows, std::int64_t vocabulary,
+                                                             float gradient_scale) {
+  double total = 0.0;
+  for (std::int64_t n = 0; n < rows; ++n) {
+    float* row = logits + n * vocabulary;
+    const float at_target = row[targets[n]];
+    float maximum = 0.0F;
+    const float sum = exponentiate_row(row, vocabulary, maximum);
+    total += std::log(static_cast<double>(sum)) - (static_cast<double>(at_target) - maximum);
+    const float factor = gradient_scale / sum;
+#pragma omp simd
+    for (std::int64_t i = 0; i < vocabulary; ++i) row[i] *= factor;
+    row[targets[n]] -= gradient_scale;
+  }
+  return total / static_cast<double>(rows);
+}
+
+}  // namespace stagecraft::kernels::cpu
