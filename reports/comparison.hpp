@@ -1,0 +1,79 @@
+// Predicted against measured, rung by rung: how far each way of judging a plan is from what the hardware did.
+//
+// Rungs are the columns (closed form, timeline, SimGrid, measured), quantities the rows. Pure: traces in, values out.
+// The closed form's column holds the plan's own costs, from which every prediction is composed.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/json_reader.hpp"
+#include "models/plan.hpp"
+#include "models/schedule/schedule.hpp"
+#include "models/trace.hpp"
+
+namespace stagecraft {
+
+// What a row is about. Times are seconds, memory is bytes, both bubbles are shares of 1.
+enum class Figure {
+  step_time,    // median of the steps
+  action,       // one kind of action of one stage: median duration
+  bubble,       // idle / total over the ranks, first forward to last backward
+  span_bubble,  // the zero-bubble papers' rate over the longest per-rank span
+  peak_memory,  // of one pipeline rank, the largest of the replicas
+};
+
+struct ComparisonRow {
+  Figure figure = Figure::step_time;
+  std::string name;                              // "step time", "stage 1 F", "peak memory, rank 0"
+  StageId stage;                                 // of Figure::action
+  ActionKind action = ActionKind::forward;       // of Figure::action
+  RankId rank;                                   // of Figure::peak_memory
+  std::vector<std::optional<double>> predicted;  // by rung; empty where the rung does not say
+  std::optional<double> measured;                // seconds, bytes or share
+  std::optional<double> measured_low;            // 10th and 90th percentile of times
+  std::optional<double> measured_high;
+  std::vector<std::optional<double>> error;  // by rung: (predicted - measured) / measured in percent; of
+                                             // shares the plain difference in percentage points
+};
+
+// Over the rows with a relative error (times and memory), absolute values.
+struct RungError {
+  std::optional<double> step_pct;  // of the step time, with its sign
+  std::optional<double> worst_pct;
+  std::string worst_row;
+  std::optional<double> median_pct;
+};
+
+struct Comparison {
+  std::vector<std::string> rungs;  // of the predictions, rising in truth: "closed form", "timeline", "simgrid"
+  std::string measured;            // source of the measured trace: "cpu"
+  std::string machine, date, network, schedule;
+  int steps = 0;  // measured
+  std::vector<ComparisonRow> rows;
+  std::vector<RungError> errors;      // by rung
+  std::vector<std::string> warnings;  // why the numbers may not be comparable or not be good
+
+  // Whether the step time of the last rung (the one nearest the truth) is off by more than `percent`, either way.
+  // True as well when no rung predicts a step time: a check that checks nothing must not pass.
+  bool exceeds(double percent) const;
+};
+
+// `plan` may be null: no closed form then. REQUIRES: traces that summarize() accepts.
+Comparison compare(const Plan* plan, std::span<const Trace> predicted, const Trace& measured);
+
+// Aligned, at most 100 columns; with more rungs than fit, one table below the other.
+std::string to_text(const Comparison& comparison);
+std::string to_markdown(const Comparison& comparison);
+// Keys carry units: {"step_time_s": {"timeline": 0.12, "measured": 0.13}, "step_time_error_pct": {...}, "stages": ...}.
+Json to_json(const Comparison& comparison);
+
+// "12.3 ms", "1.50 GiB", "25.0%", or "-" for nothing; as the tables and the HTML report print them.
+std::string format_value(Figure figure, const std::optional<double>& value);
+// "+2.1%", of shares "+2.1 pp", or "-".
+std::string format_error(Figure figure, const std::optional<double>& error);
+
+}  // namespace stagecraft

@@ -1,0 +1,33 @@
+// The classic pipeline diagram: a row a rank, a box an action, time to the right. A stand-alone SVG picture.
+//
+// Boxes are coloured by kind and carry the micro-batch's number where it fits; idle time shows as the row's ground.
+// The colours follow the reader's light or dark preference. Texts are escaped.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "models/schedule/schedule.hpp"
+#include "models/trace.hpp"
+
+namespace stagecraft {
+
+struct SvgOptions {
+  double width = 1200;           // of the picture, in pixels
+  std::string title;             // empty: source, network and schedule
+  int step = -1;                 // which traced step; -1: the one nearest the median
+  std::size_t max_boxes = 6000;  // of more, the latest are left out and the picture says so
+};
+
+// One step of the trace. Throws bad_input when the trace has no such step. REQUIRES: at least one event.
+std::string to_svg(const Trace& trace, const SvgOptions& options = {});
+
+// The schedule with the textbook's unit costs: F 1, B 2, I 1, W 1, messages free.
+// REQUIRES: a schedule that passed check().
+std::string to_svg(const ComputeSchedule& schedule, const SvgOptions& options = {});
+
+// The trace of that textbook execution, with a unit of a second.
+// REQUIRES: a schedule that passed check().
+Trace unit_trace(const ComputeSchedule& schedule);
+
+}  // namespace stagecraft
