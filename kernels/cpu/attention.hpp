@@ -7,17 +7,11 @@
 
 #include <cstdint>
 
+#include "kernels/types.hpp"
+
 namespace stagecraft::kernels::cpu {
 
-struct AttentionShape {
-  std::int64_t batch;      // B
-  std::int64_t time;       // T
-  std::int64_t heads;      // H, a multiple of kv_heads
-  std::int64_t kv_heads;   // KV
-  std::int64_t head_size;  // D
-  std::int64_t q_stride;   // floats from a row of q (and dq) to the next, >= H*D
-  std::int64_t kv_stride;  // floats from a row of k, v (and dk, dv) to the next, >= KV*D
-};
+using kernels::AttentionShape;
 
 constexpr std::int64_t attention_probability_floats(const AttentionShape& s) {
   return s.batch * s.heads * s.time * s.time;

@@ -6,12 +6,11 @@
 
 #include <cstdint>
 
+#include "kernels/types.hpp"
+
 namespace stagecraft::kernels::cpu {
 
-struct RandomStream {
-  std::uint64_t seed;
-  std::uint64_t tensor;  // which tensor of the network, the caller's numbering
-};
+using kernels::RandomStream;
 
 // x[i] = element first + i of the stream's normal distribution.
 void fill_normal(float* x,  // (count)

@@ -28,7 +28,7 @@ STAGECRAFT_INLINE float fast_exp(float x) {
   constexpr float ln2_high = 0.693145752F;     // 16 significant bits: n * ln2_high is exact
   constexpr float ln2_low = 1.42860677e-6F;    // ln 2 - ln2_high
   constexpr float round_to_int = 12582912.0F;  // 1.5 * 2^23: adding it leaves no fraction bits
-  x = x > 87.0F ? 87.0F : x;  // written so that NaN passes
+  x = x > 87.0F ? 87.0F : x;                   // written so that NaN passes
   x = x < -87.0F ? -87.0F : x;
   const float shifted = x * log2_e + round_to_int;
   const float n = shifted - round_to_int;
