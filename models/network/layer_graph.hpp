@@ -44,6 +44,8 @@ struct Layer {
   Amount moved;                      // elements read and written by memory-bound operations in the forward
   StashAmount stash;                 // kept until the backward without recomputation
   StashAmount attention_stash;       // of which: dropped by selective recomputation (and by fused attention)
+  Amount input;                      // elements of the layer's input: what full recomputation keeps instead of the
+                                     // stash; zero (embedding, head): the layer is never recomputed
   bool operator==(const Layer&) const = default;
 };
 
