@@ -76,6 +76,13 @@ struct Plan {
   LoweredSchedule lowered() const;
 };
 
+// Prices every stage on its device (the first replica's), boundaries from the network's cuts.
+// Throws bad_input when the model knows nothing of a layer or device. REQUIRES: a validated plan.
+void price(Plan& plan, const CostModel& model);
+
+// Whether every stage has a cost: hand-written plans may leave costs out, and are priced before they are simulated.
+bool is_priced(const Plan& plan);
+
 // Throws bad_input naming the first fault: stages that overlap or leave gaps, an order that breaks an edge, devices
 // that do not exist or are used twice, a batch that does not multiply out, a schedule that fails the checker.
 void validate(const Plan& plan, const std::string& file);
