@@ -64,28 +64,37 @@ struct Node {
   std::string name;
   std::vector<DeviceId> devices;
   std::string local_kind;  // "nvlink", "pcie", "shared-memory": for people
-  Link local;              // a device's port to the others of its node
+  Link local;              // a device's port to the others of its node; the latency is from device to device
   Link network;            // one NIC's port; unused in a cluster of one node
   int nics = 1;            // devices share the NICs evenly, in order
   int leaf = 0;
+  bool operator==(const Node&) const = default;
 };
 
 struct Device {
   int type = 0;  // index into Cluster::device_types
   int node = 0;  // index into Cluster::nodes
+  bool operator==(const Device&) const = default;
 };
 
 struct Cluster {
   std::string name;
   std::vector<DeviceType> device_types;
-  std::vector<Device> devices;
+  std::vector<Device> devices;  // node after node
   std::vector<Node> nodes;
   int leaves = 1;
   std::optional<Link> uplink;  // one leaf's port to the spine; absent: the fabric never limits
 
+  bool operator==(const Cluster&) const = default;
+
+  // REQUIRES for all: the devices exist.
   const DeviceType& type_of(DeviceId device) const;
-  // The path between two devices when nothing else uses it: sum of latencies, least bandwidth.
-  // A device reaches itself in no time. REQUIRES: both exist.
+  const Node& node_of(DeviceId device) const;
+  // Which of its node's NICs a device uses, 0 .. nics-1: position * nics / devices.
+  int nic_of(DeviceId device) const;
+  // The path between two devices when nothing else uses it. Within a node: the local link. Between nodes: the latencies
+  // of both NICs, and of both leaves' uplinks if the leaves differ, summed; the least of their bandwidths.
+  // A device reaches itself in no time.
   Link path(DeviceId from, DeviceId to) const;
 };
 
@@ -95,8 +104,14 @@ Json to_json(const Cluster& cluster);
 
 // A preset's name, or the path of a JSON file (anything with a '/' or ending in ".json").
 // "local-cpu" describes the machine that this runs on (cores, memory, nominal peak).
+// "dgx-h100:64" is 64 copies of that preset's nodes (see repeat).
 Cluster load_cluster(const std::string& name_or_path);
 std::vector<std::string> cluster_presets();
 Cluster local_cpu();
+
+// `count` copies of the cluster's nodes on one network: names gain "-0", "-1", ... and, where the leaves have uplinks,
+// each copy has leaves of its own. Throws bad_input for more than 1,000,000 devices, and for nodes without a network.
+// REQUIRES: count > 0.
+Cluster repeat(const Cluster& cluster, int count);
 
 }  // namespace stagecraft
