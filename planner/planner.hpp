@@ -1,0 +1,108 @@
+// Finds how to train a network on a cluster: searches layouts, partitions the layers, ranks, and says why.
+//
+// Three nouns: SearchSpace (what is fixed), CostModel (what layers cost), search() (the rest). Each layout is
+// partitioned exactly for its closed form (partition.hpp), the best few are refined and judged by the timeline. Pure
+// and deterministic: same inputs, same plan; no clock decides. Candidates that do not fit are values with a reason.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/cost/cost.hpp"
+#include "models/plan.hpp"
+
+namespace stagecraft {
+
+// What the caller has fixed. Empty options are searched.
+struct SearchSpace {
+  std::int64_t global_batch = 1;  // samples a step
+  std::int64_t sequence = 1;      // tokens a sample
+  DataType precision = DataType::bf16;
+  Optimizer optimizer = Optimizer::adamw;
+  bool fused_attention = false;
+
+  std::optional<int> stages;               // of one pipeline
+  std::optional<int> replicas;             // data-parallel width
+  std::optional<std::int64_t> microbatch;  // samples
+  std::optional<std::string> schedule;     // a name of schedule_kinds()
+  std::optional<Recompute> recompute;
+  std::optional<int> devices;      // use at most this many; empty: the whole cluster
+  std::vector<std::int64_t> cuts;  // stage boundaries by hand, positions in topological_order(); fixes `stages`
+
+  int timelines = 16;  // layouts that the timeline judges, besides the best of each schedule
+  int keep = 5;        // at most so many ranked plans and so many near misses
+};
+
+struct Layout {
+  int stages = 1;
+  int ranks = 1;     // devices of one pipeline; fewer than stages when ranks hold several
+  int replicas = 1;  // pipelines
+  std::int64_t microbatch = 1;
+  std::int64_t microbatches = 1;  // a replica
+  std::string schedule;
+  Recompute recompute = Recompute::none;
+  bool operator==(const Layout&) const = default;
+};
+
+// Where a step's time goes; the terms add up to the timeline's step.
+struct Breakdown {
+  Seconds compute;        // forward and backward, mean over the ranks
+  Seconds imbalance;      // what the busiest rank computes beyond that mean
+  Seconds bubble;         // waiting for the pipeline to fill and drain
+  Seconds communication;  // point-to-point time that no computation hides
+  Seconds reduction;      // gradient reductions that no computation hides
+  Seconds optimizer;
+};
+
+struct Shortage {
+  StageId stage;
+  std::string device;  // type
+  Bytes needed, available;
+};
+
+enum class Fate { feasible, out_of_memory };
+
+struct Candidate {
+  Layout layout;
+  Fate fate = Fate::feasible;
+  std::optional<Shortage> shortage;    // out_of_memory: the worst stage of the partition that needs least
+  std::optional<Seconds> closed_form;  // of the best partition; out_of_memory: as if memory were unlimited
+  std::optional<Seconds> timeline;     // of the refined partition
+  Breakdown breakdown;                 // where `timeline` is known
+  double bubble = 0;                   // as in Prediction
+  std::vector<LayerRange> stages;      // positions in the plan's order
+  std::string verdict;  // "slower: +12 %, bubble 27 % against 9 %", "out of memory on stage 3: needs X, has Y"
+};
+
+struct RankedPlan {
+  Candidate candidate;
+  Plan plan;  // complete but for simgrid_step and profile_digest
+};
+
+struct SearchCounts {
+  std::int64_t layouts = 0;        // combinations that the options allow
+  std::int64_t out_of_memory = 0;  // of those
+  std::int64_t outclassed = 0;     // not partitioned: even perfectly balanced slower than the best few
+  std::int64_t partitioned = 0;    // exactly, for the closed form
+  std::int64_t simulated = 0;      // refined and judged by the timeline
+};
+
+struct SearchResult {
+  std::vector<RankedPlan> ranked;      // fastest first, at least one; for a closer look by SimGrid
+  std::vector<Candidate> near_misses;  // what else deserves a word: would have been faster but does not fit, or slower
+  SearchCounts counts;
+  std::string why;                 // the winner against the runner-up, in a few lines
+  std::vector<std::string> notes;  // simplifications made, e.g. too many legal cuts for this graph
+  const Plan& best() const { return ranked.front().plan; }
+};
+
+// Throws bad_input for options that contradict each other or the inputs (a global batch that does not divide, more
+// stages than layers, unknown schedule); infeasible, with what would make it feasible, when no candidate fits.
+SearchResult search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space);
+
+// "P=8 R=4 b=2 M=16 1f1b recompute=full".
+std::string to_string(const Layout& layout);
+
+}  // namespace stagecraft
