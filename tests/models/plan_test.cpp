@@ -1,0 +1,131 @@
+#include "models/plan.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "models/error.hpp"
+
+namespace stagecraft {
+namespace {
+
+using testing::HasSubstr;
+
+// Four layers in a chain on two unlike devices, by hand, as a user would write it.
+constexpr const char* hand_written = R"({
+  "format": "stagecraft-plan",
+  "network": {"transformer": {"family": "gpt2", "layers": 2, "hidden": 8, "heads": 2, "vocabulary": 16,
+              "max_sequence": 4, "tied_head": true}},
+  "cluster": {"name": "pair", "device_types": {"d": {"kind": "cpu", "memory": "1 GB", "memory_bandwidth": "1 GB/s",
+              "peak": {"fp32": "1 GFLOP/s"}}},
+              "nodes": [{"name": "n", "devices": [{"type": "d", "count": 2}],
+                         "local": {"kind": "shared-memory", "latency": "1 us", "bandwidth": "1 GB/s"}}]},
+  "batch": {"global": 4, "microbatch": 1, "microbatches": 4, "sequence": 4},
+  "precision": "fp32",
+  "optimizer": "adamw",
+  "stages": [{"layers": [0, 2], "rank": 0}, {"layers": [2, 4], "rank": 1}],
+  "devices": [[0, 1]],
+  "schedule": "gpipe"
+})";
+
+Json document() { return parse_json(hand_written, "plan.json"); }
+
+std::string complaint(const Json& json) {
+  try {
+    plan_from_json(JsonValue(json, "plan.json"));
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::bad_input);
+    return error.what();
+  }
+  return {};
+}
+
+TEST(Plan, IsEasyToWriteByHand) {
+  const Json json = document();
+  const Plan plan = plan_from_json(JsonValue(json, "plan.json"));
+  EXPECT_EQ(plan.ranks(), 2);
+  EXPECT_EQ(plan.replicas(), 1);
+  EXPECT_EQ(plan.order.size(), 4U);
+  EXPECT_EQ(plan.schedule, make_schedule("gpipe", {2, 1, 4}));
+  EXPECT_FALSE(is_priced(plan));
+  EXPECT_TRUE(plan.tied_ends());
+}
+
+TEST(Plan, ReadsBackWhatItWrote) {
+  const Json json = document();
+  Plan plan = plan_from_json(JsonValue(json, "plan.json"));
+  plan.stages[1].cost.forward = Seconds(0.1);
+  plan.prediction.timeline_step = Seconds(1.0 / 3);
+  plan.prediction.peak_memory = {Bytes(1), Bytes(2)};
+  const Json written = to_json(plan);
+  const Plan back = plan_from_json(JsonValue(written, "plan.json"));
+  EXPECT_EQ(to_json(back), written);
+  EXPECT_EQ(back.stages, plan.stages);
+  EXPECT_EQ(back.schedule, plan.schedule);
+}
+
+TEST(Plan, RefusesStagesThatOverlapOrLeaveGaps) {
+  Json json = document();
+  json["stages"][1]["layers"] = {1, 4};
+  EXPECT_EQ(complaint(json), "plan.json: stages[1].layers: layer 1 is already in stage 0");
+  json["stages"][1]["layers"] = {3, 4};
+  EXPECT_EQ(complaint(json), "plan.json: stages[1].layers: layers 2 to 2 are in no stage");
+  json["stages"][1]["layers"] = {2, 3};
+  EXPECT_EQ(complaint(json), "plan.json: stages[1].layers: layers 3 to 3 are in no stage");
+  json["stages"][1]["layers"] = {2, 9};
+  EXPECT_EQ(complaint(json), "plan.json: stages[1].layers: ends at 9, but the network has 4 layers");
+  json["stages"][1]["layers"] = {2, 2};
+  EXPECT_EQ(complaint(json), "plan.json: stages[1].layers: expected at least one layer");
+}
+
+TEST(Plan, RefusesDevicesThatAreMissingOrUsedTwice) {
+  Json json = document();
+  json["devices"] = {{0, 0}};
+  EXPECT_EQ(complaint(json), "plan.json: devices[0][1]: device 0 is used twice");
+  json["devices"] = {{0, 7}};
+  EXPECT_EQ(complaint(json), "plan.json: devices[0][1]: device 7 does not exist: cluster 'pair' has 2");
+  json["devices"] = Json::array();
+  EXPECT_THAT(complaint(json), HasSubstr("devices: expected at least one replica"));
+}
+
+TEST(Plan, RefusesABatchThatDoesNotMultiplyOut) {
+  Json json = document();
+  json["batch"]["global"] = 5;
+  EXPECT_EQ(complaint(json),
+            "plan.json: batch.global: expected microbatch * microbatches * replicas = 1 * 4 * 1 = 4, got 5");
+  json["batch"]["global"] = 1e18;
+  EXPECT_THAT(complaint(json), HasSubstr("batch.global: expected a whole number from 1 to"));
+}
+
+TEST(Plan, RefusesAnOrderThatBreaksAnEdge) {
+  Json json = document();
+  json["order"] = {0, 2, 1, 3};
+  EXPECT_THAT(complaint(json), HasSubstr("order[1]: layer 'block.1' stands before 'block.0', which it needs"));
+  json["order"] = {0, 1, 1, 3};
+  EXPECT_EQ(complaint(json), "plan.json: order[2]: layer 1 stands here twice");
+}
+
+TEST(Plan, RefusesASchedulesThatCannotFinishAndMarksTheAction) {
+  Json json = document();
+  json["schedule"] = {{"name", "mine"},
+                      {"ranks", {"0F0 0B0 0F1 0B1 0F2 0B2 0F3 0B3", "1F1 1B1 1F0 1B0 1F2 1B2 1F3 1B3"}}};
+  EXPECT_THAT(complaint(json), HasSubstr("plan.json: schedule: "));
+  json["schedule"]["ranks"][0] = "0F0 0G0";
+  EXPECT_THAT(complaint(json), HasSubstr("schedule.ranks[0]: action 1: expected one such as \"2F0\""));
+  json["schedule"] = "gpip";
+  EXPECT_THAT(complaint(json), HasSubstr("gpipe"));
+}
+
+TEST(Plan, NamesUnknownFieldsAndWrongTypes) {
+  Json json = document();
+  json["stage"] = 1;
+  EXPECT_EQ(complaint(json), "plan.json: unknown field 'stage' (did you mean 'stages'?)");
+  json = document();
+  json["batch"]["microbatch"] = "1";
+  EXPECT_THAT(complaint(json), HasSubstr("plan.json: batch.microbatch: expected a whole number"));
+  json = document();
+  json["precision"] = "fp33";
+  EXPECT_THAT(complaint(json), HasSubstr("plan.json: precision: expected one of 'fp32'"));
+}
+
+}  // namespace
+}  // namespace stagecraft
