@@ -12,7 +12,7 @@
 //   RECV_*      the rank waits until the message has arrived.
 //   REDUCE_*    a collective: starts when every participant has reached it, leaves the rank free; STEP waits for it.
 //               REDUCE_TIED sums the gradient of a table shared by the first and the last stage; REDUCE_GRAD sums a
-//               stage's gradients over the data-parallel replicas.
+//               stage's gradients over the data-parallel replicas, after the REDUCE_TIED of that stage.
 //   STEP        the optimizer step of a stage; occupies the rank, after the reductions of that stage.
 #pragma once
 
@@ -93,7 +93,7 @@ struct ScheduleKind {
 };
 const std::vector<ScheduleKind>& schedule_kinds();
 
-// Throws bad_input for an unknown name (with the nearest known one) or a refused shape.
+// Throws bad_input for an unknown name (with the nearest known one), a refused shape, or more than 50 million actions.
 ComputeSchedule make_schedule(std::string_view name, const ScheduleShape& shape);
 
 // What the comm pass has to add beyond sends and receives.

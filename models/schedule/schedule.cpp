@@ -1,0 +1,60 @@
+#include "models/schedule/schedule.hpp"
+
+#include "models/error.hpp"
+#include "models/schedule/gpipe.hpp"
+#include "models/schedule/one_f_one_b.hpp"
+#include "models/text.hpp"
+
+namespace stagecraft {
+namespace {
+
+// 2 GB of lowered actions; a shape beyond is a slip of the keyboard.
+constexpr std::int64_t max_computes = 50'000'000;
+
+std::string refuse_any(const ScheduleShape& shape) {
+  if (shape.ranks < 1) return fmt::format("needs at least one rank, got {}", shape.ranks);
+  if (shape.stages_per_rank < 1) return fmt::format("needs at least one stage a rank, got {}", shape.stages_per_rank);
+  if (shape.microbatches < 1) return fmt::format("needs at least one micro-batch, got {}", shape.microbatches);
+  const double computes = 2.0 * shape.ranks * shape.stages_per_rank * shape.microbatches;
+  if (computes > static_cast<double>(max_computes)) {
+    return fmt::format("{} ranks with {} stages each and {} micro-batches are {:.3g} actions; at most {} are accepted",
+                       shape.ranks, shape.stages_per_rank, shape.microbatches, computes, with_thousands(max_computes));
+  }
+  return "";
+}
+
+}  // namespace
+
+const std::vector<ScheduleKind>& schedule_kinds() {
+  static const std::vector<ScheduleKind> kinds{
+      {"gpipe", "all forwards, then all backwards; keeps every micro-batch in flight", generate_gpipe, refuse_gpipe},
+      {"1f1b", "one forward, one backward in turn; keeps at most as many micro-batches as ranks", generate_one_f_one_b,
+       refuse_one_f_one_b},
+  };
+  return kinds;
+}
+
+ComputeSchedule make_schedule(std::string_view name, const ScheduleShape& shape) {
+  std::vector<std::string> names;
+  for (const ScheduleKind& kind : schedule_kinds()) {
+    names.emplace_back(kind.name);
+    if (kind.name != name) continue;
+    std::string refusal = refuse_any(shape);
+    if (refusal.empty()) refusal = kind.refuse(shape);
+    if (!refusal.empty()) throw bad_input("schedule '{}': {}", name, refusal);
+    return kind.generate(shape);
+  }
+  throw bad_input("unknown schedule '{}'{}; known: {}", printable(name), did_you_mean(name, names), join(names));
+}
+
+std::vector<RankId> placement(const ComputeSchedule& schedule) {
+  std::vector<RankId> ranks(static_cast<std::size_t>(schedule.stages));
+  for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank) {
+    for (const Action& action : schedule.ranks[rank]) {
+      ranks[static_cast<std::size_t>(action.stage.value)] = RankId{static_cast<std::int32_t>(rank)};
+    }
+  }
+  return ranks;
+}
+
+}  // namespace stagecraft
