@@ -12,7 +12,7 @@
 namespace stagecraft::kernels::cpu {
 namespace {
 
-constexpr std::int64_t tile_rows = 128;
+constexpr std::int64_t tile_rows = 64;
 
 // Rows [first, first + rows) of one head against keys [0, first + rows).
 struct Tile {

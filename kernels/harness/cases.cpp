@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "kernels/cpu/attention.hpp"
 #include "kernels/cpu/cross_entropy.hpp"
 #include "kernels/cpu/elementwise.hpp"
@@ -273,6 +275,9 @@ void add_attention(Cases& cases, Index batch, Index time, Index heads, Index kv_
   const Index p_count = cpu::attention_probability_floats(s);
   // Two products forward, four backward, over the pairs below the diagonal.
   const double product = 2.0 * static_cast<double>(batch * heads * head_size * time * (time + 1) / 2);
+  // A score s in single precision is off by up to s * 2^-24, which is the relative error of its probability.
+  const double largest_score = range * range * std::sqrt(static_cast<double>(head_size));
+  const double tolerance = 1e-5 + 2.0 * largest_score * 0x1p-24;
   for (const bool stored : {true, false}) {
     const char* suffix = stored ? "" : " recompute";
     cases.push_back(
@@ -285,7 +290,8 @@ void add_attention(Cases& cases, Index batch, Index time, Index heads, Index kv_
          .candidate =
              [=](F f) { cpu::attention_forward(f[0], stored ? f[1] : nullptr, f[2], f[2] + k, f[2] + v, s, f[3]); },
          .reference = [=](D d) { reference::attention_forward(d[0], d[1], d[2], d[2] + k, d[2] + v, s); },
-         .flops = 2.0 * product});
+         .flops = 2.0 * product,
+         .tolerance = tolerance});
     cases.push_back({.op = "attention",
                      .name = fmt::format("attention_input_gradient {}{}", shape, suffix),
                      .tensors = {{"dqkv", Role::output, rows * stride},
@@ -308,7 +314,8 @@ void add_attention(Cases& cases, Index batch, Index time, Index heads, Index kv_
                            std::vector<double> o(static_cast<std::size_t>(rows * k));
                            reference::attention_forward(o.data(), d[2], d[3], d[3] + k, d[3] + v, s);
                          },
-                     .flops = (stored ? 4.0 : 5.0) * product});
+                     .flops = (stored ? 4.0 : 5.0) * product,
+                     .tolerance = tolerance});
   }
 }
 
