@@ -31,18 +31,46 @@ class Timeline {
   // REQUIRES: a schedule from lower().
   explicit Timeline(const LoweredSchedule& schedule);
 
-  std::size_t actions() const;
-  // End of the last action. REQUIRES: costs of as many stages as the schedule has.
+  std::size_t actions() const { return actions_.size(); }
+  // End of the last action. REQUIRES: costs of as many stages as the schedule has; no negative time.
   Seconds makespan(const StepCosts& costs);
   // Start and end of each action, in the order of ranks, then positions; `spans` is resized.
   struct Span {
     Seconds start, end;
+    bool operator==(const Span&) const = default;
   };
   Seconds evaluate(const StepCosts& costs, std::vector<Span>& spans);
 
  private:
-  struct Node;
-  std::vector<Node> nodes_;
+  friend class TimelineBuilder;
+  // Something that takes time: start = max(ends[after], ends[message_from] + weights[message]),
+  // end = start + weights[duration]. Messages are no nodes: they follow from the ends.
+  struct Node {
+    std::uint32_t after;
+    std::uint32_t message_from;
+    std::uint32_t message;
+    std::uint32_t duration;
+  };
+  // How an action's span follows from the ends.
+  enum class Role : std::uint8_t {
+    node,     // that of the node
+    message,  // from the node's end, for weights[message]
+    wait,     // from the end of what the node comes after to the node's start
+  };
+  struct ActionNode {
+    std::uint32_t node;
+    std::uint32_t message;
+    Role role;
+  };
+  void set_weights(const StepCosts& costs);
+  void sweep();
+
+  int stages_ = 0;
+  std::vector<Node> nodes_;                // in topological order; node 0 is the start of the step
+  std::vector<ActionNode> actions_;        // in the order of ranks, then positions
+  std::vector<std::uint32_t> last_nodes_;  // by rank
+  std::vector<double> weights_;            // seconds: durations and message times, indexed by nodes
+  std::vector<double> ends_;               // seconds, by node
 };
 
 // One step of a plan, all replicas alike, as a trace with predicted peak memory.

@@ -1,0 +1,254 @@
+#include "sim/timeline.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <limits>
+
+namespace stagecraft {
+namespace {
+
+constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
+
+// Timeline::weights_: a zero, then one entry a stage of each block. Those of compute are in the order of ActionKind.
+enum class Block : std::uint32_t { forward, backward, backward_input, backward_weight, hop, tied, grad, step, count };
+constexpr std::uint32_t no_weight = 0;
+
+std::uint32_t weight_index(Block block, std::uint32_t stages, int stage) {
+  return 1 + static_cast<std::uint32_t>(block) * stages + static_cast<std::uint32_t>(stage);
+}
+
+}  // namespace
+
+// Runs the schedule without a clock: a rank goes on until it needs something that is not there yet, and is woken when
+// it is. Ranks take turns, a computation each, so that neighbours in the sweep seldom depend on each other.
+class TimelineBuilder {
+ public:
+  TimelineBuilder(const LoweredSchedule& schedule, Timeline& timeline)
+      : schedule_(schedule),
+        timeline_(timeline),
+        stages_(static_cast<std::uint32_t>(schedule.stages)),
+        microbatches_(static_cast<std::uint32_t>(schedule.microbatches)),
+        made_by_(2ULL * stages_ * microbatches_, none),
+        waited_by_(made_by_.size(), none),
+        ranks_(schedule.ranks.size()),
+        ready_(schedule.ranks.size() + 1),
+        reduced_(stages_, 0) {}
+
+  void build() {
+    std::size_t actions = 0, nodes = 1;
+    for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
+      ranks_[rank].first_action = actions;
+      actions += schedule_.ranks[rank].size();
+      for (const Action& action : schedule_.ranks[rank]) nodes += is_node(action.kind) ? 1 : 0;
+      push_ready(static_cast<std::uint32_t>(rank));
+    }
+    assert(actions < none && "the graph counts in 32 bits");
+    timeline_.actions_.resize(actions);
+    timeline_.nodes_.reserve(nodes);
+    timeline_.nodes_.push_back({0, 0, no_weight, no_weight});
+    while (ready_head_ != ready_tail_) take_turn(pop_ready());
+    for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
+      assert(ranks_[rank].position == schedule_.ranks[rank].size() && "REQUIRES: a schedule from lower()");
+      timeline_.last_nodes_.push_back(ranks_[rank].last);
+    }
+  }
+
+ private:
+  using Role = Timeline::Role;
+  struct Rank {
+    std::size_t first_action = 0;
+    std::size_t position = 0;
+    std::uint32_t last = 0;  // the node that occupied the rank last
+  };
+
+  static bool is_node(ActionKind kind) { return is_compute(kind) || kind >= ActionKind::reduce_tied; }
+  std::uint32_t weight(Block block, StageId stage) const { return weight_index(block, stages_, stage.value); }
+  // Between which stages a message goes, named by the earlier one.
+  static StageId hop_of(const Action& action) {
+    const bool to_next = action.kind == ActionKind::send_forward || action.kind == ActionKind::recv_backward;
+    return {action.stage.value - (to_next ? 0 : 1)};
+  }
+  std::size_t message_of(const Action& action) const {
+    const bool forward = action.kind == ActionKind::send_forward || action.kind == ActionKind::recv_forward;
+    return (static_cast<std::size_t>(hop_of(action).value) * 2 + (forward ? 0 : 1)) * microbatches_ +
+           static_cast<std::size_t>(action.microbatch.value);
+  }
+
+  void push_ready(std::uint32_t rank) {
+    ready_[ready_tail_] = rank;
+    ready_tail_ = ready_tail_ + 1 == ready_.size() ? 0 : ready_tail_ + 1;
+  }
+  std::uint32_t pop_ready() {
+    const std::uint32_t rank = ready_[ready_head_];
+    ready_head_ = ready_head_ + 1 == ready_.size() ? 0 : ready_head_ + 1;
+    return rank;
+  }
+  std::uint32_t add_node(std::uint32_t after, std::uint32_t message_from, std::uint32_t message,
+                         std::uint32_t duration) {
+    timeline_.nodes_.push_back({after, message_from, message, duration});
+    return static_cast<std::uint32_t>(timeline_.nodes_.size() - 1);
+  }
+
+  // A rank does everything up to its next computation, and that; or stops before what it has to wait for.
+  void take_turn(std::uint32_t rank_index) {
+    Rank& rank = ranks_[rank_index];
+    const std::vector<Action>& actions = schedule_.ranks[rank_index];
+    std::uint32_t arrived_from = 0, arrived = no_weight;
+    for (; rank.position < actions.size(); ++rank.position) {
+      const Action& action = actions[rank.position];
+      const std::size_t at = rank.first_action + rank.position;
+      if (is_compute(action.kind)) {
+        rank.last = add_node(rank.last, arrived_from, arrived, weight(static_cast<Block>(action.kind), action.stage));
+        timeline_.actions_[at] = {rank.last, no_weight, Role::node};
+        if (++rank.position < actions.size()) push_ready(rank_index);
+        return;
+      }
+      switch (action.kind) {
+        case ActionKind::send_forward:
+        case ActionKind::send_backward:
+          send(message_of(action), rank.last);
+          timeline_.actions_[at] = {rank.last, weight(Block::hop, hop_of(action)), Role::message};
+          break;
+        case ActionKind::recv_forward:
+        case ActionKind::recv_backward:
+          arrived_from = made_by_[message_of(action)];
+          arrived = weight(Block::hop, hop_of(action));
+          if (arrived_from == none) {
+            waited_by_[message_of(action)] = rank_index;
+            return;
+          }
+          // lower() put the computation that needs it right behind: the next node.
+          timeline_.actions_[at] = {static_cast<std::uint32_t>(timeline_.nodes_.size()), no_weight, Role::wait};
+          break;
+        case ActionKind::reduce_tied:
+          reduce_tied(at, rank.last);
+          break;
+        case ActionKind::reduce_grad:
+        case ActionKind::optimizer_step:
+          if (!finish_stage(action, at, rank)) {
+            tied_waited_by_ = rank_index;
+            return;
+          }
+          break;
+        default:  // UNSHARD, RESHARD: take no time
+          timeline_.actions_[at] = {rank.last, no_weight, Role::message};
+      }
+    }
+  }
+
+  void send(std::size_t message, std::uint32_t maker) {
+    made_by_[message] = maker;
+    if (waited_by_[message] != none) push_ready(waited_by_[message]);
+  }
+
+  // One node for both ends, made when the later one gets here.
+  void reduce_tied(std::size_t at, std::uint32_t after) {
+    if (tied_first_ == none) {
+      tied_first_ = static_cast<std::uint32_t>(at);
+      tied_after_ = after;
+      return;
+    }
+    const std::uint32_t node = add_node(after, tied_after_, no_weight, weight(Block::tied, StageId{0}));
+    timeline_.actions_[tied_first_] = timeline_.actions_[at] = {node, no_weight, Role::node};
+    tied_done_ = true;
+    reduced_.front() = reduced_.back() = node;
+    if (tied_waited_by_ != none) push_ready(tied_waited_by_);
+  }
+
+  // REDUCE_GRAD or STEP, after the reductions so far of the stage; false while the other end of a tied table is late.
+  bool finish_stage(const Action& action, std::size_t at, Rank& rank) {
+    const bool is_end = action.stage.value == 0 || action.stage.value + 1 == schedule_.stages;
+    if (is_end && tied_first_ != none && !tied_done_) return false;
+    std::uint32_t& reduced = reduced_[static_cast<std::size_t>(action.stage.value)];
+    const bool is_step = action.kind == ActionKind::optimizer_step;
+    const std::uint32_t node =
+        add_node(rank.last, reduced, no_weight, weight(is_step ? Block::step : Block::grad, action.stage));
+    timeline_.actions_[at] = {node, no_weight, Role::node};
+    (is_step ? rank.last : reduced) = node;
+    return true;
+  }
+
+  const LoweredSchedule& schedule_;
+  Timeline& timeline_;
+  std::uint32_t stages_, microbatches_;
+  std::vector<std::uint32_t> made_by_;    // node that made a message, by message_of()
+  std::vector<std::uint32_t> waited_by_;  // rank that waits for it
+  std::vector<Rank> ranks_;
+  std::vector<std::uint32_t> ready_;  // ring buffer of the ranks that can go on, each at most once
+  std::size_t ready_head_ = 0, ready_tail_ = 0;
+  std::uint32_t tied_first_ = none;  // action of the end that reached REDUCE_TIED first, and what it came after
+  std::uint32_t tied_after_ = 0;
+  std::uint32_t tied_waited_by_ = none;
+  bool tied_done_ = false;
+  std::vector<std::uint32_t> reduced_;  // the last reduction of a stage, or the start
+};
+
+Timeline::Timeline(const LoweredSchedule& schedule) : stages_(schedule.stages) {
+  TimelineBuilder(schedule, *this).build();
+  weights_.resize(1 + static_cast<std::size_t>(Block::count) * static_cast<std::size_t>(stages_));
+  ends_.resize(nodes_.size());
+}
+
+void Timeline::set_weights(const StepCosts& costs) {
+  assert(costs.stages.size() == static_cast<std::size_t>(stages_) && costs.reduce_grad.size() == costs.stages.size());
+  assert(costs.hops.size() + 1 == costs.stages.size());
+  for (int s = 0; s < stages_; ++s) {
+    const auto at = static_cast<std::size_t>(s);
+    const StageCost& cost = costs.stages[at];
+    const auto set = [&](Block block, Seconds time) {
+      weights_[weight_index(block, static_cast<std::uint32_t>(stages_), s)] = time.value();
+    };
+    set(Block::forward, cost.forward);
+    set(Block::backward, cost.backward_input + cost.backward_weight);
+    set(Block::backward_input, cost.backward_input);
+    set(Block::backward_weight, cost.backward_weight);
+    set(Block::hop, at < costs.hops.size() ? costs.hops[at].transfer_time(cost.boundary) : Seconds(0));
+    set(Block::tied, costs.reduce_tied);
+    set(Block::grad, costs.reduce_grad[at]);
+    set(Block::step, cost.optimizer);
+  }
+}
+
+void Timeline::sweep() {
+  const double* weights = weights_.data();
+  double* ends = ends_.data();
+  const std::size_t count = nodes_.size();
+  for (std::size_t i = 1; i < count; ++i) {
+    const Node& node = nodes_[i];
+    const double start = std::max(ends[node.after], ends[node.message_from] + weights[node.message]);
+    ends[i] = start + weights[node.duration];
+  }
+}
+
+Seconds Timeline::makespan(const StepCosts& costs) {
+  set_weights(costs);
+  sweep();
+  double last = 0;
+  for (const std::uint32_t node : last_nodes_) last = std::max(last, ends_[node]);
+  return Seconds(last);
+}
+
+Seconds Timeline::evaluate(const StepCosts& costs, std::vector<Span>& spans) {
+  const Seconds last = makespan(costs);
+  spans.resize(actions_.size());
+  for (std::size_t i = 0; i < actions_.size(); ++i) {
+    const ActionNode& action = actions_[i];
+    const Node& node = nodes_[action.node];
+    const double start = std::max(ends_[node.after], ends_[node.message_from] + weights_[node.message]);
+    const double end = ends_[action.node];
+    switch (action.role) {
+      case Role::node:
+        spans[i] = {Seconds(start), Seconds(end)};
+        break;
+      case Role::message:
+        spans[i] = {Seconds(end), Seconds(end + weights_[action.message])};
+        break;
+      case Role::wait:
+        spans[i] = {Seconds(ends_[node.after]), Seconds(start)};
+        break;
+    }
+  }
+  return last;
+}
+
+}  // namespace stagecraft
