@@ -15,10 +15,8 @@ namespace stagecraft {
 enum class NormKind { layer_norm, rms_norm };
 enum class PositionKind { learned, rotary };
 enum class ActivationKind { gelu, swiglu };  // gelu is the tanh form; swiglu: silu(gate) * up
-enum class HeadKind {
-  language_model,
-  regression
-};  // cross-entropy over the vocabulary | mean squared error, one output
+// language_model: cross-entropy over the vocabulary; regression: one output a token, mean squared error. No bias.
+enum class HeadKind { language_model, regression };
 
 // A decoder-only transformer. Pre-norm blocks: x += attention(norm(x)); x += mlp(norm(x)); a final norm before the
 // head.
@@ -53,6 +51,8 @@ struct Network {
   // Vertices of a transformer: 0 the embedding, 1..layers the blocks, layers+1 the head (final norm, projection, loss).
   LayerGraph graph;
 };
+
+bool operator==(const Network& a, const Network& b);
 
 // REQUIRES: a description that passed network_from_json or config import (dimensions positive and consistent).
 LayerGraph build_graph(const Transformer& transformer);

@@ -1,0 +1,120 @@
+#include <span>
+
+#include "models/network/transformer_json.hpp"
+
+namespace stagecraft {
+namespace {
+
+constexpr DimensionNames gpt2_names = {.layers = "n_layer",
+                                       .hidden = "n_embd",
+                                       .heads = "n_head",
+                                       .kv_heads = "",
+                                       .head_size = "",
+                                       .ffn = "n_inner",
+                                       .vocabulary = "vocab_size",
+                                       .max_sequence = "n_positions",
+                                       .experts = "",
+                                       .experts_per_token = "",
+                                       .tied_head = "tie_word_embeddings",
+                                       .norm_epsilon = "layer_norm_epsilon",
+                                       .rope_theta = ""};
+
+constexpr DimensionNames llama_names = {.layers = "num_hidden_layers",
+                                        .hidden = "hidden_size",
+                                        .heads = "num_attention_heads",
+                                        .kv_heads = "num_key_value_heads",
+                                        .head_size = "head_dim",
+                                        .ffn = "intermediate_size",
+                                        .vocabulary = "vocab_size",
+                                        .max_sequence = "max_position_embeddings",
+                                        .experts = "",
+                                        .experts_per_token = "",
+                                        .tied_head = "tie_word_embeddings",
+                                        .norm_epsilon = "rms_norm_eps",
+                                        .rope_theta = "rope_theta"};
+
+// What Hugging Face's configuration classes assume for fields that a file leaves out. Dimensions that every published
+// file states are not among them: a file without its width is broken, not of default width.
+void set_defaults(Transformer& t) {
+  if (t.family == "gpt2") {
+    t.max_sequence = 1024;
+    return;
+  }
+  t.norm_epsilon = t.family == "mixtral" ? 1e-5 : 1e-6;
+  if (t.family == "llama") t.max_sequence = 2048;
+  if (t.family == "mistral") t.max_sequence = 131072, t.kv_heads = 8;
+  if (t.family == "qwen2") t.max_sequence = 32768, t.kv_heads = 32;
+  if (t.family == "mixtral") {
+    t.max_sequence = 131072, t.kv_heads = 8;
+    t.rope_theta = 1e6;
+    t.experts = 8, t.experts_per_token = 2;
+  }
+}
+
+// The classes take an explicit null for "as many as heads", unlike an absent field.
+void read_null_kv_heads(const JsonValue& value, Transformer& t) {
+  const auto field = value.json().find(llama_names.kv_heads);
+  if (field != value.json().end() && field->is_null()) t.kv_heads = 0;
+}
+
+// A field with one of the values that our operations stand for; other activations would run as something else.
+void check_activation(JsonObject& object, std::string_view name,
+                      std::span<const std::pair<std::string_view, bool>> ok) {
+  if (const auto activation = object.optional(name)) activation->one_of(ok);
+}
+
+bool has_dropout(JsonObject& object, std::string_view name, double otherwise) {
+  const auto rate = object.optional(name);
+  return (rate ? rate->number(0, 1) : otherwise) > 0;
+}
+
+void read_gpt2(JsonObject& object, Transformer& t) {
+  static constexpr std::pair<std::string_view, bool> tanh_gelu[] = {
+      {"gelu_new", true}, {"gelu_pytorch_tanh", true}, {"gelu_fast", true}};
+  check_activation(object, "activation_function", tanh_gelu);
+  const auto cross = object.optional("add_cross_attention");
+  if (cross && cross->boolean()) throw cross->expected("false (a decoder without an encoder)");
+  for (const char* name : {"resid_pdrop", "embd_pdrop", "attn_pdrop"}) {
+    if (has_dropout(object, name, 0.1)) t.dropout = true;
+  }
+  read_dimensions(object, gpt2_names, t);
+}
+
+void read_llama_like(JsonObject& object, Transformer& t) {
+  static constexpr std::pair<std::string_view, bool> silu[] = {{"silu", true}, {"swish", true}};
+  check_activation(object, "hidden_act", silu);
+  t.dropout = has_dropout(object, "attention_dropout", 0);
+  if (t.family == "llama") {
+    const auto attention = object.optional("attention_bias");
+    const auto mlp = object.optional("mlp_bias");
+    t.qkv_bias = t.linear_bias = attention && attention->boolean();
+    if ((mlp && mlp->boolean()) != t.linear_bias) {
+      throw(mlp ? *mlp : *attention).complain("expected 'attention_bias' and 'mlp_bias' to be equal");
+    }
+  }
+  read_null_kv_heads(object.value(), t);
+  // Newer files keep the base of the rotation in an object of its own.
+  if (const auto rotation = object.optional("rope_parameters")) {
+    JsonObject parameters = rotation->object();
+    if (const auto theta = parameters.optional("rope_theta")) t.rope_theta = theta->number(1, 1e18);
+  }
+  DimensionNames names = llama_names;
+  if (t.family == "mixtral") names.experts = "num_local_experts", names.experts_per_token = "num_experts_per_tok";
+  read_dimensions(object, names, t);
+}
+
+}  // namespace
+
+Transformer transformer_from_hugging_face(const JsonValue& value) {
+  JsonObject object = value.object();
+  Transformer t = architecture_of(object.required("model_type").one_of(transformer_families()));
+  set_defaults(t);
+  if (t.family == "gpt2") {
+    read_gpt2(object, t);
+  } else {
+    read_llama_like(object, t);
+  }
+  return t;  // without finish(): these files gain fields with every release
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,149 @@
+#include <gmock/gmock.h>
+
+#include "models/error.hpp"
+#include "models/network/network.hpp"
+
+namespace stagecraft {
+namespace {
+
+Network read(const Json& config, const std::string& name) {
+  return network_from_json(JsonValue(config, "config.json"), name);
+}
+
+std::string complaint(const Json& config) {
+  try {
+    read(config, "net");
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::bad_input);
+    return error.what();
+  }
+  return "no error";
+}
+
+// The fields that the published files have, with the ones that say nothing about the shape represented by a few.
+const Json gpt2 = Json::parse(R"({
+  "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1, "bos_token_id": 50256,
+  "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02, "layer_norm_epsilon": 1e-05,
+  "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_inner": null, "n_layer": 12,
+  "n_positions": 1024, "resid_pdrop": 0.1, "summary_activation": null,
+  "task_specific_params": {"text-generation": {"do_sample": true, "max_length": 50}}, "vocab_size": 50257})");
+
+const Json llama_31_8b = Json::parse(R"({
+  "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "hidden_act": "silu",
+  "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 131072, "mlp_bias": false,
+  "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8,
+  "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+  "rope_scaling": {"factor": 8.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+  "rope_theta": 500000.0, "tie_word_embeddings": false, "torch_dtype": "bfloat16", "vocab_size": 128256})");
+
+const Json mistral_7b = Json::parse(R"({
+  "architectures": ["MistralForCausalLM"], "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336,
+  "max_position_embeddings": 32768, "model_type": "mistral", "num_attention_heads": 32, "num_hidden_layers": 32,
+  "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "sliding_window": 4096,
+  "tie_word_embeddings": false, "vocab_size": 32000})");
+
+const Json qwen25_7b = Json::parse(R"({
+  "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "hidden_act": "silu", "hidden_size": 3584,
+  "intermediate_size": 18944, "max_position_embeddings": 131072, "max_window_layers": 28, "model_type": "qwen2",
+  "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-06,
+  "rope_theta": 1000000.0, "sliding_window": 131072, "tie_word_embeddings": false, "use_sliding_window": false,
+  "vocab_size": 152064})");
+
+const Json mixtral = Json::parse(R"({
+  "architectures": ["MixtralForCausalLM"], "attention_dropout": 0.0, "hidden_act": "silu", "hidden_size": 4096,
+  "intermediate_size": 14336, "max_position_embeddings": 32768, "model_type": "mixtral", "num_attention_heads": 32,
+  "num_experts_per_tok": 2, "num_hidden_layers": 32, "num_key_value_heads": 8, "num_local_experts": 8,
+  "output_router_logits": false, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "router_aux_loss_coef": 0.02,
+  "sliding_window": null, "tie_word_embeddings": false, "vocab_size": 32000})");
+
+TEST(HuggingFace, ConfigurationsOfTheFiveFamiliesEqualThePresets) {
+  EXPECT_EQ(read(gpt2, "gpt2"), load_network("gpt2"));
+  EXPECT_EQ(read(llama_31_8b, "llama-3.1-8b"), load_network("llama-3.1-8b"));
+  EXPECT_EQ(read(mistral_7b, "mistral-7b"), load_network("mistral-7b"));
+  EXPECT_EQ(read(qwen25_7b, "qwen2.5-7b"), load_network("qwen2.5-7b"));
+  EXPECT_EQ(read(mixtral, "mixtral-8x7b"), load_network("mixtral-8x7b"));
+}
+
+TEST(HuggingFace, AbsentFieldsHaveTheFamilysDefault) {
+  Json config = llama_31_8b;
+  for (const char* field : {"num_key_value_heads", "tie_word_embeddings", "rope_theta", "rms_norm_eps",
+                            "max_position_embeddings", "attention_bias", "mlp_bias", "hidden_act"}) {
+    config.erase(field);
+  }
+  const Transformer llama = *read(config, "x").transformer;
+  EXPECT_EQ(llama.kv_heads, 32);
+  EXPECT_EQ(llama.max_sequence, 2048);
+  EXPECT_EQ(llama.rope_theta, 10000);
+  EXPECT_EQ(llama.norm_epsilon, 1e-6);
+  EXPECT_FALSE(llama.tied_head);
+
+  config = mistral_7b;
+  config.erase("num_key_value_heads");
+  EXPECT_EQ(read(config, "x").transformer->kv_heads, 8);
+  config["num_key_value_heads"] = nullptr;
+  EXPECT_EQ(read(config, "x").transformer->kv_heads, 32);
+
+  config = mixtral;
+  config.erase("num_local_experts");
+  config.erase("num_experts_per_tok");
+  EXPECT_EQ(read(config, "x").transformer, read(mixtral, "x").transformer);
+}
+
+TEST(HuggingFace, StatedFieldsOverrideWhatWouldBeDerived) {
+  Json config = llama_31_8b;
+  config["tie_word_embeddings"] = true;
+  config["head_dim"] = 64;
+  config["attention_dropout"] = 0.1;
+  config.erase("rope_theta");
+  config["rope_parameters"] = {{"rope_theta", 250000.0}, {"rope_type", "default"}};
+  const Transformer llama = *read(config, "x").transformer;
+  EXPECT_TRUE(llama.tied_head);
+  EXPECT_EQ(llama.head_size, 64);
+  EXPECT_TRUE(llama.dropout);
+  EXPECT_EQ(llama.rope_theta, 250000);
+
+  config = gpt2;
+  config["n_inner"] = 1000;
+  config["tie_word_embeddings"] = false;
+  config["attn_pdrop"] = config["embd_pdrop"] = config["resid_pdrop"] = 0;
+  const Transformer gpt = *read(config, "x").transformer;
+  EXPECT_EQ(gpt.ffn, 1000);
+  EXPECT_FALSE(gpt.tied_head);
+  EXPECT_FALSE(gpt.dropout);
+}
+
+TEST(HuggingFace, UnknownModelsAreRefusedWithTheKnownOnes) {
+  EXPECT_EQ(complaint({{"model_type", "bert"}}),
+            "config.json: model_type: expected one of 'gpt2', 'llama', 'mistral', 'qwen2', 'mixtral', got \"bert\"");
+  EXPECT_EQ(complaint({{"model_type", 7}}),
+            "config.json: model_type: expected one of 'gpt2', 'llama', 'mistral', 'qwen2', 'mixtral', got 7");
+}
+
+TEST(HuggingFace, ComplaintsUseTheFilesOwnNames) {
+  const auto with = [](Json config, const char* field, const Json& value) {
+    config[field] = value;
+    return complaint(config);
+  };
+  EXPECT_EQ(with(llama_31_8b, "num_attention_heads", 7),
+            "config.json: num_key_value_heads: expected a divisor of num_attention_heads = 7, got 8");
+  EXPECT_EQ(with(llama_31_8b, "num_hidden_layers", 1e9),
+            "config.json: num_hidden_layers: expected a whole number from 1 to 100000, got 1000000000.0");
+  EXPECT_EQ(with(llama_31_8b, "vocab_size", -1),
+            "config.json: vocab_size: expected a whole number from 1 to 2147483648, got -1");
+  EXPECT_EQ(with(llama_31_8b, "hidden_act", "relu"),
+            "config.json: hidden_act: expected one of 'silu', 'swish', got \"relu\"");
+  EXPECT_EQ(with(llama_31_8b, "attention_bias", true),
+            "config.json: mlp_bias: expected 'attention_bias' and 'mlp_bias' to be equal");
+  EXPECT_EQ(with(gpt2, "n_head", 7), "config.json: n_head: expected a divisor of n_embd = 768, got 7");
+  EXPECT_EQ(with(gpt2, "activation_function", "relu"),
+            "config.json: activation_function: expected one of 'gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', got "
+            "\"relu\"");
+  EXPECT_EQ(with(gpt2, "add_cross_attention", true),
+            "config.json: add_cross_attention: expected false (a decoder without an encoder), got true");
+  EXPECT_EQ(with(gpt2, "n_embd", nullptr), "config.json: missing field 'n_embd'");
+  EXPECT_EQ(with(mixtral, "num_experts_per_tok", 9),
+            "config.json: num_experts_per_tok: expected a whole number from 1 to 8, got 9");
+}
+
+}  // namespace
+}  // namespace stagecraft

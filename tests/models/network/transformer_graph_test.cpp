@@ -1,0 +1,126 @@
+#include <gmock/gmock.h>
+
+#include "models/network/network.hpp"
+
+namespace stagecraft {
+namespace {
+
+// Bytes in 16 bit.
+double bytes(const StashAmount& stash, std::int64_t samples, std::int64_t tokens) {
+  return 2 * stash.elements.at(samples, tokens) + stash.bytes.at(samples, tokens);
+}
+
+// Letters as in Korthikanti et al. 2022: s sequence, b micro-batch, h hidden, a heads, v vocabulary.
+TEST(TransformerGraph, StashOfGpt3IsTheFormulaOfKorthikantiExactly) {
+  const Network network = load_network("gpt3-175b");
+  const std::int64_t s = 2048, b = 3, h = 12288, a = 96, v = 50257;
+  const Layer& block = network.graph[7];
+  EXPECT_EQ(bytes(block.stash, b, s), static_cast<double>(34 * s * b * h + 5 * a * s * s * b));
+  EXPECT_EQ(bytes(block.attention_stash, b, s), static_cast<double>(5 * a * s * s * b));
+  EXPECT_EQ(bytes(network.graph[0].stash, b, s), static_cast<double>(s * b * h));
+  EXPECT_EQ(bytes(network.graph[97].stash, b, s), static_cast<double>(4 * s * b * h + 4 * s * b * v));
+}
+
+TEST(TransformerGraph, WithoutDropoutTheMasksAndTheirOutputVanish) {
+  Transformer t = *load_network("gpt3-175b").transformer;
+  t.dropout = false;
+  const LayerGraph graph = build_graph(t);
+  const std::int64_t s = 2048, b = 1, h = 12288, a = 96;
+  EXPECT_EQ(bytes(graph[1].stash, b, s), static_cast<double>(32 * s * b * h + 2 * a * s * s * b));
+  EXPECT_EQ(graph[1].stash.bytes, Amount{});
+  EXPECT_EQ(graph[0].stash, StashAmount{});
+}
+
+// Korthikanti et al. 2022, appendix A: a layer's forward is 24 b s h^2 + 4 b s^2 h, the head's 2 b s h v.
+TEST(TransformerGraph, WorkOfGpt3IsTheFormulaOfKorthikantiExactly) {
+  const Network network = load_network("gpt3-175b");
+  const double s = 2048, b = 2, h = 12288, v = 50257;
+  EXPECT_EQ(network.graph[1].matmul_flops.at(2, 2048), 24 * b * s * h * h);
+  EXPECT_EQ(network.graph[1].attention_flops.at(2, 2048), 4 * b * s * s * h);
+  EXPECT_EQ(network.graph[97].matmul_flops.at(2, 2048), 2 * b * s * h * v);
+  EXPECT_EQ(network.graph[0].matmul_flops, Amount{});
+}
+
+// C 8, heads 4 and kv_heads 2 of size 3 (A 12, K 6), F 10, V 7: small enough to count by hand.
+Transformer small_llama() {
+  return {.family = "llama",
+          .layers = 1,
+          .hidden = 8,
+          .heads = 4,
+          .kv_heads = 2,
+          .head_size = 3,
+          .ffn = 10,
+          .vocabulary = 7,
+          .max_sequence = 5,
+          .norm = NormKind::rms_norm,
+          .position = PositionKind::rotary,
+          .activation = ActivationKind::swiglu};
+}
+
+TEST(TransformerGraph, CountsGroupedQueriesAndSwiglu) {
+  const LayerGraph graph = build_graph(small_llama());
+  const Layer& block = graph[1];
+  const std::int64_t attention = 8 * (12 + 2 * 6) + 12 * 8, mlp = 3 * 8 * 10;
+  EXPECT_EQ(block.parameters, 2 * 8 + attention + mlp);
+  EXPECT_EQ(block.matmul_flops, (Amount{.per_token = 2.0 * (attention + mlp)}));
+  EXPECT_EQ(block.attention_flops, (Amount{.per_token_pair = 4 * 12}));
+  // Inputs of the norms, of qkv; q, k, v; input of the output projection; input of the MLP, gate, up, product.
+  EXPECT_EQ(block.stash.elements,
+            (Amount{.per_token = 2 * 8 + 8 + (12 + 6 + 6) + 12 + 8 + 3 * 10, .per_token_pair = 4}));
+  // Norms, residuals, rotation of q and k, activation; softmax.
+  EXPECT_EQ(block.moved, (Amount{.per_token = 4 * 8 + 6 * 8 + 2 * (12 + 6) + 3 * 10, .per_token_pair = 2 * 4}));
+  EXPECT_EQ(graph[0].parameters, 7 * 8);
+  EXPECT_EQ(graph[0].moved, (Amount{.per_token = 2 * 8}));
+  EXPECT_EQ(graph[2].parameters, 8 + 7 * 8);
+  EXPECT_EQ(graph[2].moved, (Amount{.per_token = 2 * 8 + 2 * 7}));
+}
+
+TEST(TransformerGraph, CountsAllExpertsButComputesTheChosen) {
+  Transformer t = small_llama();
+  t.experts = 5;
+  t.experts_per_token = 2;
+  const Layer block = build_graph(t)[1];
+  const std::int64_t attention = 8 * (12 + 2 * 6) + 12 * 8, expert = 3 * 8 * 10, router = 8 * 5;
+  EXPECT_EQ(block.parameters, 2 * 8 + attention + router + 5 * expert);
+  EXPECT_EQ(block.matmul_flops, (Amount{.per_token = 2.0 * (attention + router + 2 * expert)}));
+  EXPECT_EQ(block.stash.elements.per_token, 2 * 8 + 8 + (12 + 6 + 6) + 12 + (8 + 5 + 2 * (8 + 3 * 10 + 8)));
+}
+
+TEST(TransformerGraph, CountsBiasesWhereTheyAre) {
+  Transformer t = small_llama();
+  const std::int64_t without = build_graph(t)[1].parameters;
+  t.qkv_bias = true;
+  EXPECT_EQ(build_graph(t)[1].parameters, without + 12 + 6 + 6);
+  t.linear_bias = true;
+  EXPECT_EQ(build_graph(t)[1].parameters, without + (12 + 6 + 6) + 8 + (2 * 10 + 8));
+}
+
+TEST(TransformerGraph, RegressionHeadHasOneOutput) {
+  Transformer t = small_llama();
+  t.head = HeadKind::regression;
+  const Layer head = build_graph(t)[2];
+  EXPECT_EQ(head.parameters, 8 + 8);
+  EXPECT_EQ(head.matmul_flops, (Amount{.per_token = 2 * 8}));
+  EXPECT_EQ(head.stash, (StashAmount{{.per_token = 2 * 8}, {.per_token = 4}}));
+}
+
+TEST(TransformerGraph, IsAChainOfEmbeddingBlocksAndHead) {
+  const Network network = load_network("gpt2");
+  ASSERT_EQ(num_vertices(network.graph), 14U);
+  ASSERT_EQ(num_edges(network.graph), 13U);
+  EXPECT_EQ(network.graph[0].name, "embedding");
+  EXPECT_EQ(network.graph[1].name, "block.0");
+  EXPECT_EQ(network.graph[12].name, "block.11");
+  EXPECT_EQ(network.graph[12].kind, network.graph[1].kind);
+  EXPECT_EQ(network.graph[13].name, "head");
+  EXPECT_EQ(network.graph[13].tied_parameters, 50257 * 768);
+  EXPECT_EQ(network.graph[13].tied_to, "embedding");
+  std::vector<bool> done(14, false);
+  for (LayerId layer = 0; layer < 13; ++layer) {
+    done[layer] = true;
+    EXPECT_EQ(cut_elements(network.graph, done), (Amount{.per_token = 768}));
+  }
+}
+
+}  // namespace
+}  // namespace stagecraft
