@@ -62,14 +62,21 @@ struct Comparison {
   bool exceeds(double percent) const;
 };
 
-// `plan` may be null: no closed form then. REQUIRES: traces that summarize() accepts.
+// `plan` may be null: no closed form then. Throws bad_input naming a trace without events or step times.
 Comparison compare(const Plan* plan, std::span<const Trace> predicted, const Trace& measured);
 
-// Aligned, at most 100 columns; with more rungs than fit, one table below the other.
+// As people read it: with more than `limit` stages or ranks, one row a kind of action (medians over the stages) and
+// one for the memory (largest of the ranks). Errors of the rungs stay those of all rows.
+Comparison condensed(const Comparison& comparison, int limit = 12);
+
+// Both condensed. Text is aligned and at most 100 columns; more rungs than fit go into a second table below the first.
 std::string to_text(const Comparison& comparison);
 std::string to_markdown(const Comparison& comparison);
 // Keys carry units: {"step_time_s": {"timeline": 0.12, "measured": 0.13}, "step_time_error_pct": {...}, "stages": ...}.
 Json to_json(const Comparison& comparison);
+
+// Throws bad_input naming a trace without events or step times: it cannot be reported on.
+void require_complete(const Trace& trace);
 
 // "12.3 ms", "1.50 GiB", "25.0%", or "-" for nothing; as the tables and the HTML report print them.
 std::string format_value(Figure figure, const std::optional<double>& value);

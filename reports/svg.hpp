@@ -16,7 +16,7 @@ struct SvgOptions {
   double width = 1200;           // of the picture, in pixels
   std::string title;             // empty: source, network and schedule
   int step = -1;                 // which traced step; -1: the one nearest the median
-  std::size_t max_boxes = 6000;  // of more, the latest are left out and the picture says so
+  std::size_t max_boxes = 6000;  // of more, ranks are thinned out, then the latest left out; the picture says so
 };
 
 // One step of the trace. Throws bad_input when the trace has no such step. REQUIRES: at least one event.
