@@ -6,10 +6,12 @@
 // instructions.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
+#if defined(STAGECRAFT_VECTORISED)  // chosen on the command line, to test one instruction set
+#elif defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
     !defined(__SANITIZE_THREAD__)
 #define STAGECRAFT_VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -19,8 +21,7 @@
 
 namespace stagecraft::kernels::cpu {
 
-// exp(x) with a relative error below 2e-7 for |x| <= 87; arguments beyond are clamped there, so no infinity, no zero
-// and no denormal comes out. NaN stays NaN.
+// exp(x) with a relative error below 2e-7. NaN stays NaN. REQUIRES: |x| <= 87, otherwise the result means nothing.
 //
 // exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln(2) / 2. ln 2 is subtracted in two parts so that r keeps
 // its low bits, and exp(r) is its Taylor polynomial of degree 7 (remainder 5e-9).
@@ -29,8 +30,6 @@ STAGECRAFT_INLINE float fast_exp(float x) {
   constexpr float ln2_high = 0.693145752F;     // 16 significant bits: n * ln2_high is exact
   constexpr float ln2_low = 1.42860677e-6F;    // ln 2 - ln2_high
   constexpr float round_to_int = 12582912.0F;  // 1.5 * 2^23: adding it leaves no fraction bits
-  x = x > 87.0F ? 87.0F : x;                   // written so that NaN passes
-  x = x < -87.0F ? -87.0F : x;
   const float shifted = x * log2_e + round_to_int;
   const float n = shifted - round_to_int;
   const float r = (x - n * ln2_high) - n * ln2_low;
@@ -47,11 +46,23 @@ STAGECRAFT_INLINE float fast_exp(float x) {
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) + exponent);
 }
 
-STAGECRAFT_INLINE float fast_sigmoid(float x) { return 1.0F / (1.0F + fast_exp(-x)); }
+// 1 / (1 + exp(-x)), never below 1e-35: no denormals. NaN gives an unspecified number in (0, 1].
+//
+// The argument is clamped as an integer (the bits of positive floats are in order). A comparison of floats would make
+// the compiler fold the clamped case into a product of its own, in denormals, for every element and then throw it away.
+STAGECRAFT_INLINE float fast_sigmoid(float x) {
+  constexpr std::uint32_t sign_bit = 0x80000000U;
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(-x);
+  const std::uint32_t magnitude = std::min(bits & ~sign_bit, std::bit_cast<std::uint32_t>(80.0F));
+  return 1.0F / (1.0F + fast_exp(std::bit_cast<float>(magnitude | (bits & sign_bit))));
+}
 
 // exp(x) for x <= 0 in a softmax. Terms below e^-64 are exactly 0: they are lost in the sum anyway, and as denormals
-// they would slow every later multiplication down.
-STAGECRAFT_INLINE float softmax_exp(float x) { return x < -64.0F ? 0.0F : fast_exp(x); }
+// they would slow every later multiplication down. NaN stays NaN.
+STAGECRAFT_INLINE float softmax_exp(float x) {
+  const float e = fast_exp(x);
+  return x < -64.0F ? 0.0F : e;
+}
 
 // Replaces row by exp(row - max(row)) and returns the sum; sets maximum.
 STAGECRAFT_INLINE float exponentiate_row(float* row, std::int64_t count, float& maximum) {

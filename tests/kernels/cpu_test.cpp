@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cpu/cross_entropy.hpp"
+#include "kernels/cpu/denormals.hpp"
 #include "kernels/cpu/elementwise.hpp"
 #include "kernels/cpu/embedding.hpp"
 #include "kernels/cpu/gelu.hpp"
@@ -161,6 +162,19 @@ TEST(AdamW, MovesByTheLearningRateInItsFirstStep) {
   const Floats dw = {4.0F, -0.5F};
   adamw_step(w.data(), m.data(), v.data(), dw.data(), 2, {.learning_rate = 0.125F}, 1, 1.0F);
   EXPECT_THAT(w, testing::Pointwise(testing::FloatEq(), {0.875F, 1.125F}));
+}
+
+TEST(Denormals, AreZeroOnAThreadThatFlushesThem) {
+  const auto halved = [](bool flush) {
+    Floats x(17, std::numeric_limits<float>::min());
+    std::thread([&] {
+      if (flush) flush_denormals_on_this_thread();
+      scale(x.data(), 0.5F, 17);
+    }).join();
+    return x[0];
+  };
+  EXPECT_GT(halved(false), 0.0F);
+  EXPECT_EQ(halved(true), 0.0F);
 }
 
 TEST(SquaredNorm, LosesNoSmallTermsBesideALargeOne) {
