@@ -32,7 +32,7 @@ int usage() {
 
 bool selected(const Options& options, const std::string& op) { return options.op.empty() || options.op == op; }
 
-// Prints a line a case; returns whether all passed.
+// Prints a line a case and returns the exit code.
 template <typename Cases, typename Check>
 int run_checks(const Options& options, const Cases& cases, Check check_one) {
   int run = 0;
@@ -45,8 +45,8 @@ int run_checks(const Options& options, const Cases& cases, Check check_one) {
     fmt::print("{:4} {:<66} error {:8.2e}  {}\n", outcome.passed ? "ok" : "FAIL", test.name, outcome.error,
                outcome.message);
   }
-  fmt::print("{} of {} passed\n", run - failed, run);
   if (run == 0) return usage();
+  fmt::print("{} of {} passed\n", run - failed, run);
   return failed == 0 ? 0 : 1;
 }
 
