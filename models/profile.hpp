@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "models/cluster/cluster.hpp"
@@ -19,6 +21,7 @@ namespace stagecraft {
 struct Measured {
   Seconds median, low, high;
   int count = 0;
+  bool operator==(const Measured&) const = default;
 };
 
 // One layer kind at one micro-batch size.
@@ -28,6 +31,7 @@ struct LayerSample {
   Measured recompute;  // repeated forward before the backward; zero for Recompute::none
   Bytes stash;         // allocated from forward to backward
   Bytes workspace;     // largest scratch
+  bool operator==(const LayerSample&) const = default;
 };
 
 struct LayerProfile {
@@ -36,17 +40,20 @@ struct LayerProfile {
   std::int64_t parameters = 0;
   Measured optimizer;                // one step over the layer's parameters
   std::vector<LayerSample> samples;  // by ascending micro-batch
+  bool operator==(const LayerProfile&) const = default;
 };
 
 struct LinkSample {
   Bytes bytes;
   Measured time;  // from the start of the send to the arrival
+  bool operator==(const LinkSample&) const = default;
 };
 
 struct LinkProfile {
   std::string kind;  // "channel" between threads, "mpi" between processes
   std::vector<LinkSample> samples;
-  Link fit;  // latency and bandwidth by least squares on relative errors
+  Link fit;  // latency and bandwidth by least squares on relative errors: fit_link(samples)
+  bool operator==(const LinkProfile&) const = default;
 };
 
 struct Profile {
@@ -59,8 +66,20 @@ struct Profile {
   std::vector<LayerProfile> layers;
   std::vector<LinkProfile> links;
   std::vector<std::string> warnings;  // noisy machine, few repetitions
+  bool operator==(const Profile&) const = default;
 };
 
+// Latency a and bandwidth B that minimise sum ((a + b_i / B - t_i) / t_i)^2 over the samples' medians t_i, with a >= 0.
+// Samples of one size give a latency of zero; times that do not grow with the size, a bandwidth that no sample feels.
+// REQUIRES: at least one sample; sizes and medians above zero.
+Link fit_link(std::span<const LinkSample> samples);
+
+// The cluster with the local link of every node that holds the profile's device type replaced by the measured link of
+// this kind. Throws bad_input when the profile has no such link, naming those that it has.
+Cluster with_measured_link(Cluster cluster, const Profile& profile, std::string_view link_kind);
+
+// Throws bad_input: times below zero or out of order (low <= median <= high), samples that do not ascend, a layer kind
+// and recompute mode given twice, no layers.
 Profile profile_from_json(const JsonValue& value);
 Json to_json(const Profile& profile);
 Profile load_profile(const std::filesystem::path& path);

@@ -101,6 +101,9 @@ struct Cluster {
 // Reads a cluster. Throws bad_input; refuses more than 1,000,000 devices.
 Cluster cluster_from_json(const JsonValue& value);
 Json to_json(const Cluster& cluster);
+// One device type, as in "device_types", with its name as a field of its own.
+DeviceType device_type_from_json(const JsonValue& value);
+Json to_json(const DeviceType& type);
 
 // A preset's name, or the path of a JSON file (anything with a '/' or ending in ".json").
 // "local-cpu" describes the machine that this runs on (cores, memory, nominal peak).

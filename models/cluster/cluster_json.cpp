@@ -70,10 +70,11 @@ void read_peaks(const JsonValue& value, DeviceType& type) {
   if (!any) throw value.complain("expected the rate of at least one data type such as \"bf16\"");
 }
 
-DeviceType read_device_type(const std::string& name, const JsonValue& value) {
+// Without a `name` it stands in the object.
+DeviceType read_device_type(const std::optional<std::string>& name, const JsonValue& value) {
   JsonObject object = value.object();
   DeviceType type;
-  type.name = name;
+  type.name = name ? *name : object.required("name").string(200);
   type.kind = object.required("kind").one_of<DeviceKind>(kind_names);
   const JsonValue memory = object.required("memory");
   type.memory = memory.bytes();
@@ -297,6 +298,15 @@ Json group_json(const Cluster& cluster, std::size_t first, std::size_t length) {
 }
 
 }  // namespace
+
+DeviceType device_type_from_json(const JsonValue& value) { return read_device_type(std::nullopt, value); }
+
+Json to_json(const DeviceType& type) {
+  Json json;
+  json["name"] = type.name;
+  json.update(device_type_json(type));
+  return json;
+}
 
 Cluster cluster_from_json(const JsonValue& value) {
   JsonObject object = value.object();

@@ -1,0 +1,92 @@
+#include "models/cost/profiled.hpp"
+
+#include <algorithm>
+#include <cassert>
+
+#include "models/cost/memory.hpp"
+#include "models/text.hpp"
+
+namespace stagecraft {
+namespace {
+
+// The two samples whose line gives the value at `microbatch`, and its position on it: 0 at the first, 1 at the second.
+struct Position {
+  const LayerSample* first;
+  const LayerSample* second;
+  double t;
+};
+
+Position locate(const std::vector<LayerSample>& samples, std::int64_t microbatch) {
+  assert(samples.size() > 1);
+  auto second = std::lower_bound(samples.begin() + 1, samples.end() - 1, microbatch,
+                                 [](const LayerSample& sample, std::int64_t m) { return sample.microbatch < m; });
+  const auto first = second - 1;
+  return {&*first, &*second,
+          static_cast<double>(microbatch - first->microbatch) /
+              static_cast<double>(second->microbatch - first->microbatch)};
+}
+
+// `value` picks a quantity of a sample.
+template <class Value>
+auto at(const std::vector<LayerSample>& samples, std::int64_t microbatch, Value value) {
+  using Result = decltype(value(samples.front()));
+  if (samples.size() == 1) {
+    return value(samples.front()) * (static_cast<double>(microbatch) / static_cast<double>(samples[0].microbatch));
+  }
+  const auto [first, second, t] = locate(samples, microbatch);
+  if (t == 1) return value(*second);  // exactly, without rounding
+  return std::max(Result(0), value(*first) + (value(*second) - value(*first)) * t);
+}
+
+}  // namespace
+
+const LayerProfile& ProfiledCostModel::find(const Layer& layer, Recompute recompute) const {
+  std::vector<std::string> known;
+  for (const LayerProfile& measured : profile_.layers) {
+    if (measured.kind == layer.kind && measured.recompute == recompute) {
+      if (measured.parameters == layer.parameters) return measured;
+      throw bad_input(
+          "the profile's layer kind '{}' has {} parameters, layer '{}' has {}: it is of another network ({})",
+          layer.kind, measured.parameters, layer.name, layer.parameters, profile_.network);
+    }
+    known.push_back(fmt::format("{} ({})", measured.kind, name(measured.recompute)));
+  }
+  throw bad_input("the profile has no layer kind '{}' with recompute {} (of layer '{}'); measured: {}", layer.kind,
+                  name(recompute), layer.name, join(known));
+}
+
+LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const {
+  assert(workload.microbatch > 0 && workload.sequence > 0);
+  const auto differs = [](std::string_view what, const auto& measured, const auto& wanted) {
+    return bad_input("the profile was measured with {} {}, wanted is {}", what, measured, wanted);
+  };
+  if (device.name != profile_.device.name) throw differs("device type", profile_.device.name, device.name);
+  if (workload.sequence != profile_.sequence) throw differs("sequence", profile_.sequence, workload.sequence);
+  if (workload.precision != profile_.precision) {
+    throw differs("precision", name(profile_.precision), name(workload.precision));
+  }
+  if (workload.optimizer != profile_.optimizer) {
+    throw differs("optimizer", name(profile_.optimizer), name(workload.optimizer));
+  }
+  const LayerProfile& measured = find(layer, workload.recompute);
+  const auto median = [&](Measured LayerSample::*field) {
+    return at(measured.samples, workload.microbatch, [&](const LayerSample& sample) { return (sample.*field).median; });
+  };
+  const auto bytes = [&](Bytes LayerSample::*field) {
+    return at(measured.samples, workload.microbatch, [&](const LayerSample& sample) { return sample.*field; });
+  };
+  const ParameterBytes each = parameter_bytes(workload.precision, workload.optimizer);
+  const auto parameters = static_cast<double>(layer.parameters);
+  return {.forward = median(&LayerSample::forward),
+          .recompute = median(&LayerSample::recompute),
+          .backward_input = median(&LayerSample::backward_input),
+          .backward_weight = median(&LayerSample::backward_weight),
+          .optimizer = measured.optimizer.median,
+          .weights = each.weight * parameters,
+          .gradients = each.gradient * parameters,
+          .optimizer_state = each.optimizer_state * parameters,
+          .stash = bytes(&LayerSample::stash),
+          .workspace = bytes(&LayerSample::workspace)};
+}
+
+}  // namespace stagecraft

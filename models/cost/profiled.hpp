@@ -1,0 +1,27 @@
+// Prices layers by measurement: interpolates a profile's samples.
+//
+// Times and stash are linear in the micro-batch between neighbouring samples; beyond the first and the last sample the
+// line through the nearest two goes on (never below zero); a single sample scales in proportion. Bytes of weights,
+// gradients and optimizer are those of memory.hpp. docs/cost_model.md.
+#pragma once
+
+#include "models/cost/cost.hpp"
+#include "models/profile.hpp"
+
+namespace stagecraft {
+
+class ProfiledCostModel final : public CostModel {
+ public:
+  explicit ProfiledCostModel(Profile profile) : profile_(std::move(profile)) {}
+
+  // Throws bad_input naming what differs when the profile is of another device type, sequence length, precision or
+  // optimizer, and what is missing when it has no such layer kind and recompute mode, or one of another size.
+  LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override;
+
+ private:
+  const LayerProfile& find(const Layer& layer, Recompute recompute) const;
+
+  Profile profile_;
+};
+
+}  // namespace stagecraft
