@@ -176,7 +176,8 @@ Json to_json(const Trace& trace) {
   for (const RankId rank : trace.stage_ranks) json["stage_ranks"].push_back(rank.value);
   json["warnings"] = trace.warnings;
   json["step_times_s"] = values_of(trace.step_times);
-  json["losses"] = trace.losses;  // the library writes null for NaN
+  json["losses"] = Json::array();
+  for (const double loss : trace.losses) json["losses"].push_back(std::isfinite(loss) ? Json(loss) : Json());
   json["peak_memory_bytes"] = values_of(trace.peak_memory);
   json["event_fields"] = {"step", "replica", "rank", "action", "start_s", "end_s", "bytes"};
   Json events = Json::array();
