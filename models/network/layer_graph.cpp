@@ -57,18 +57,6 @@ std::int64_t total_parameters(const LayerGraph& graph) {
   return total;
 }
 
-Amount total_matmul_flops(const LayerGraph& graph) {
-  Amount total;
-  for (LayerId layer = 0; layer < num_vertices(graph); ++layer) total = sum(total, graph[layer].matmul_flops);
-  return total;
-}
-
-Amount total_attention_flops(const LayerGraph& graph) {
-  Amount total;
-  for (LayerId layer = 0; layer < num_vertices(graph); ++layer) total = sum(total, graph[layer].attention_flops);
-  return total;
-}
-
 std::vector<LayerId> topological_order(const LayerGraph& graph) {
   std::vector<std::size_t> waiting(num_vertices(graph));
   std::priority_queue<LayerId, std::vector<LayerId>, std::greater<>> ready;

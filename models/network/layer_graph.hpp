@@ -60,10 +60,6 @@ using LayerId = LayerGraph::vertex_descriptor;  // 0 .. num_vertices-1
 // Trained parameters of the network, tied ones once.
 std::int64_t total_parameters(const LayerGraph& graph);
 
-// Forward work of all layers, by kind of product as in Layer.
-Amount total_matmul_flops(const LayerGraph& graph);
-Amount total_attention_flops(const LayerGraph& graph);
-
 // The layers in an order in which every edge points forward; among several, the lowest index first (deterministic).
 // Throws bad_input naming a layer on a cycle.
 std::vector<LayerId> topological_order(const LayerGraph& graph);

@@ -1,7 +1,8 @@
 #include "models/network/transformer_json.hpp"
 
 #include <algorithm>
-#include <array>
+#include <iterator>
+#include <optional>
 
 namespace stagecraft {
 namespace {

@@ -1,7 +1,7 @@
 // Reading transformer descriptions: what our own format and the Hugging Face configurations share.
 #pragma once
 
-#include <cstdint>
+#include <span>
 #include <string_view>
 #include <utility>
 
