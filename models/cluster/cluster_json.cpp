@@ -115,7 +115,7 @@ void read_devices(const JsonValue& value, const Cluster& cluster, NodeGroup& gro
     const std::int64_t devices = count ? count->integer(1, max_devices) : 1;
     object.finish();
     if (static_cast<std::int64_t>(group.types.size()) + devices > max_devices) {
-      throw count->complain("a cluster has at most 1,000,000 devices");
+      throw entry.complain("a cluster has at most 1,000,000 devices");
     }
     group.types.insert(group.types.end(), static_cast<std::size_t>(devices), type);
   }

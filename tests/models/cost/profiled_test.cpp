@@ -1,0 +1,124 @@
+#include "models/cost/profiled.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace stagecraft {
+namespace {
+
+using testing::HasSubstr;
+
+Measured measured(double median) { return {Seconds(median), Seconds(median / 2), Seconds(median * 2), 5}; }
+
+LayerSample sample(std::int64_t microbatch, double forward, double stash) {
+  return {microbatch,   measured(forward), measured(2 * forward), measured(3 * forward), measured(forward / 2),
+          Bytes(stash), Bytes(stash / 4)};
+}
+
+Profile profile() {
+  Profile result;
+  result.network = "demo";
+  result.device.name = "core";
+  result.sequence = 128;
+  result.layers = {{"block", Recompute::none, 10, measured(7), {sample(2, 4, 8), sample(4, 8, 16), sample(8, 12, 32)}},
+                   {"block", Recompute::full, 10, measured(7), {sample(4, 8, 16)}}};
+  return result;
+}
+
+Layer block() {
+  Layer layer;
+  layer.name = "block.0";
+  layer.kind = "block";
+  layer.parameters = 10;
+  return layer;
+}
+
+Workload workload(std::int64_t microbatch, Recompute recompute = Recompute::none) {
+  return {.microbatch = microbatch,
+          .sequence = 128,
+          .precision = DataType::fp32,
+          .optimizer = Optimizer::adamw,
+          .recompute = recompute};
+}
+
+LayerCost price(const Workload& workload, const Layer& layer = block()) {
+  return ProfiledCostModel(profile()).layer_cost(layer, workload, profile().device);
+}
+
+std::string message(const Workload& workload, const Layer& layer = block(), const char* device = "core") {
+  DeviceType type;
+  type.name = device;
+  try {
+    ProfiledCostModel(profile()).layer_cost(layer, workload, type);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::bad_input);
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Profiled, TakesTheMediansOfASampledMicrobatch) {
+  const LayerCost cost = price(workload(4));
+  EXPECT_EQ(cost.forward, Seconds(8));
+  EXPECT_EQ(cost.backward_input, Seconds(16));
+  EXPECT_EQ(cost.backward_weight, Seconds(24));
+  EXPECT_EQ(cost.recompute, Seconds(4));
+  EXPECT_EQ(cost.optimizer, Seconds(7));
+  EXPECT_EQ(cost.stash, Bytes(16));
+  EXPECT_EQ(cost.workspace, Bytes(4));
+  EXPECT_EQ(cost.weights, Bytes(40));
+  EXPECT_EQ(cost.gradients, Bytes(40));
+  EXPECT_EQ(cost.optimizer_state, Bytes(80));
+}
+
+TEST(Profiled, InterpolatesBetweenSamples) {
+  EXPECT_EQ(price(workload(3)).forward, Seconds(6));
+  EXPECT_EQ(price(workload(6)).forward, Seconds(10));
+  EXPECT_EQ(price(workload(6)).stash, Bytes(24));
+}
+
+TEST(Profiled, ExtrapolatesAlongTheNearestLine) {
+  EXPECT_EQ(price(workload(1)).forward, Seconds(2));
+  EXPECT_EQ(price(workload(16)).forward, Seconds(20));
+  EXPECT_EQ(price(workload(16)).stash, Bytes(64));
+}
+
+TEST(Profiled, ExtrapolationNeverFallsBelowZero) {
+  Profile steep = profile();
+  steep.layers[0].samples = {sample(2, 1, 8), sample(4, 8, 16)};
+  EXPECT_EQ(ProfiledCostModel(steep).layer_cost(block(), workload(1), steep.device).forward, Seconds(0));
+}
+
+TEST(Profiled, ASingleSampleScalesInProportion) {
+  EXPECT_EQ(price(workload(1, Recompute::full)).forward, Seconds(2));
+  EXPECT_EQ(price(workload(8, Recompute::full)).stash, Bytes(32));
+}
+
+TEST(Profiled, SaysWhichConditionDiffers) {
+  Workload other = workload(4);
+  other.sequence = 64;
+  EXPECT_THAT(message(other), HasSubstr("measured with sequence 128, wanted is 64"));
+  other = workload(4);
+  other.precision = DataType::bf16;
+  EXPECT_THAT(message(other), HasSubstr("measured with precision fp32, wanted is bf16"));
+  other = workload(4);
+  other.optimizer = Optimizer::sgd;
+  EXPECT_THAT(message(other), HasSubstr("measured with optimizer adamw, wanted is sgd"));
+  EXPECT_THAT(message(workload(4), block(), "gpu"), HasSubstr("measured with device type core, wanted is gpu"));
+}
+
+TEST(Profiled, NamesWhatIsMissing) {
+  Layer head = block();
+  head.kind = "head";
+  head.name = "the head";
+  EXPECT_EQ(message(workload(4), head),
+            "the profile has no layer kind 'head' with recompute none (of layer 'the head'); measured: block (none), "
+            "block (full)");
+  EXPECT_THAT(message(workload(4, Recompute::selective)), HasSubstr("no layer kind 'block' with recompute selective"));
+  Layer wide = block();
+  wide.parameters = 11;
+  EXPECT_THAT(message(workload(4), wide), HasSubstr("has 10 parameters, layer 'block.0' has 11"));
+}
+
+}  // namespace
+}  // namespace stagecraft
