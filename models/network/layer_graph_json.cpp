@@ -75,6 +75,7 @@ Layer read_layer(JsonObject& object) {
   layer.moved = optional_amount(object, "moved");
   layer.stash = optional_stash(object, "stash");
   layer.attention_stash = optional_stash(object, "attention_stash");
+  layer.input = optional_amount(object, "recompute_input");
   if (!at_most(layer.attention_stash.elements, layer.stash.elements) ||
       !at_most(layer.attention_stash.bytes, layer.stash.bytes)) {
     throw object.value().complain("attention_stash: expected a part of 'stash', got more than it");
@@ -215,6 +216,7 @@ Json to_json(const LayerGraph& graph) {
     put_amount(json, "moved", layer.moved);
     put_stash(json, "stash", layer.stash);
     put_stash(json, "attention_stash", layer.attention_stash);
+    put_amount(json, "recompute_input", layer.input);
     for (auto [edge, end] = in_edges(id, graph); edge != end; ++edge) {
       json["inputs"].push_back(
           {{"from", graph[source(*edge, graph)].name}, {"elements", amount_to_json(graph[*edge].elements)}});

@@ -124,6 +124,7 @@ Layer block_layer(const Transformer& t) {
   layer.attention_stash = attention_stash(t);
   layer.stash.elements.per_token_pair += layer.attention_stash.elements.per_token_pair;
   layer.stash.bytes.per_token_pair += layer.attention_stash.bytes.per_token_pair;
+  layer.input.per_token = p.C;
   return layer;
 }
 
