@@ -27,8 +27,7 @@ std::vector<ScheduleFault> check(const LoweredSchedule& schedule, int buffers);
 // Rows are ranks, columns positions; the faulty cell is marked. Wide schedules are cut around the fault.
 std::string format_grid(const ComputeSchedule& schedule, const std::vector<ScheduleFault>& faults = {});
 
-// The most micro-batches (or chunks) of each stage's rank whose forward ran and whose B (or W) has not, by stage and by
-// rank.
+// By stage: the most micro-batches whose forward ran and whose B (or W) has not.
 std::vector<int> peak_in_flight_by_stage(const ComputeSchedule& schedule);
 
 }  // namespace stagecraft

@@ -1,0 +1,79 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "models/error.hpp"
+#include "models/schedule/checker.hpp"
+#include "models/schedule/schedule.hpp"
+#include "tests/models/schedule/schedules.hpp"
+
+namespace stagecraft {
+namespace {
+
+using test::text;
+
+std::string message_of(std::string_view name, const ScheduleShape& shape) {
+  try {
+    make_schedule(name, shape);
+  } catch (const Error& error) {
+    return error.kind() == ErrorKind::bad_input ? error.what() : "another kind";
+  }
+  return "";
+}
+
+TEST(GPipe, RunsAllForwardsThenAllBackwards) {
+  const ComputeSchedule schedule = make_schedule("gpipe", {2, 1, 3});
+  EXPECT_EQ(text(schedule.ranks[0]), "0F0 0F1 0F2 0B0 0B1 0B2");
+  EXPECT_EQ(text(schedule.ranks[1]), "1F0 1F1 1F2 1B0 1B1 1B2");
+}
+
+TEST(OneFOneB, RunsWarmUpSteadyStateAndCoolDown) {
+  const ComputeSchedule schedule = make_schedule("1f1b", {4, 1, 6});
+  EXPECT_EQ(text(schedule.ranks[0]), "0F0 0F1 0F2 0F3 0B0 0F4 0B1 0F5 0B2 0B3 0B4 0B5");
+  EXPECT_EQ(text(schedule.ranks[2]), "2F0 2F1 2B0 2F2 2B1 2F3 2B2 2F4 2B3 2F5 2B4 2B5");
+  EXPECT_EQ(text(schedule.ranks[3]), "3F0 3B0 3F1 3B1 3F2 3B2 3F3 3B3 3F4 3B4 3F5 3B5");
+}
+
+TEST(OneFOneB, WithFewerMicrobatchesThanRanksIsGPipeOnTheFirstRanks) {
+  EXPECT_EQ(text(make_schedule("1f1b", {4, 1, 2}).ranks[0]), "0F0 0F1 0B0 0B1");
+}
+
+TEST(Generators, PassTheCheckerForEveryShape) {
+  for (const ScheduleKind& kind : schedule_kinds()) {
+    for (int ranks = 1; ranks <= 9; ++ranks) {
+      for (int microbatches = 1; microbatches <= 20; ++microbatches) {
+        const ComputeSchedule schedule = make_schedule(kind.name, {ranks, 1, microbatches});
+        EXPECT_EQ(schedule.name, kind.name);
+        EXPECT_TRUE(check(schedule).empty()) << kind.name << " " << ranks << " ranks, " << microbatches;
+      }
+    }
+  }
+}
+
+TEST(Generators, KeepAsManyMicrobatchesInFlightAsTheirClosedFormsSay) {
+  for (int ranks = 1; ranks <= 6; ++ranks) {
+    for (int microbatches = 1; microbatches <= 10; ++microbatches) {
+      const auto gpipe = peak_in_flight_by_stage(make_schedule("gpipe", {ranks, 1, microbatches}));
+      const auto one_f_one_b = peak_in_flight_by_stage(make_schedule("1f1b", {ranks, 1, microbatches}));
+      for (int r = 0; r < ranks; ++r) {
+        EXPECT_EQ(gpipe[static_cast<std::size_t>(r)], microbatches);
+        EXPECT_EQ(one_f_one_b[static_cast<std::size_t>(r)], std::min(microbatches, ranks - r));
+      }
+    }
+  }
+}
+
+TEST(MakeSchedule, RefusesUnknownNamesAndImpossibleShapes) {
+  EXPECT_EQ(message_of("1f1", {2, 1, 2}), "unknown schedule '1f1' (did you mean '1f1b'?); known: gpipe, 1f1b");
+  EXPECT_EQ(message_of("gpipe", {2, 2, 2}), "schedule 'gpipe': needs one stage a rank, got 2");
+  EXPECT_EQ(message_of("1f1b", {0, 1, 2}), "schedule '1f1b': needs at least one rank, got 0");
+  EXPECT_EQ(message_of("1f1b", {2, 1, 0}), "schedule '1f1b': needs at least one micro-batch, got 0");
+  EXPECT_THAT(message_of("1f1b", {1000, 1, 1'000'000'000}), testing::HasSubstr("2e+12 actions; at most 50,000,000"));
+}
+
+TEST(Placement, NamesTheRankOfEachStage) {
+  const ComputeSchedule schedule = test::computes(4, 1, {"0F0 3F0 3B0 0B0", "1F0 2F0 2B0 1B0"});
+  EXPECT_EQ(placement(schedule), (std::vector<RankId>{RankId{0}, RankId{1}, RankId{1}, RankId{0}}));
+}
+
+}  // namespace
+}  // namespace stagecraft

@@ -1,0 +1,71 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "models/error.hpp"
+#include "models/schedule/checker.hpp"
+#include "tests/models/schedule/schedules.hpp"
+
+namespace stagecraft {
+namespace {
+
+using test::computes;
+using test::text;
+
+TEST(Lower, PutsSendsAfterTheirProducerAndReceivesBeforeTheirConsumer) {
+  const LoweredSchedule schedule = lower(make_schedule("1f1b", {3, 1, 1}), {});
+  EXPECT_EQ(text(schedule.ranks[0]), "0F0 0SEND_F0 0RECV_B0 0B0 0STEP");
+  EXPECT_EQ(text(schedule.ranks[1]), "1RECV_F0 1F0 1SEND_F0 1RECV_B0 1B0 1SEND_B0 1STEP");
+  EXPECT_EQ(text(schedule.ranks[2]), "2RECV_F0 2F0 2B0 2SEND_B0 2STEP");
+}
+
+TEST(Lower, SendsTheInputGradientBeforeTheWeightGradientIsMade) {
+  const LoweredSchedule schedule = lower(computes(2, 1, {"0F0 0I0 0W0", "1F0 1I0 1W0"}), {true, false});
+  EXPECT_EQ(text(schedule.ranks[1]), "1RECV_F0 1F0 1I0 1SEND_B0 1W0 1REDUCE_GRAD 1STEP");
+  EXPECT_EQ(text(schedule.ranks[0]), "0F0 0SEND_F0 0RECV_B0 0I0 0W0 0REDUCE_GRAD 0STEP");
+}
+
+TEST(Lower, SendsNothingBetweenStagesOfOneRank) {
+  const LoweredSchedule schedule = lower(computes(4, 1, {"0F0 3F0 3B0 0B0", "1F0 2F0 2B0 1B0"}), {});
+  EXPECT_EQ(text(schedule.ranks[1]), "1RECV_F0 1F0 2F0 2SEND_F0 2RECV_B0 2B0 1B0 1SEND_B0 1STEP 2STEP");
+}
+
+TEST(Lower, StartsTheSumOfAStageRightAfterItsLastWeightGradient) {
+  const LoweredSchedule schedule = lower(computes(2, 2, {"0F0 1F0 0F1 1F1 1B0 1B1 0B0 0B1"}), {true, false});
+  EXPECT_EQ(text(schedule.ranks[0]), "0F0 1F0 0F1 1F1 1B0 1B1 1REDUCE_GRAD 0B0 0B1 0REDUCE_GRAD 0STEP 1STEP");
+}
+
+TEST(Lower, SumsATiedTableBeforeTheReplicasSumTheirs) {
+  const LoweredSchedule schedule = lower(make_schedule("gpipe", {3, 1, 1}), {true, true});
+  EXPECT_EQ(text(schedule.ranks[0]), "0F0 0SEND_F0 0RECV_B0 0B0 0REDUCE_TIED 0REDUCE_GRAD 0STEP");
+  EXPECT_EQ(text(schedule.ranks[1]), "1RECV_F0 1F0 1SEND_F0 1RECV_B0 1B0 1SEND_B0 1REDUCE_GRAD 1STEP");
+  EXPECT_EQ(text(schedule.ranks[2]), "2RECV_F0 2F0 2B0 2SEND_B0 2REDUCE_TIED 2REDUCE_GRAD 2STEP");
+}
+
+TEST(Lower, NeedsNoTiedSumWhenBothEndsAreOnOneRank) {
+  EXPECT_EQ(text(lower(make_schedule("gpipe", {1, 1, 1}), {true, true}).ranks[0]), "0F0 0B0 0REDUCE_GRAD 0STEP");
+}
+
+TEST(Lower, RefusesAScheduleThatCannotRun) {
+  try {
+    lower(computes(1, 1, {"0B0 0F0"}), {});
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::bad_input);
+    EXPECT_STREQ(error.what(), "schedule 'custom': rank 0, position 0: 0B0: needs 0F0 before it");
+  }
+}
+
+TEST(Lower, MakesSchedulesThatOneBufferADirectionCanRun) {
+  for (const ScheduleKind& kind : schedule_kinds()) {
+    for (int ranks = 1; ranks <= 5; ++ranks) {
+      for (int microbatches = 1; microbatches <= 9; ++microbatches) {
+        const LoweredSchedule schedule = lower(make_schedule(kind.name, {ranks, 1, microbatches}), {true, true});
+        const auto faults = check(schedule, 1);
+        EXPECT_TRUE(faults.empty()) << kind.name << ranks << "," << microbatches << ": " << faults.front().message;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace stagecraft
