@@ -1,0 +1,73 @@
+#include "sim/collective.hpp"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "models/cost/communication.hpp"
+
+namespace stagecraft {
+namespace {
+
+using Ring = std::vector<DeviceId>;
+
+// 2 (n-1) steps around a ring are an all-reduce, n-1 a reduce-scatter or an all-gather: each of bytes / n.
+std::map<DeviceId, RingHop> hops_of(const std::vector<Ring>& rings, int passes, Bytes bytes) {
+  std::map<DeviceId, RingHop> hops;
+  for (const Ring& ring : rings) {
+    const auto n = static_cast<int>(ring.size());
+    const int steps = passes * (n - 1);
+    for (std::size_t i = 0; i < ring.size(); ++i) {
+      hops[ring[i]] = {ring[i], ring[(i + 1) % ring.size()], steps, bytes / n * steps};
+    }
+  }
+  return hops;
+}
+
+CollectivePhase phase_of(std::span<const DeviceId> devices, const std::vector<Ring>& rings, int passes, Bytes bytes) {
+  const auto hops = hops_of(rings, passes, bytes);
+  CollectivePhase phase;
+  for (const DeviceId device : devices) phase.hops.push_back(hops.at(device));
+  return phase;
+}
+
+// A step of the chunked ring waits for the neighbour's step before it, so its slowest hop sets the pace of all: the
+// time is the largest of the hops' own times.
+Seconds ring_time(const Cluster& cluster, const CollectivePhase& phase) {
+  Seconds time;
+  for (const RingHop& hop : phase.hops) {
+    const Link link = cluster.path(hop.from, hop.to);
+    time = std::max(time, hop.steps * link.latency + hop.bytes / link.bandwidth);
+  }
+  return time;
+}
+
+}  // namespace
+
+AllReduce plan_all_reduce(const Cluster& cluster, std::span<const DeviceId> devices, Bytes bytes) {
+  AllReduce plan;
+  if (devices.size() < 2) return plan;
+  Ring ring(devices.begin(), devices.end());
+  std::sort(ring.begin(), ring.end());  // devices are numbered node after node
+  plan.phases.push_back(phase_of(devices, {ring}, 2, bytes));
+  plan.time = ring_time(cluster, plan.phases.front());
+
+  const Seconds best = all_reduce_time(cluster, devices, bytes);
+  if (best < plan.time * (1 - 1e-9)) {  // the hierarchical form: rings that all_reduce_time() has
+    std::map<int, Ring> nodes;
+    for (const DeviceId device : ring)
+      nodes[cluster.devices[static_cast<std::size_t>(device.value)].node].push_back(device);
+    std::vector<Ring> inside, between(nodes.begin()->second.size());
+    for (const auto& [node, members] : nodes) {
+      inside.push_back(members);
+      for (std::size_t i = 0; i < members.size(); ++i) between[i].push_back(members[i]);
+    }
+    const auto per_node = static_cast<double>(between.size());
+    plan.phases = {phase_of(devices, inside, 1, bytes), phase_of(devices, between, 2, bytes / per_node),
+                   phase_of(devices, inside, 1, bytes)};
+    plan.time = best;
+  }
+  return plan;
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,397 @@
+#include "sim/simgrid.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <simgrid/kernel/Timer.hpp>
+#include <simgrid/s4u.hpp>
+#include <vector>
+
+#include "models/error.hpp"
+#include "sim/child_process.hpp"
+#include "sim/folding.hpp"
+#include "sim/plan_trace.hpp"
+#include "sim/simgrid_platform.hpp"
+#include "sim/traffic.hpp"
+
+namespace stagecraft {
+namespace {
+
+namespace sg = simgrid::s4u;
+using simgrid::kernel::timer::Timer;
+using Span = Timeline::Span;
+
+std::size_t index(int value) { return static_cast<std::size_t>(value); }
+
+// Interprets the action lists of the representatives in SimGrid's virtual time.
+//
+// There are no actors and no task graph: each rank has a cursor, and whatever ends (a timer for computation, a
+// communication) moves the cursors on that waited for it. So SimGrid only ever holds what is in flight; the cost of its
+// bookkeeping grows with that, not with the plan.
+class Execution {
+ public:
+  Execution(const Plan& plan, const LoweredSchedule& schedule, const Traffic& traffic, const Folding& folding,
+            const SimGridPlatform& platform, double byte_scale, Span* spans)
+      : plan_(plan),
+        schedule_(schedule),
+        traffic_(traffic),
+        slots_(traffic.replicas.front().size()),
+        representatives_(folding.representatives.size()),
+        messages_(2 * index(schedule.stages) * index(schedule.microbatches)),
+        arrived_(representatives_ * messages_, 0),
+        waiting_(representatives_ * messages_, -1),
+        stage_states_(representatives_ * index(schedule.stages)),
+        tied_(representatives_),
+        grads_(index(schedule.stages)),
+        spans_(spans) {
+    for (const int replica : folding.representatives) {
+      for (const Flow& flow : traffic.replicas[index(replica)]) add_channel(flow, platform, byte_scale);
+      for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank) {
+        workers_.push_back(
+            {static_cast<int>(workers_.size() / schedule.ranks.size()), &schedule.ranks[rank], 0, actions_});
+        actions_ += schedule.ranks[rank].size();
+      }
+    }
+  }
+
+  void run(sg::Engine& engine) {
+    sg::Activity::on_completion_cb([this](const sg::Activity& activity) { end_transfer(activity); });
+    sg::Engine::on_time_advance_cb([this](double) { ended_.clear(); });
+    for (std::size_t worker = 0; worker < workers_.size(); ++worker) advance(worker);
+    engine.run();
+    for (const Worker& worker : workers_) {
+      if (worker.position != worker.actions->size()) {
+        throw Error(ErrorKind::internal,
+                    fmt::format("SimGrid stopped before {} ended", to_string((*worker.actions)[worker.position])));
+      }
+    }
+  }
+
+ private:
+  // One rank of one representative.
+  struct Worker {
+    int representative;
+    const std::vector<Action>* actions;
+    std::size_t position;
+    std::size_t first_span;
+  };
+  // A flow's ends, looked up once.
+  struct Channel {
+    sg::Host *from = nullptr, *to = nullptr;
+    std::uint64_t payload = 0;
+    double wait = 0;  // seconds: latencies of all steps of a ring hop but the one that SimGrid adds
+  };
+  enum class Purpose { message, tied, grad };
+  struct Transfer {
+    Purpose purpose = Purpose::message;
+    int representative = 0;
+    std::size_t message = 0;  // of a message
+    int stage = 0;            // of a reduction
+    std::size_t span = 0;     // of the SEND
+    sg::CommPtr comm;
+  };
+  // Reductions of one stage of one representative.
+  struct StageState {
+    int open = 0;                // reached, not ended
+    bool grad_deferred = false;  // REDUCE_GRAD reached, waiting for REDUCE_TIED
+    std::size_t tied_span = 0, grad_span = 0;
+    std::ptrdiff_t stepper = -1;  // worker that waits to begin STEP
+  };
+  struct Collective {
+    std::size_t joined = 0;
+    int phase = 0;
+    std::size_t pending = 0;
+    double start = 0;
+  };
+
+  static double now() { return sg::Engine::get_clock(); }
+
+  void add_channel(const Flow& flow, const SimGridPlatform& platform, double byte_scale) {
+    Channel channel;
+    if (flow.from != flow.to) {
+      std::tie(channel.from, channel.to) = platform.ends(flow);
+      channel.payload = static_cast<std::uint64_t>(std::llround(flow.bytes.value() * byte_scale));
+      channel.wait = (flow.steps - 1) * plan_.cluster.path(flow.from, flow.to).latency.value();
+    }
+    channels_.push_back(channel);
+  }
+  const Channel& channel(int representative, std::size_t slot) const {
+    return channels_[index(representative) * slots_ + slot];
+  }
+  StageState& state(int representative, int stage) {
+    return stage_states_[index(representative) * index(schedule_.stages) + index(stage)];
+  }
+  static bool is_forward(ActionKind kind) {
+    return kind == ActionKind::send_forward || kind == ActionKind::recv_forward;
+  }
+  // The earlier of the two stages that a message goes between.
+  static int hop_of(const Action& action) {
+    const bool to_next = action.kind == ActionKind::send_forward || action.kind == ActionKind::recv_backward;
+    return action.stage.value - (to_next ? 0 : 1);
+  }
+  std::size_t message_of(int representative, const Action& action) const {
+    const std::size_t direction = 2 * index(hop_of(action)) + (is_forward(action.kind) ? 0 : 1);
+    return index(representative) * messages_ + direction * index(schedule_.microbatches) +
+           index(action.microbatch.value);
+  }
+  double duration(const Action& action) const {
+    const StageCost& cost = plan_.stages[index(action.stage.value)].cost;
+    switch (action.kind) {
+      case ActionKind::forward:
+        return cost.forward.value();
+      case ActionKind::backward:
+        return (cost.backward_input + cost.backward_weight).value();
+      case ActionKind::backward_input:
+        return cost.backward_input.value();
+      case ActionKind::backward_weight:
+        return cost.backward_weight.value();
+      default:
+        return cost.optimizer.value();
+    }
+  }
+
+  // Goes on with a rank's list until it is busy or has to wait.
+  void advance(std::size_t worker_index) {
+    Worker& worker = workers_[worker_index];
+    while (worker.position < worker.actions->size()) {
+      const Action& action = (*worker.actions)[worker.position];
+      const std::size_t span = worker.first_span + worker.position;
+      switch (action.kind) {
+        case ActionKind::send_forward:
+        case ActionKind::send_backward:
+          spans_[span].start = Seconds(now());
+          send(worker.representative, action, span);
+          break;
+        case ActionKind::recv_forward:
+        case ActionKind::recv_backward:
+          spans_[span] = {Seconds(now()), Seconds(now())};
+          if (arrived_[message_of(worker.representative, action)] == 0) {
+            waiting_[message_of(worker.representative, action)] = static_cast<std::ptrdiff_t>(worker_index);
+            return;
+          }
+          break;
+        case ActionKind::unshard:
+        case ActionKind::reshard:
+          spans_[span] = {Seconds(now()), Seconds(now())};
+          break;
+        case ActionKind::reduce_tied:
+        case ActionKind::reduce_grad:
+          reduce(worker.representative, action, span);
+          break;
+        default:
+          if (!occupy(worker_index, action, span)) return;
+          worker.position++;
+          return;
+      }
+      ++worker.position;
+    }
+  }
+
+  // Computes; false when the optimizer step has to wait for a reduction first.
+  bool occupy(std::size_t worker, const Action& action, std::size_t span) {
+    if (action.kind == ActionKind::optimizer_step) {
+      StageState& stage = state(workers_[worker].representative, action.stage.value);
+      if (stage.open > 0) {
+        stage.stepper = static_cast<std::ptrdiff_t>(worker);
+        return false;
+      }
+    }
+    spans_[span].start = Seconds(now());
+    Timer::set(now() + duration(action), [this, worker, span] {
+      spans_[span].end = Seconds(now());
+      advance(worker);
+    });
+    return true;
+  }
+
+  void send(int representative, const Action& action, std::size_t span) {
+    const int hop = hop_of(action);
+    const std::size_t slot = is_forward(action.kind) ? traffic_.forward_slot(hop) : traffic_.backward_slot(hop);
+    start_transfer(channel(representative, slot),
+                   {Purpose::message, representative, message_of(representative, action), 0, span, nullptr});
+  }
+
+  void start_transfer(const Channel& channel, Transfer transfer) {
+    std::size_t at = transfers_.size();
+    if (free_.empty()) {
+      transfers_.push_back(std::move(transfer));
+    } else {
+      at = free_.back();
+      free_.pop_back();
+      transfers_[at] = std::move(transfer);
+    }
+    if (channel.wait > 0) {
+      Timer::set(now() + channel.wait, [this, &channel, at] { start_communication(channel, at); });
+    } else {
+      start_communication(channel, at);
+    }
+  }
+
+  void start_communication(const Channel& channel, std::size_t at) {
+    sg::CommPtr comm = sg::Comm::sendto_init();
+    transfers_[at].comm = comm;
+    comm->set_data(reinterpret_cast<void*>(at + 1));  // a number in place of a pointer; null means none
+    comm->set_payload_size(channel.payload);
+    comm->set_source(channel.from)->set_destination(channel.to);  // starts it, unless it is empty
+    if (channel.payload == 0) comm->start();
+  }
+
+  void end_transfer(const sg::Activity& activity) {
+    const std::size_t at = reinterpret_cast<std::uintptr_t>(activity.get_data<void>()) - 1;
+    Transfer transfer = std::move(transfers_[at]);
+    ended_.push_back(std::move(transfer.comm));  // must outlive its own callback
+    free_.push_back(at);
+    switch (transfer.purpose) {
+      case Purpose::message:
+        spans_[transfer.span].end = Seconds(now());
+        deliver(transfer.message);
+        break;
+      case Purpose::tied:
+        if (--tied_[index(transfer.representative)].pending == 0) end_tied(transfer.representative);
+        break;
+      case Purpose::grad:
+        if (--grads_[index(transfer.stage)].pending == 0) start_grad_phase(transfer.stage);
+        break;
+    }
+  }
+
+  void deliver(std::size_t message) {
+    arrived_[message] = 1;
+    if (waiting_[message] < 0) return;
+    const auto worker = index(static_cast<int>(waiting_[message]));
+    spans_[workers_[worker].first_span + workers_[worker].position].end = Seconds(now());
+    ++workers_[worker].position;
+    advance(worker);
+  }
+
+  void reduce(int representative, const Action& action, std::size_t span) {
+    StageState& stage = state(representative, action.stage.value);
+    ++stage.open;
+    if (action.kind == ActionKind::reduce_tied) {
+      stage.tied_span = span;
+      if (++tied_[index(representative)].joined == 2) start_tied(representative);
+      return;
+    }
+    stage.grad_span = span;
+    // The only reduction that can be open before is that of the tied table.
+    stage.grad_deferred = stage.open > 1;
+    if (!stage.grad_deferred) join_grad(action.stage.value);
+  }
+
+  void start_tied(int representative) {
+    Collective& tied = tied_[index(representative)];
+    tied.start = now();
+    tied.pending = 2;
+    for (const bool from_last : {false, true}) {
+      start_transfer(channel(representative, traffic_.tied_slot(from_last)),
+                     {Purpose::tied, representative, 0, 0, 0, nullptr});
+    }
+  }
+
+  void end_tied(int representative) {
+    for (const int end : {0, schedule_.stages - 1}) {
+      StageState& stage = state(representative, end);
+      spans_[stage.tied_span] = {Seconds(tied_[index(representative)].start), Seconds(now())};
+      end_reduction(stage);
+      if (std::exchange(stage.grad_deferred, false)) join_grad(end);
+    }
+  }
+
+  void join_grad(int stage) {
+    Collective& grad = grads_[index(stage)];
+    if (++grad.joined < representatives_) return;
+    grad.start = now();
+    start_grad_phase(stage);
+  }
+
+  // All representatives begin a phase together; after the last one the reduction has ended.
+  void start_grad_phase(int stage) {
+    Collective& grad = grads_[index(stage)];
+    if (grad.phase < traffic_.grad_phases(stage)) {
+      const std::size_t slot = traffic_.grad_slot(stage, grad.phase++);
+      grad.pending = representatives_;
+      for (std::size_t r = 0; r < representatives_; ++r) {
+        const int representative = static_cast<int>(r);
+        start_transfer(channel(representative, slot), {Purpose::grad, representative, 0, stage, 0, nullptr});
+      }
+      return;
+    }
+    for (std::size_t r = 0; r < representatives_; ++r) {
+      StageState& reduced = state(static_cast<int>(r), stage);
+      spans_[reduced.grad_span] = {Seconds(grad.start), Seconds(now())};
+      end_reduction(reduced);
+    }
+  }
+
+  void end_reduction(StageState& stage) {
+    if (--stage.open > 0 || stage.stepper < 0) return;
+    advance(static_cast<std::size_t>(std::exchange(stage.stepper, -1)));
+  }
+
+  const Plan& plan_;
+  const LoweredSchedule& schedule_;
+  const Traffic& traffic_;
+  std::size_t slots_;  // flows a replica
+  std::size_t representatives_;
+  std::size_t messages_;  // a representative
+  std::size_t actions_ = 0;
+  std::vector<Channel> channels_;         // by representative, slot
+  std::vector<Worker> workers_;           // by representative, rank
+  std::vector<std::uint8_t> arrived_;     // by representative, message
+  std::vector<std::ptrdiff_t> waiting_;   // likewise: the worker that waits for it, or -1
+  std::vector<StageState> stage_states_;  // by representative, stage
+  std::vector<Collective> tied_;          // by representative
+  std::vector<Collective> grads_;         // by stage
+  std::vector<Transfer> transfers_;       // in flight; slots are reused
+  std::vector<std::size_t> free_;         // slots of transfers_
+  std::vector<sg::CommPtr> ended_;        // released when the clock moves on
+  Span* spans_;                           // by representative, rank, position
+};
+
+// Exact transfer times (no protocol overheads, no cross-traffic, no window limit), and silence.
+void simulate(const Plan& plan, const LoweredSchedule& schedule, const Traffic& traffic, const Ports& ports,
+              const Folding& folding, Span* spans) {
+  std::vector<std::string> options{"stagecraft", "--log=root.thresh:error", "--cfg=network/model:CM02",
+                                   "--cfg=network/crosstraffic:0", "--cfg=network/TCP-gamma:1e300"};
+  std::vector<char*> arguments;
+  for (std::string& option : options) arguments.push_back(option.data());
+  int count = static_cast<int>(arguments.size());
+  sg::Engine engine(&count, arguments.data());
+  double most = 1;
+  for (const auto& flows : traffic.replicas) {
+    for (const Flow& flow : flows) most = std::max(most, flow.bytes.value());
+  }
+  const double byte_scale = std::min(1024.0, std::exp2(std::floor(62 - std::log2(most))));
+  const SimGridPlatform platform(plan.cluster, ports, traffic, folding, byte_scale);
+  Execution(plan, schedule, traffic, folding, platform, byte_scale, spans).run(engine);
+}
+
+}  // namespace
+
+Trace simulate_simgrid(const Plan& plan, const SimGridOptions& options) {
+  const LoweredSchedule schedule = plan.lowered();
+  const Traffic traffic = traffic_of(plan);
+  const Ports ports(plan.cluster);
+  const Folding folding = options.fold_replicas ? fold(traffic, ports, plan.cluster) : unfolded(traffic, ports);
+  std::size_t actions = 0;
+  for (const auto& rank : schedule.ranks) actions += rank.size();
+
+  // SimGrid's engine, clock and callbacks live in globals; a process of its own starts with fresh ones, so that the
+  // same plan gives the same bits however many were simulated before.
+  const SharedMemory memory(folding.representatives.size() * actions * sizeof(Span));
+  Span* spans = reinterpret_cast<Span*>(memory.data());
+  run_in_child("SimGrid", [&] { simulate(plan, schedule, traffic, ports, folding, spans); });
+
+  Trace trace = trace_header(plan, "simgrid");
+  Seconds end;
+  for (std::size_t d = 0; d < plan.devices.size(); ++d) {
+    const Span* first = spans + index(folding.representative_of[d]) * actions;
+    append_events(plan, schedule, static_cast<int>(d), {first, actions}, trace);
+    for (std::size_t i = 0; i < actions; ++i) end = std::max(end, first[i].end);
+  }
+  trace.step_times.push_back(end);
+  return trace;
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,82 @@
+// Everything that one step of a plan sends, and the ports that it goes through.
+//
+// A port is one direction of a device's local link, of a NIC or of a leaf's uplink. A flow takes bandwidth from each
+// port of its path and shares it fairly with the flows that are there at the same time.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "models/plan.hpp"
+#include "sim/collective.hpp"
+
+namespace stagecraft {
+
+using PortId = Index<struct PortTag>;
+
+// Which way a flow takes: the node's local links; NICs below one leaf; NICs and the uplinks of two leaves.
+enum class Plane : std::uint8_t { local, leaf, spine };
+
+struct Route {
+  Plane plane = Plane::local;
+  int hops = 0;                 // 0: the device itself
+  std::array<PortId, 4> ports;  // out of the source (`hops / 2` of them), then into the target
+  std::span<const PortId> out() const { return {ports.data(), static_cast<std::size_t>(hops) / 2}; }
+  std::span<const PortId> in() const { return {ports.data() + hops / 2, static_cast<std::size_t>(hops) / 2}; }
+  std::span<const PortId> all() const { return {ports.data(), static_cast<std::size_t>(hops)}; }
+};
+
+// The ports of a cluster, numbered.
+class Ports {
+ public:
+  explicit Ports(const Cluster& cluster);
+  std::size_t size() const { return bandwidths_.size(); }
+  BytesPerSecond bandwidth(PortId port) const { return bandwidths_[static_cast<std::size_t>(port.value)]; }
+  // Local, NIC or uplink, outward or inward: 0 to 5. The ports of a route are of different kinds.
+  int kind(PortId port) const;
+  Route route(DeviceId from, DeviceId to) const;
+
+ private:
+  PortId local(DeviceId device, int direction) const;
+  PortId nic(DeviceId device, int direction) const;
+  PortId uplink(DeviceId device, int direction) const;
+
+  const Cluster* cluster_;
+  std::vector<int> first_nic_;  // by node
+  int nics_ = 0;
+  std::vector<BytesPerSecond> bandwidths_;
+};
+
+// A message, or one hop of a ring: `steps` messages of together `bytes`.
+struct Flow {
+  DeviceId from, to;
+  int steps = 1;
+  Bytes bytes;
+};
+
+// Flows by replica and by slot: what a slot carries is the same in every replica, only the devices differ.
+struct Traffic {
+  std::vector<std::vector<Flow>> replicas;  // [replica][slot]
+  int stages = 0;
+  bool tied = false;
+  std::vector<int> first_grad_slot;  // by stage, and one past the last: a slot a phase
+
+  // REQUIRES: stage < stages - 1.
+  std::size_t forward_slot(int stage) const { return static_cast<std::size_t>(stage); }
+  std::size_t backward_slot(int to_stage) const { return static_cast<std::size_t>(stages - 1 + to_stage); }
+  // The two directions of REDUCE_TIED.
+  std::size_t tied_slot(bool from_last) const {
+    return static_cast<std::size_t>(2 * (stages - 1) + (from_last ? 1 : 0));
+  }
+  int grad_phases(int stage) const {
+    return first_grad_slot[static_cast<std::size_t>(stage) + 1] - first_grad_slot[static_cast<std::size_t>(stage)];
+  }
+  std::size_t grad_slot(int stage, int phase) const {
+    return static_cast<std::size_t>(first_grad_slot[static_cast<std::size_t>(stage)] + phase);
+  }
+};
+Traffic traffic_of(const Plan& plan);
+
+}  // namespace stagecraft
