@@ -191,13 +191,13 @@ void TokenData::read(std::int64_t first, std::span<std::int32_t> tokens) const {
 
 void TokenData::sample(std::uint64_t seed, std::int64_t step, std::int64_t index, std::span<std::int32_t> inputs,
                        std::span<std::int32_t> targets) const {
-  assert(static_cast<std::int64_t>(inputs.size()) == sequence_ && targets.size() == inputs.size());
+  assert(inputs.empty() || static_cast<std::int64_t>(inputs.size()) == sequence_);
+  assert(targets.empty() || static_cast<std::int64_t>(targets.size()) == sequence_);
   const std::uint64_t random =
       mix(mix(mix(seed) ^ static_cast<std::uint64_t>(step)) ^ static_cast<std::uint64_t>(index));
   const std::int64_t first = below(random, tokens_ - sequence_);
   read(first, inputs);
-  std::copy(inputs.begin() + 1, inputs.end(), targets.begin());
-  read(first + sequence_, targets.last(1));
+  read(first + 1, targets);
 }
 
 }  // namespace stagecraft

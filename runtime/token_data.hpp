@@ -31,7 +31,7 @@ class TokenData {
 
   // One sample: `sequence` tokens from a random place, and the tokens that follow each. Safe to call from several
   // threads. Throws bad_input when a file changed since it was opened.
-  // REQUIRES: both spans hold `sequence` elements.
+  // REQUIRES: each span holds `sequence` elements, or none when it is not wanted.
   void sample(std::uint64_t seed, std::int64_t step, std::int64_t index, std::span<std::int32_t> inputs,
               std::span<std::int32_t> targets) const;
 

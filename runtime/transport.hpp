@@ -34,12 +34,6 @@ struct TransportOptions {
   const std::atomic<bool>* terminate = nullptr;    // set (by a signal handler): end every wait now
 };
 
-// Another worker failed first; its error is the one to report.
-class Aborted : public Error {
- public:
-  using Error::Error;
-};
-
 // One worker's end.
 class Transport {
  public:
@@ -50,7 +44,7 @@ class Transport {
   virtual bool shared_clock() const = 0;
 
   // Both throw device errors that say what ended the wait ("no message within 10 s; has its process died?"); the
-  // caller adds who waited for what. Throw Aborted after abort(). REQUIRES: the peer is another worker.
+  // caller adds who waited for what. REQUIRES: the peer is another worker.
   virtual void send(int to, const MessageTag& tag, std::span<const std::byte> message) = 0;
   // Throws internal when the next message of the lane has another tag or size.
   virtual void receive(int from, const MessageTag& tag, std::span<std::byte> message) = 0;
@@ -58,6 +52,12 @@ class Transport {
   // Memory of messages that this worker has sent, at its highest.
   virtual std::int64_t buffer_bytes() const = 0;
 };
+
+// For implementations. Throws internal unless what arrived is what was expected.
+void check_arrival(const MessageTag& expected, std::size_t expected_bytes, const MessageTag& arrived,
+                   std::size_t arrived_bytes);
+// "no message within 10 s; has its process died?"
+Error peer_silent(const char* missing, std::chrono::milliseconds timeout);
 
 // Workers as threads of this process.
 class ChannelNetwork {
@@ -69,7 +69,7 @@ class ChannelNetwork {
 
   // The end of one worker; used by one thread at a time, must not outlive the network.
   std::unique_ptr<Transport> endpoint(int worker);
-  // Wakes every waiting worker; their waits throw Aborted.
+  // Wakes every waiting worker; their waits throw device errors.
   void abort();
 
  private:

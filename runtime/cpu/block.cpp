@@ -1,0 +1,180 @@
+#include <algorithm>
+
+#include "kernels/cpu/attention.hpp"
+#include "kernels/cpu/elementwise.hpp"
+#include "kernels/cpu/gelu.hpp"
+#include "kernels/cpu/rope.hpp"
+#include "kernels/cpu/swiglu.hpp"
+#include "runtime/cpu/carver.hpp"
+#include "runtime/cpu/linear.hpp"
+#include "runtime/cpu/module.hpp"
+#include "runtime/cpu/norm.hpp"
+
+namespace stagecraft::cpu {
+namespace {
+
+// Letters: A = heads * head_size, K = kv_heads * head_size, F ffn, U = F or, for SwiGLU, 2F.
+class Block : public Module {
+ public:
+  Block(const Transformer& t, Shape shape, std::span<const ParameterView> parameters, bool keep_probabilities,
+        const float* rope_table)
+      : rows_(shape.rows()),
+        channels_(t.hidden),
+        queries_(t.heads * t.head_size),
+        keys_(t.kv_heads * t.head_size),
+        ffn_(t.ffn),
+        swiglu_(t.activation == ActivationKind::swiglu),
+        up_outputs_(swiglu_ ? 2 * t.ffn : t.ffn),
+        rope_table_(rope_table),
+        attention_{shape.microbatch,     shape.sequence,      t.heads, t.kv_heads, t.head_size,
+                   queries_ + 2 * keys_, queries_ + 2 * keys_},
+        attention_norm_(t, rows_, parameters),
+        qkv_(rows_, channels_, queries_ + 2 * keys_, t.qkv_bias, parameters),
+        projection_(rows_, queries_, channels_, t.linear_bias, parameters),
+        mlp_norm_(t, rows_, parameters),
+        up_(rows_, channels_, up_outputs_, t.linear_bias, parameters),
+        down_(rows_, ffn_, channels_, t.linear_bias, parameters),
+        keep_probabilities_(keep_probabilities) {
+    lay_out();
+  }
+
+  ModuleSizes sizes() const override { return sizes_; }
+
+  double forward(const Pass& p) const override {
+    float* const s = p.stash;
+    attention_norm_.forward(s + normed_, s + norm_statistics_, p.input);
+    qkv_.forward(s + qkv_at_, s + normed_);
+    rotate(s + qkv_at_, kernels::cpu::rope_forward);
+    const float* const q = s + qkv_at_;
+    kernels::cpu::attention_forward(s + attended_, probabilities(s), q, q + queries_, q + queries_ + keys_, attention_,
+                                    p.workspace);
+    kernels::cpu::copy(s + middle_, p.input, rows_ * channels_);
+    projection_.forward_add(s + middle_, s + attended_);
+
+    mlp_norm_.forward(s + mlp_normed_, s + mlp_statistics_, s + middle_);
+    up_.forward(s + up_at_, s + mlp_normed_);
+    if (swiglu_) {
+      kernels::cpu::swiglu_forward(s + activated_, s + up_at_, rows_, ffn_);
+    } else {
+      kernels::cpu::gelu_forward(s + activated_, s + up_at_, rows_ * ffn_);
+    }
+    if (p.output == nullptr) return 0;
+    kernels::cpu::copy(p.output, s + middle_, rows_ * channels_);
+    down_.forward_add(p.output, s + activated_);
+    return 0;
+  }
+
+  void backward_input(const Pass& p) const override {
+    const float* const s = p.stash;
+    float* const g = p.gradients;
+    if (swiglu_) {
+      down_.input_gradient(p.workspace, p.d_output);
+      kernels::cpu::swiglu_input_gradient(g + d_up_, p.workspace, s + up_at_, rows_, ffn_);
+    } else {
+      down_.input_gradient(g + d_up_, p.d_output);
+      kernels::cpu::gelu_input_gradient(g + d_up_, g + d_up_, s + up_at_, rows_ * ffn_);
+    }
+    up_.input_gradient(g + d_mlp_normed_, g + d_up_);
+    kernels::cpu::copy(g + d_middle_, p.d_output, rows_ * channels_);
+    mlp_norm_.input_gradient_add(g + d_middle_, g + d_mlp_normed_, s + middle_, s + mlp_statistics_);
+
+    float* const d_attended = p.workspace;
+    projection_.input_gradient(d_attended, g + d_middle_);
+    const float* const q = s + qkv_at_;
+    float* const dq = g + d_qkv_;
+    kernels::cpu::attention_input_gradient(dq, dq + queries_, dq + queries_ + keys_, d_attended, probabilities(s), q,
+                                           q + queries_, q + queries_ + keys_, attention_,
+                                           p.workspace + rows_ * queries_);
+    rotate(dq, kernels::cpu::rope_input_gradient);
+    qkv_.input_gradient(g + d_normed_, dq);
+    kernels::cpu::copy(p.d_input, g + d_middle_, rows_ * channels_);
+    attention_norm_.input_gradient_add(p.d_input, g + d_normed_, p.input, s + norm_statistics_);
+  }
+
+  void backward_weight(const Pass& p) const override {
+    const float* const s = p.stash;
+    const float* const g = p.gradients;
+    down_.weight_gradient(p.d_output, s + activated_);
+    up_.weight_gradient(g + d_up_, s + mlp_normed_);
+    mlp_norm_.weight_gradient(g + d_mlp_normed_, s + middle_, s + mlp_statistics_);
+    projection_.weight_gradient(g + d_middle_, s + attended_);
+    qkv_.weight_gradient(g + d_qkv_, s + normed_);
+    attention_norm_.weight_gradient(g + d_normed_, p.input, s + norm_statistics_);
+  }
+
+ private:
+  void lay_out() {
+    const std::int64_t hidden = rows_ * channels_, packed = rows_ * (queries_ + 2 * keys_);
+    Carver stash;
+    normed_ = stash.take(hidden);
+    norm_statistics_ = stash.take(attention_norm_.statistics_floats());
+    qkv_at_ = stash.take(packed);
+    attended_ = stash.take(rows_ * queries_);
+    middle_ = stash.take(hidden);
+    mlp_normed_ = stash.take(hidden);
+    mlp_statistics_ = stash.take(mlp_norm_.statistics_floats());
+    up_at_ = stash.take(rows_ * up_outputs_);
+    activated_ = stash.take(rows_ * ffn_);
+    if (keep_probabilities_) probabilities_ = stash.take(kernels::cpu::attention_probability_floats(attention_));
+    Carver gradients;
+    d_up_ = gradients.take(rows_ * up_outputs_);
+    d_mlp_normed_ = gradients.take(hidden);
+    d_middle_ = gradients.take(hidden);
+    d_qkv_ = gradients.take(packed);
+    d_normed_ = gradients.take(hidden);
+    const std::int64_t attention = rows_ * queries_ + kernels::cpu::attention_workspace_floats(attention_);
+    sizes_ = {stash.size(), gradients.size(), std::max(attention, swiglu_ ? rows_ * ffn_ : 0)};
+  }
+
+  template <class Float>
+  Float* probabilities(Float* stash) const {
+    return keep_probabilities_ ? stash + probabilities_ : nullptr;
+  }
+
+  // Queries and keys are neighbours in a row and turn in one call.
+  template <class Rotation>
+  void rotate(float* packed, Rotation rotation) const {
+    if (rope_table_ == nullptr) return;
+    rotation(packed, rope_table_, attention_.batch, attention_.time, attention_.heads + attention_.kv_heads,
+             attention_.head_size, attention_.q_stride);
+  }
+
+  std::int64_t rows_, channels_, queries_, keys_, ffn_;
+  bool swiglu_;
+  std::int64_t up_outputs_;
+  const float* rope_table_;
+  kernels::AttentionShape attention_;
+  Norm attention_norm_;
+  Linear qkv_, projection_;
+  Norm mlp_norm_;
+  Linear up_, down_;
+  bool keep_probabilities_;
+  ModuleSizes sizes_;
+  // Offsets into the stash.
+  std::int64_t normed_ = 0;           // (N, C)
+  std::int64_t norm_statistics_ = 0;  // (N) or (2, N)
+  std::int64_t qkv_at_ = 0;           // (N, A + 2K), rotated
+  std::int64_t attended_ = 0;         // (N, A)
+  std::int64_t middle_ = 0;           // (N, C), x2
+  std::int64_t mlp_normed_ = 0;       // (N, C)
+  std::int64_t mlp_statistics_ = 0;   // (N) or (2, N)
+  std::int64_t up_at_ = 0;            // (N, U)
+  std::int64_t activated_ = 0;        // (N, F)
+  std::int64_t probabilities_ = 0;    // (B, H, T, T)
+  // Offsets into the gradients.
+  std::int64_t d_up_ = 0;          // (N, U)
+  std::int64_t d_mlp_normed_ = 0;  // (N, C)
+  std::int64_t d_middle_ = 0;      // (N, C)
+  std::int64_t d_qkv_ = 0;         // (N, A + 2K)
+  std::int64_t d_normed_ = 0;      // (N, C)
+};
+
+}  // namespace
+
+std::unique_ptr<Module> make_block(const Transformer& transformer, Shape shape,
+                                   std::span<const ParameterView> parameters, bool keep_probabilities,
+                                   const float* rope_table) {
+  return std::make_unique<Block>(transformer, shape, parameters, keep_probabilities, rope_table);
+}
+
+}  // namespace stagecraft::cpu

@@ -1,0 +1,99 @@
+// A range of a network's layers on one device: runs them forward and backward, a micro-batch at a time.
+//
+// Several micro-batches may be in flight; each has a slab with its tokens, the inputs of its layers and what they keep
+// (with full recomputation only the inputs). Slabs come from the pool and go back after the weight gradient.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "models/plan.hpp"
+#include "runtime/cpu/module.hpp"
+#include "runtime/cpu/parameters.hpp"
+#include "runtime/memory_pool.hpp"
+
+namespace stagecraft::cpu {
+
+struct StageSpec {
+  Transformer transformer;
+  LayerRange layers;  // 0 the embedding, 1..L the blocks, L+1 the head
+  Shape shape;
+  std::int64_t microbatches = 1;
+  Recompute recompute = Recompute::none;
+  bool fused_attention = false;  // attention probabilities are never kept
+  Optimizer optimizer = Optimizer::adamw;
+  float gradient_scale = 1;  // of the head's summed loss
+};
+
+class Stage {
+ public:
+  // `shared_table`: where the token table is when another stage of this rank owns it; else a tied head outside the
+  // embedding's stage keeps a copy.
+  Stage(const StageSpec& spec, std::optional<ParameterView> shared_table, MemoryPool& pool);
+
+  ParameterStore& parameters() { return *parameters_; }
+  const ParameterStore& parameters() const { return *parameters_; }
+  // The token table and its gradient when this stage has it, owned or a copy.
+  const ParameterStore::Entry* table() const { return table_; }
+
+  bool has_embedding() const { return spec_.layers.first == 0; }
+  bool has_head() const { return spec_.layers.last == spec_.transformer.layers + 2; }
+  std::int64_t boundary_floats() const { return spec_.shape.rows() * spec_.transformer.hidden; }
+
+  // Sizes in floats, before and while memory is taken.
+  std::int64_t stash_floats() const { return slab_floats_; }           // a micro-batch in flight
+  std::int64_t split_floats() const { return split_floats_; }          // one between backward_input and _weight
+  std::int64_t workspace_floats() const { return workspace_floats_; }  // shared by all stages of a rank
+  // REQUIRES: workspace_floats() floats that nobody uses during a call of this stage.
+  void set_workspace(float* workspace) { workspace_ = workspace; }
+
+  // Takes the slab of a micro-batch. REQUIRES: it is not in flight.
+  void open(std::int64_t microbatch);
+  // Of an open micro-batch: where its input goes, (N, C); null with the embedding.
+  float* input(std::int64_t microbatch);
+  // Tokens for the embedding and targets for the head, (N) each; empty where there is none.
+  std::span<std::int32_t> tokens(std::int64_t microbatch);
+  std::span<std::int32_t> targets(std::int64_t microbatch);
+
+  // `output`, (N, C), null with the head. Returns the mean loss with the head, else 0.
+  double forward(std::int64_t microbatch, float* output);
+  // d_output null with the head, d_input null with the embedding. Both ways give the same bits.
+  void backward(std::int64_t microbatch, const float* d_output, float* d_input);
+  void backward_input(std::int64_t microbatch, const float* d_output, float* d_input);
+  void backward_weight(std::int64_t microbatch);
+
+ private:
+  struct Layer {
+    std::unique_ptr<Module> module;
+    ModuleSizes sizes;
+    bool recomputed = false;
+    std::int64_t input = -1;  // offsets into the slab; the embedding has no input
+    std::int64_t stash = -1;  // not for recomputed layers
+    // Offsets into the split slab.
+    std::int64_t d_output = -1, gradients = -1, recomputed_stash = -1;
+  };
+
+  void make_parameters(std::optional<ParameterView> shared_table, MemoryPool& pool);
+  void lay_out();
+  Pass pass(const Layer& layer, std::int64_t microbatch);
+  std::span<std::int32_t> integers(std::int64_t microbatch, std::int64_t offset);
+
+  StageSpec spec_;
+  MemoryPool& pool_;
+  std::unique_ptr<ParameterStore> parameters_;
+  std::vector<std::vector<ParameterView>> views_;  // by layer of the stage
+  const ParameterStore::Entry* table_ = nullptr;
+  Buffer rope_table_;
+  std::vector<Layer> layers_;
+  std::int64_t tokens_ = -1, targets_ = -1;  // offsets into the slab
+  std::int64_t slab_floats_ = 0, split_floats_ = 0, workspace_floats_ = 0;
+  // Offsets into the workspace.
+  std::int64_t ping_ = 0, pong_ = 0, gradients_ = 0, recomputed_ = 0, scratch_ = 0;
+  float* workspace_ = nullptr;
+  std::vector<Buffer> slabs_, splits_;  // by micro-batch
+};
+
+}  // namespace stagecraft::cpu

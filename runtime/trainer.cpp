@@ -1,0 +1,378 @@
+#include "runtime/trainer.hpp"
+
+#include <fmt/chrono.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <ctime>
+#include <exception>
+#include <mutex>
+#include <numeric>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "kernels/cpu/linear.hpp"
+#include "models/version.hpp"
+#include "runtime/affinity.hpp"
+#include "runtime/checkpoint.hpp"
+#include "runtime/token_data.hpp"
+#include "runtime/transport.hpp"
+#include "runtime/worker.hpp"
+
+namespace stagecraft {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+enum class Order : std::int32_t { step, checkpoint, finish };
+
+// From worker 0 to the others: what to do next.
+struct Command {
+  Order order = Order::finish;
+  std::int64_t step = 0;
+  std::int64_t start = 0;  // worker 0's steady_clock
+};
+
+// From every worker to worker 0 at the end of a step.
+struct Outcome {
+  double loss_sum = 0;
+  double gradient_norm = 0;
+  std::int64_t end = 0;  // steady_clock
+  std::int32_t stop = 0;
+  std::int32_t switches = 0;  // of threads on this core, since the run began
+};
+
+constexpr MessageTag control{Lane::control, 0, -1};
+
+template <class T>
+std::span<std::byte> bytes_of(T& value) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  return std::as_writable_bytes(std::span(&value, 1));
+}
+
+// The training loop of one worker. Worker 0 leads: it tells the others what to do and collects what they found.
+class Loop {
+ public:
+  Loop(const Plan& plan, const LoweredSchedule& schedule, const TrainingOptions& options, const TokenData& data,
+       const CheckpointInfo& start, Transport& transport)
+      : plan_(plan),
+        options_(options),
+        info_(start),
+        transport_(transport),
+        worker_(plan, schedule, options, data, transport),
+        stages_(worker_.stages()),
+        switches_(involuntary_switches()) {
+    worker_.set_seed(info_.seed);
+    if (options.resume.empty()) {
+      for (cpu::Stage* stage : stages_) stage->parameters().initialize(info_.seed);
+    } else {
+      load_checkpoint(find_checkpoint(options.resume), stages_);
+    }
+  }
+
+  // Fills in what was measured, on worker 0.
+  void lead(Trace& trace, const StepCallback& callback) {
+    std::int64_t saved = info_.step;
+    bool stop = false;
+    while (info_.step < options_.steps && !stop && !stop_requested()) {
+      const Outcome outcome = lead_step(trace, callback);
+      stop = outcome.stop != 0;
+      const bool due = options_.checkpoint_interval > 0 && info_.step % options_.checkpoint_interval == 0;
+      if (due) lead_checkpoint(saved);
+    }
+    lead_checkpoint(saved);
+    tell({Order::finish, info_.step, 0});
+    collect(trace);
+  }
+
+  void follow() {
+    for (;;) {
+      Command command;
+      waiting_for_worker_0([&] { transport_.receive(0, control, bytes_of(command)); });
+      info_.step = command.step;
+      if (command.order == Order::finish) break;
+      if (command.order == Order::checkpoint) {
+        checkpoint();
+        continue;
+      }
+      Outcome outcome = run(command);
+      transport_.send(0, control, bytes_of(outcome));
+    }
+    hand_in();
+  }
+
+ private:
+  bool stop_requested() const { return options_.stop != nullptr && *options_.stop; }
+
+  void tell(Command command) {
+    for (int to = 1; to < transport_.workers(); ++to) transport_.send(to, control, bytes_of(command));
+  }
+
+  template <class Wait>
+  void waiting_for_worker_0(Wait&& wait) {
+    with_context(fmt::format("rank {}: between steps {} and {}, from rank 0", transport_.worker() % plan_.ranks(),
+                             info_.step, info_.step + 1),
+                 wait);
+  }
+
+  Outcome run(const Command& command) {
+    const Clock::time_point origin =
+        transport_.shared_clock() ? Clock::time_point(Clock::duration(command.start)) : Clock::now();
+    const StepResult result = worker_.run_step(command.step, origin);
+    return {result.loss_sum, result.gradient_norm, Clock::now().time_since_epoch().count(), stop_requested() ? 1 : 0,
+            static_cast<std::int32_t>(std::min(involuntary_switches() - switches_, 1'000'000'000L))};
+  }
+
+  // Returns the worst of the workers' outcomes.
+  Outcome lead_step(Trace& trace, const StepCallback& callback) {
+    const Command command{Order::step, ++info_.step, Clock::now().time_since_epoch().count()};
+    tell(command);
+    Outcome total = run(command);
+    for (int from = 1; from < transport_.workers(); ++from) {
+      Outcome outcome;
+      with_context(fmt::format("rank 0: end of step {}, from rank {}", info_.step, from % plan_.ranks()),
+                   [&] { transport_.receive(from, control, bytes_of(outcome)); });
+      total.loss_sum += outcome.loss_sum;
+      total.stop |= outcome.stop;
+      if (transport_.shared_clock()) total.end = std::max(total.end, outcome.end);
+      total.switches = std::max(total.switches, outcome.switches);
+    }
+    if (!transport_.shared_clock()) total.end = Clock::now().time_since_epoch().count();
+    switches_seen_ = total.switches;
+
+    StepReport report;
+    report.step = info_.step;
+    report.loss = total.loss_sum / static_cast<double>(plan_.batch.microbatches * plan_.replicas());
+    report.time = Seconds(std::chrono::duration<double>(Clock::duration(total.end - command.start)).count());
+    report.tokens_per_second = static_cast<double>(trace.tokens_per_step) / report.time.value();
+    report.gradient_norm = total.gradient_norm;
+    report.learning_rate = cpu::learning_rate(options_.optimizer, info_.step, options_.steps);
+    trace.losses.push_back(report.loss);
+    trace.step_times.push_back(report.time);
+    if (callback) callback(report);
+    return total;
+  }
+
+  void lead_checkpoint(std::int64_t& saved) {
+    if (options_.checkpoint_directory.empty() || saved == info_.step) return;
+    tell({Order::checkpoint, info_.step, 0});
+    checkpoint();
+    saved = info_.step;
+  }
+
+  void checkpoint() {
+    if (transport_.worker() >= plan_.ranks()) return;  // replicas are equal
+    with_context(fmt::format("rank {}: checkpoint of step {}", transport_.worker(), info_.step), [&] {
+      save_checkpoint(checkpoint_path(options_.checkpoint_directory, info_.step), plan_, info_, stages_, transport_);
+    });
+  }
+
+  struct Summary {
+    std::int64_t peak_bytes = 0;
+    std::int64_t events = 0;
+  };
+
+  void hand_in() {
+    const std::vector<TraceEvent> events = worker_.events();
+    Summary summary{worker_.peak_bytes(), static_cast<std::int64_t>(events.size())};
+    transport_.send(0, control, bytes_of(summary));
+    if (!events.empty()) transport_.send(0, control, std::as_bytes(std::span(events)));
+  }
+
+  void collect(Trace& trace) {
+    trace.events = worker_.events();
+    trace.peak_memory.emplace_back(static_cast<double>(worker_.peak_bytes()));
+    for (int from = 1; from < transport_.workers(); ++from) {
+      Summary summary;
+      transport_.receive(from, control, bytes_of(summary));
+      trace.peak_memory.emplace_back(static_cast<double>(summary.peak_bytes));
+      if (summary.events == 0) continue;
+      std::vector<TraceEvent> events(static_cast<std::size_t>(summary.events));
+      transport_.receive(from, control, std::as_writable_bytes(std::span(events)));
+      trace.events.insert(trace.events.end(), events.begin(), events.end());
+    }
+    // Each worker's are in order of time.
+    std::stable_sort(trace.events.begin(), trace.events.end(), [](const TraceEvent& a, const TraceEvent& b) {
+      return std::tuple(a.step, a.replica, a.rank) < std::tuple(b.step, b.replica, b.rank);
+    });
+    const auto steps = static_cast<double>(trace.step_times.size());
+    if (switches_seen_ > 20 * steps) {
+      trace.warnings.push_back(fmt::format(
+          "other work ran on the cores: a rank lost its core {:.0f} times a step; measured times are too long",
+          switches_seen_ / steps));
+    }
+  }
+
+  const Plan& plan_;
+  const TrainingOptions& options_;
+  CheckpointInfo info_;  // of the last step that ran
+  Transport& transport_;
+  Worker worker_;
+  std::vector<cpu::Stage*> stages_;
+  long switches_;
+  std::int32_t switches_seen_ = 0;
+};
+
+Trace new_trace(const Plan& plan) {
+  Trace trace;
+  trace.source = "cpu";
+  trace.tool_version = version;
+  const auto cluster = local_cpu();
+  trace.machine = fmt::format("{}, {} cores", cluster.device_types.front().name, cluster.devices.size());
+  trace.date = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  trace.network = plan.network.name;
+  trace.schedule = plan.schedule.name;
+  trace.stages = static_cast<int>(plan.stages.size());
+  trace.microbatches = static_cast<int>(plan.batch.microbatches);
+  trace.ranks = plan.ranks();
+  trace.replicas = plan.replicas();
+  trace.tokens_per_step = plan.batch.global * plan.batch.sequence;
+  for (const PlanStage& stage : plan.stages) trace.stage_ranks.push_back(stage.rank);
+  return trace;
+}
+
+void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSession* mpi) {
+  std::set<int> nodes;
+  for (std::size_t replica = 0; replica < plan.devices.size(); ++replica) {
+    for (std::size_t rank = 0; rank < plan.devices[replica].size(); ++rank) {
+      const DeviceId id = plan.devices[replica][rank];
+      const DeviceType& type = plan.cluster.type_of(id);
+      nodes.insert(plan.cluster.devices[static_cast<std::size_t>(id.value)].node);
+      if (type.kind == DeviceKind::gpu) {
+        throw device_error(
+            "rank {} of replica {} needs device {}, a GPU ({}): this backend trains on CPU cores; plan with a cluster "
+            "of "
+            "CPUs such as 'local-cpu'",
+            rank, replica, id.value, type.name);
+      }
+    }
+  }
+  const int workers = plan.ranks() * plan.replicas();
+  if (mpi != nullptr && mpi->processes() != workers) {
+    throw device_error("the plan needs {} processes ({} replicas x {} ranks), the launcher started {}", workers,
+                       plan.replicas(), plan.ranks(), mpi->processes());
+  }
+  if (options.oversubscribe) return;
+  if (mpi == nullptr && nodes.size() > 1) {
+    throw device_error(
+        "the plan's devices are on {} nodes: start a process a rank there with mpirun, or allow to "
+        "oversubscribe this machine",
+        nodes.size());
+  }
+  const int local = mpi != nullptr ? mpi->local_processes() : workers;
+  const auto cores = mpi != nullptr ? ::sysconf(_SC_NPROCESSORS_ONLN) : static_cast<long>(available_cores().size());
+  if (local > cores) {
+    throw device_error(
+        "the plan needs {} CPU cores ({} replicas x {} ranks), this machine offers {}: allow to "
+        "oversubscribe, or plan for fewer",
+        local, plan.replicas(), plan.ranks(), cores);
+  }
+}
+
+void train_in_threads(const Plan& plan, const LoweredSchedule& schedule, const TrainingOptions& options,
+                      const TransportOptions& transport_options, const TokenData& data, const CheckpointInfo& start,
+                      const StepCallback& callback, Trace& trace) {
+  const int workers = plan.ranks() * plan.replicas();
+  const std::vector<int> cores = available_cores();
+  const bool pin = options.pin && static_cast<int>(cores.size()) >= workers;
+  ChannelNetwork network(workers, transport_options);
+  std::mutex mutex;
+  std::exception_ptr first_failure;
+  std::vector<std::thread> threads;
+  for (int worker = 0; worker < workers; ++worker) {
+    threads.emplace_back([&, worker] {
+      try {
+        if (pin) pin_to_core(cores[static_cast<std::size_t>(worker)]);
+        const auto transport = network.endpoint(worker);
+        Loop loop(plan, schedule, options, data, start, *transport);
+        if (worker == 0) {
+          loop.lead(trace, callback);
+        } else {
+          loop.follow();
+        }
+      } catch (...) {
+        // Those that follow fail because this one did.
+        const std::lock_guard lock(mutex);
+        if (!first_failure) first_failure = std::current_exception();
+        network.abort();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  if (first_failure) std::rethrow_exception(first_failure);
+}
+
+void train_in_processes(const Plan& plan, const LoweredSchedule& schedule, const TrainingOptions& options,
+                        const TransportOptions& transport_options, const TokenData& data, const CheckpointInfo& start,
+                        const StepCallback& callback, MpiSession& mpi, Trace& trace) {
+  const std::vector<int> cores = available_cores();
+  if (options.pin && static_cast<int>(cores.size()) >= mpi.local_processes()) {
+    pin_to_core(cores[static_cast<std::size_t>(mpi.local_process())]);
+  }
+  const auto transport = mpi.endpoint(transport_options);
+  Loop loop(plan, schedule, options, data, start, *transport);
+  if (mpi.process() == 0) {
+    loop.lead(trace, callback);
+  } else {
+    loop.follow();
+  }
+}
+
+}  // namespace
+
+void check_runnable(const Plan& plan, const TrainingOptions& options, const MpiSession* mpi) {
+  if (!plan.network.transformer) {
+    throw bad_input(
+        "network '{}' is a hand-written graph: it can be planned and simulated, training needs a "
+        "transformer description",
+        plan.network.name);
+  }
+  if (plan.network.transformer->experts > 0) {
+    throw bad_input("network '{}' is a mixture of experts: it can be planned and simulated, not trained here",
+                    plan.network.name);
+  }
+  if (plan.precision != DataType::fp32) {
+    throw bad_input("precision: the CPU backend trains in fp32, the plan says {}", name(plan.precision));
+  }
+  validate(plan, "plan");
+  check_devices(plan, options, mpi);
+}
+
+Trace train(const Plan& plan, const TrainingOptions& options, const StepCallback& callback, MpiSession* mpi) {
+  check_runnable(plan, options, mpi);
+  const TokenData data(options.data, plan.network.transformer->vocabulary, plan.batch.sequence);
+  CheckpointInfo start{0, options.seed.value_or(1)};
+  if (!options.resume.empty()) {
+    const auto path = find_checkpoint(options.resume);
+    start = read_checkpoint_info(path, plan);
+    if (options.seed && *options.seed != start.seed) {
+      throw bad_input("{}: was trained with seed {}, asked for {}: leave the seed out to go on", path.string(),
+                      start.seed, *options.seed);
+    }
+    if (start.step >= options.steps) {
+      throw bad_input("{}: is at step {} already, asked to train up to step {}", path.string(), start.step,
+                      options.steps);
+    }
+  }
+  // Callers are the parallelism; more threads inside a product would only compete.
+  kernels::cpu::set_blas_threads_per_caller(1);
+  const LoweredSchedule schedule = plan.lowered();
+  TransportOptions transport;
+  // All messages of a step between two ranks fit, so that a send never waits: what the checker proved holds.
+  transport.capacity = static_cast<int>(plan.batch.microbatches) * static_cast<int>(plan.stages.size());
+  transport.peer_timeout = options.peer_timeout;
+  transport.terminate = options.terminate;
+
+  Trace trace = new_trace(plan);
+  if (mpi != nullptr) {
+    train_in_processes(plan, schedule, options, transport, data, start, callback, *mpi, trace);
+  } else {
+    train_in_threads(plan, schedule, options, transport, data, start, callback, trace);
+  }
+  return trace;
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,312 @@
+#include "runtime/worker.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+
+#include "runtime/collectives.hpp"
+
+namespace stagecraft {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+bool makes_weight_gradient(ActionKind kind) {
+  return kind == ActionKind::backward || kind == ActionKind::backward_weight;
+}
+
+// The most that are open at once when `opens` and `closes` say what an action does.
+template <class Opens, class Closes>
+int most_open(const std::vector<Action>& actions, Opens&& opens, Closes&& closes) {
+  int open = 0, most = 0;
+  for (const Action& action : actions) {
+    if (opens(action)) most = std::max(most, ++open);
+    if (closes(action)) --open;
+  }
+  return most;
+}
+
+}  // namespace
+
+Worker::Worker(const Plan& plan, const LoweredSchedule& schedule, const TrainingOptions& options, const TokenData& data,
+               Transport& transport)
+    : plan_(plan),
+      actions_(schedule.ranks[static_cast<std::size_t>(transport.worker() % plan.ranks())]),
+      optimizer_(options.optimizer),
+      data_(data),
+      transport_(transport),
+      replica_(transport.worker() / plan.ranks()),
+      rank_(transport.worker() % plan.ranks()),
+      last_step_(options.steps),
+      events_(static_cast<std::size_t>(std::max(options.trace_steps, 0))) {
+  with_context(fmt::format("rank {}", rank_), [&] {
+    make_stages();
+    reserve_memory();
+  });
+  for (auto& events : events_) events.reserve(actions_.size());
+}
+
+void Worker::make_stages() {
+  const Batch& batch = plan_.batch;
+  const double rows = static_cast<double>(batch.global) * static_cast<double>(batch.sequence);
+  for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
+    if (plan_.stages[s].rank.value != rank_) continue;
+    const cpu::StageSpec spec{.transformer = *plan_.network.transformer,
+                              .layers = plan_.stages[s].layers,
+                              .shape = {batch.microbatch, batch.sequence},
+                              .microbatches = batch.microbatches,
+                              .recompute = plan_.recompute,
+                              .fused_attention = plan_.fused_attention,
+                              .optimizer = plan_.optimizer,
+                              .gradient_scale = static_cast<float>(1.0 / rows)};
+    // A later stage of this rank reads the table where the first one has it.
+    std::optional<cpu::ParameterView> table;
+    if (const auto first = stages_.find(0); first != stages_.end()) table = first->second->parameters().view(0);
+    stages_[static_cast<int>(s)] = std::make_unique<cpu::Stage>(spec, table, pool_);
+  }
+}
+
+// Takes what the steps will need, and gives it back to the pool: micro-batches in flight, messages, workspace.
+void Worker::reserve_memory() {
+  std::int64_t workspace = 0;
+  for (const auto& entry : stages_) workspace = std::max(workspace, entry.second->workspace_floats());
+  workspace_ = pool_.allocate_zeroed(workspace, "workspace");
+  if (transport_.workers() > 1) scratch_ = pool_.allocate_zeroed(collective_piece_floats, "reduction buffers");
+  std::vector<Buffer> reserved;
+  for (const auto& [number, stage] : stages_) {
+    stage->set_workspace(workspace_.data());
+    const int s = number;
+    const bool from_here = local(s - 1) != nullptr;
+    // As open() is called: with the arrival of the input.
+    const Action opening{from_here || s == 0 ? ActionKind::forward : ActionKind::recv_forward,
+                         StageId{from_here ? s - 1 : s}};
+    const int in_flight = most_open(
+        actions_, [&](const Action& a) { return a.kind == opening.kind && a.stage == opening.stage; },
+        [&](const Action& a) { return makes_weight_gradient(a.kind) && a.stage.value == s; });
+    for (int i = 0; i < in_flight; ++i) {
+      reserved.push_back(pool_.allocate_zeroed(stage->stash_floats(), "activations"));
+    }
+    const int split = most_open(
+        actions_, [&](const Action& a) { return a.kind == ActionKind::backward_input && a.stage.value == s; },
+        [&](const Action& a) { return a.kind == ActionKind::backward_weight && a.stage.value == s; });
+    for (int i = 0; i < split; ++i) {
+      reserved.push_back(pool_.allocate_zeroed(stage->split_floats(), "gradients of activations"));
+    }
+    if (!stage->has_head()) reserved.push_back(pool_.allocate_zeroed(stage->boundary_floats(), "messages"));
+  }
+}
+
+cpu::Stage* Worker::local(int stage) {
+  const auto found = stages_.find(stage);
+  return found == stages_.end() ? nullptr : found->second.get();
+}
+
+std::vector<cpu::Stage*> Worker::stages() {
+  std::vector<cpu::Stage*> list;
+  for (const auto& entry : stages_) list.push_back(entry.second.get());
+  return list;
+}
+
+StepResult Worker::run_step(std::int64_t step, Clock::time_point origin) {
+  step_ = step;
+  origin_ = origin;
+  result_ = {};
+  gradient_scale_ = 1;
+  gradients_finished_ = false;
+  if (!events_.empty()) events_[static_cast<std::size_t>(step) % events_.size()].clear();
+  for (const Action& action : actions_) execute(action);
+  assert(outputs_.empty() && d_outputs_.empty() && d_inputs_.empty() && pending_.empty());
+  return result_;
+}
+
+void Worker::execute(const Action& action) {
+  const auto start = Clock::now();
+  const int stage = action.stage.value;
+  const Key key{stage, action.microbatch.value};
+  std::string peer;
+  try {
+    switch (action.kind) {
+      case ActionKind::forward:
+        forward(action);
+        break;
+      case ActionKind::backward:
+      case ActionKind::backward_input:
+      case ActionKind::backward_weight:
+        backward(action);
+        break;
+      case ActionKind::send_forward:
+        peer = fmt::format(" to rank {}", worker_of(stage + 1) % plan_.ranks());
+        send(action, outputs_.at(key), worker_of(stage + 1));
+        outputs_.erase(key);
+        break;
+      case ActionKind::send_backward:
+        peer = fmt::format(" to rank {}", worker_of(stage - 1) % plan_.ranks());
+        send(action, d_inputs_.at(key), worker_of(stage - 1));
+        d_inputs_.erase(key);
+        break;
+      case ActionKind::recv_forward: {
+        peer = fmt::format(" from rank {}", worker_of(stage - 1) % plan_.ranks());
+        open(stage, action.microbatch.value);
+        const std::span input(stage_of(action).input(action.microbatch.value),
+                              static_cast<std::size_t>(stage_of(action).boundary_floats()));
+        transport_.receive(worker_of(stage - 1), {Lane::forward, stage - 1, action.microbatch.value},
+                           std::as_writable_bytes(input));
+        break;
+      }
+      case ActionKind::recv_backward: {
+        peer = fmt::format(" from rank {}", worker_of(stage + 1) % plan_.ranks());
+        Buffer& buffer = d_outputs_[key] = pool_.allocate(stage_of(action).boundary_floats(), "messages");
+        transport_.receive(worker_of(stage + 1), {Lane::backward, stage + 1, action.microbatch.value}, buffer.bytes());
+        break;
+      }
+      case ActionKind::reduce_tied:
+      case ActionKind::reduce_grad:
+        pending_.push_back(action);
+        return;
+      case ActionKind::optimizer_step:
+        optimizer_step(action);
+        return;
+      case ActionKind::unshard:
+      case ActionKind::reshard:
+        return;
+    }
+  } catch (const Error& error) {
+    throw Error(error.kind(), fmt::format("rank {}: {}{}: {}", rank_, to_string(action), peer, error.what()));
+  }
+  record(action, start, is_compute(action.kind) ? 0 : message_bytes(action));
+}
+
+std::int64_t Worker::message_bytes(const Action& action) { return stage_of(action).boundary_floats() * 4; }
+
+void Worker::record(const Action& action, Clock::time_point start, std::int64_t bytes) {
+  if (events_.empty()) return;
+  const auto since = [&](Clock::time_point time) {
+    return Seconds(std::chrono::duration<double>(time - origin_).count());
+  };
+  events_[static_cast<std::size_t>(step_) % events_.size()].push_back({static_cast<int>(step_), replica_, RankId{rank_},
+                                                                       action, since(start), since(Clock::now()),
+                                                                       Bytes(static_cast<double>(bytes))});
+}
+
+std::vector<TraceEvent> Worker::events() const {
+  std::vector<TraceEvent> all;
+  for (const auto& step : events_) all.insert(all.end(), step.begin(), step.end());
+  std::stable_sort(all.begin(), all.end(), [](const TraceEvent& a, const TraceEvent& b) { return a.step < b.step; });
+  return all;
+}
+
+// Takes the micro-batch's slab and fetches its part of the data.
+void Worker::open(int stage, std::int64_t microbatch) {
+  cpu::Stage& at = *local(stage);
+  at.open(microbatch);
+  const std::span<std::int32_t> tokens = at.tokens(microbatch), targets = at.targets(microbatch);
+  if (tokens.empty() && targets.empty()) return;
+  const Batch& batch = plan_.batch;
+  const auto sequence = static_cast<std::size_t>(batch.sequence);
+  for (std::int64_t i = 0; i < batch.microbatch; ++i) {
+    const std::int64_t sample = (replica_ * batch.microbatches + microbatch) * batch.microbatch + i;
+    const std::size_t first = static_cast<std::size_t>(i) * sequence;
+    const auto row = [&](std::span<std::int32_t> all) { return all.empty() ? all : all.subspan(first, sequence); };
+    data_.sample(seed_, step_, sample, row(tokens), row(targets));
+  }
+}
+
+void Worker::forward(const Action& action) {
+  const int stage = action.stage.value;
+  const std::int64_t microbatch = action.microbatch.value;
+  cpu::Stage& at = stage_of(action);
+  if (at.has_embedding()) open(stage, microbatch);
+  float* output = nullptr;
+  if (local(stage + 1) != nullptr) {
+    open(stage + 1, microbatch);
+    output = local(stage + 1)->input(microbatch);
+  } else if (!at.has_head()) {
+    output = (outputs_[{stage, microbatch}] = pool_.allocate(at.boundary_floats(), "messages")).data();
+  }
+  result_.loss_sum += at.forward(microbatch, output);
+}
+
+void Worker::backward(const Action& action) {
+  const int stage = action.stage.value;
+  const std::int64_t microbatch = action.microbatch.value;
+  cpu::Stage& at = stage_of(action);
+  if (action.kind == ActionKind::backward_weight) return at.backward_weight(microbatch);
+
+  const auto arrived = d_outputs_.find({stage, microbatch});
+  const float* const d_output = arrived == d_outputs_.end() ? nullptr : arrived->second.data();
+  float* d_input = nullptr;
+  if (!at.has_embedding()) {
+    auto& made = local(stage - 1) != nullptr ? d_outputs_ : d_inputs_;
+    d_input = (made[{stage - (local(stage - 1) != nullptr ? 1 : 0), microbatch}] =
+                   pool_.allocate(at.boundary_floats(), "messages"))
+                  .data();
+  }
+  if (action.kind == ActionKind::backward) {
+    at.backward(microbatch, d_output, d_input);
+  } else {
+    at.backward_input(microbatch, d_output, d_input);
+  }
+  if (arrived != d_outputs_.end()) d_outputs_.erase(arrived);
+}
+
+void Worker::send(const Action& action, Buffer& buffer, int to) {
+  const Lane lane = action.kind == ActionKind::send_forward ? Lane::forward : Lane::backward;
+  transport_.send(to, {lane, action.stage.value, action.microbatch.value}, buffer.bytes());
+}
+
+// What the first STEP waits for: the reductions so far, and the length of the whole gradient.
+void Worker::finish_gradients() {
+  for (const Action& action : pending_) {
+    const auto start = Clock::now();
+    with_context(fmt::format("rank {}: {}", rank_, to_string(action)), [&] { reduce(action); });
+    const cpu::Stage& stage = stage_of(action);
+    const std::int64_t floats = action.kind == ActionKind::reduce_tied
+                                    ? stage.table()->parameter.count()
+                                    : static_cast<std::int64_t>(stage.parameters().all_gradients().size());
+    record(action, start, floats * 4);
+  }
+  pending_.clear();
+  if (optimizer_.clip_norm) with_context(fmt::format("rank {}: norm of the gradient", rank_), [&] { clip(); });
+}
+
+void Worker::clip() {
+  double squares = 0;
+  for (const auto& entry : stages_) squares += entry.second->parameters().squared_gradient_norm();
+  std::vector<int> members;
+  for (int rank = 0; rank < plan_.ranks(); ++rank) members.push_back(replica_ * plan_.ranks() + rank);
+  result_.gradient_norm = std::sqrt(sum(transport_, members, {Lane::control, 0, -1}, squares));
+  gradient_scale_ = std::min(1.0, *optimizer_.clip_norm / result_.gradient_norm);
+}
+
+void Worker::reduce(const Action& action) {
+  const cpu::Stage& stage = stage_of(action);
+  const cpu::ParameterStore& parameters = stage.parameters();
+  const int last = static_cast<int>(plan_.stages.size()) - 1;
+  if (action.kind == ActionKind::reduce_tied) {
+    pair_sum(transport_, worker_of(0), worker_of(last), {Lane::tied, 0, -1}, parameters.gradients(*stage.table()),
+             scratch_.span());
+    return;
+  }
+  std::vector<int> members;
+  for (int replica = 0; replica < plan_.replicas(); ++replica) members.push_back(replica * plan_.ranks() + rank_);
+  const MessageTag tag{Lane::gradient, action.stage.value, -1};
+  // A tied table is reduced on its own, so that both its copies are summed in the same order.
+  const std::span<float> all = parameters.all_gradients();
+  if (stage.table() == nullptr) return ring_all_reduce(transport_, members, tag, all, scratch_.span());
+  const auto first = static_cast<std::size_t>(stage.table()->offset);
+  const auto table = parameters.gradients(*stage.table());
+  ring_all_reduce(transport_, members, tag, all.first(first), scratch_.span());
+  ring_all_reduce(transport_, members, tag, table, scratch_.span());
+  ring_all_reduce(transport_, members, tag, all.subspan(first + table.size()), scratch_.span());
+}
+
+void Worker::optimizer_step(const Action& action) {
+  if (!gradients_finished_) finish_gradients();
+  gradients_finished_ = true;
+  const auto start = Clock::now();
+  stage_of(action).parameters().step(optimizer_, cpu::learning_rate(optimizer_, step_, last_step_), step_,
+                                     gradient_scale_);
+  record(action, start, 0);
+}
+
+}  // namespace stagecraft
