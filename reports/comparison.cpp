@@ -69,6 +69,7 @@ Column column_of(const Trace& trace) {
 Column column_of(const Plan& plan) {
   Column column;
   if (plan.prediction.closed_form_step) column[{Figure::step_time}].value = plan.prediction.closed_form_step->value();
+  if (!is_priced(plan)) return column;
   const auto put = [&](std::size_t stage, ActionKind kind, Seconds time) {
     column[{Figure::action, static_cast<std::int32_t>(stage), kind}].value = time.value();
   };
@@ -226,11 +227,55 @@ std::string unique_rung(const std::vector<std::string>& rungs, const std::string
   return name;
 }
 
+// The columns of the predictions, their names and their own warnings.
+std::vector<Column> add_rungs(Comparison& comparison, const Plan* plan, std::span<const Trace> predicted) {
+  std::vector<Column> columns;
+  if (plan != nullptr) {
+    comparison.rungs.emplace_back("closed form");
+    columns.push_back(column_of(*plan));
+  }
+  for (const Trace& trace : predicted) {
+    require_complete(trace);
+    comparison.rungs.push_back(unique_rung(comparison.rungs, trace.source));
+    columns.push_back(column_of(trace));
+    for (const std::string& warning : trace.warnings) {
+      comparison.warnings.push_back(comparison.rungs.back() + ": " + warning);
+    }
+  }
+  return columns;
+}
+
+void fill_rows(Comparison& comparison, const std::vector<Column>& predicted, const Column& measured) {
+  std::set<RowKey> keys;
+  for (const auto& [key, value] : measured) keys.insert(key);
+  for (const Column& column : predicted) {
+    for (const auto& [key, value] : column) keys.insert(key);
+  }
+  for (const RowKey& key : keys) comparison.rows.push_back(make_row(key, predicted, measured));
+  for (std::size_t rung = 0; rung < predicted.size(); ++rung) {
+    comparison.errors.push_back(error_of_rung(comparison.rows, rung));
+  }
+}
+
 }  // namespace
 
 void require_complete(const Trace& trace) {
   if (trace.events.empty()) throw bad_input("the {} trace has no events", printable(trace.source));
   if (trace.step_times.empty()) throw bad_input("the {} trace has no step times", printable(trace.source));
+}
+
+Comparison tabulate(const Plan* plan, std::span<const Trace> predicted) {
+  Comparison comparison;
+  if (plan != nullptr) {
+    comparison.network = plan->network.name;
+    comparison.schedule = plan->schedule.name;
+  } else if (!predicted.empty()) {
+    comparison.network = predicted.back().network;
+    comparison.schedule = predicted.back().schedule;
+  }
+  const std::vector<Column> columns = add_rungs(comparison, plan, predicted);
+  fill_rows(comparison, columns, {});
+  return comparison;
 }
 
 Comparison compare(const Plan* plan, std::span<const Trace> predicted, const Trace& measured) {
@@ -243,34 +288,13 @@ Comparison compare(const Plan* plan, std::span<const Trace> predicted, const Tra
   comparison.schedule = measured.schedule;
   comparison.steps = static_cast<int>(measured.step_times.size());
   warn_about_measurement(measured, comparison.warnings);
-
-  std::vector<Column> columns;
-  if (plan != nullptr) {
-    comparison.rungs.emplace_back("closed form");
-    columns.push_back(column_of(*plan));
-    warn_about_plan(*plan, measured, comparison.warnings);
-  }
+  if (plan != nullptr) warn_about_plan(*plan, measured, comparison.warnings);
   for (const Trace& trace : predicted) {
-    require_complete(trace);
-    comparison.rungs.push_back(unique_rung(comparison.rungs, trace.source));
-    columns.push_back(column_of(trace));
-    warn_about_difference(trace, comparison.rungs.back(), measured, comparison.warnings);
-    for (const std::string& warning : trace.warnings) {
-      comparison.warnings.push_back(comparison.rungs.back() + ": " + warning);
-    }
+    warn_about_difference(trace, printable(trace.source, 14), measured, comparison.warnings);
   }
+  const std::vector<Column> columns = add_rungs(comparison, plan, predicted);
   for (const std::string& warning : measured.warnings) comparison.warnings.push_back("measured: " + warning);
-
-  const Column truth = column_of(measured);
-  std::set<RowKey> keys;
-  for (const auto& [key, value] : truth) keys.insert(key);
-  for (const Column& column : columns) {
-    for (const auto& [key, value] : column) keys.insert(key);
-  }
-  for (const RowKey& key : keys) comparison.rows.push_back(make_row(key, columns, truth));
-  for (std::size_t rung = 0; rung < columns.size(); ++rung) {
-    comparison.errors.push_back(error_of_rung(comparison.rows, rung));
-  }
+  fill_rows(comparison, columns, column_of(measured));
   return comparison;
 }
 

@@ -50,7 +50,7 @@ struct RungError {
 
 struct Comparison {
   std::vector<std::string> rungs;  // of the predictions, rising in truth: "closed form", "timeline", "simgrid"
-  std::string measured;            // source of the measured trace: "cpu"
+  std::string measured;            // source of the measured trace: "cpu"; empty without one
   std::string machine, date, network, schedule;
   int steps = 0;  // measured
   std::vector<ComparisonRow> rows;
@@ -64,6 +64,9 @@ struct Comparison {
 
 // `plan` may be null: no closed form then. Throws bad_input naming a trace without events or step times.
 Comparison compare(const Plan* plan, std::span<const Trace> predicted, const Trace& measured);
+
+// The same without a measurement: what each rung says, and no errors. Texts then have no column for them.
+Comparison tabulate(const Plan* plan, std::span<const Trace> predicted);
 
 // As people read it: with more than `limit` stages or ranks, one row a kind of action (medians over the stages) and
 // one for the memory (largest of the ranks). Errors of the rungs stay those of all rows.

@@ -14,19 +14,20 @@ bool is_share(Figure figure) { return figure == Figure::bubble || figure == Figu
 
 // Rungs [first, last), each with its error, and the measured values.
 Rows table_rows(const Comparison& comparison, std::size_t first, std::size_t last) {
+  const bool measured = !comparison.measured.empty();
   Rows rows{{""}};
   for (std::size_t rung = first; rung < last; ++rung) {
     rows[0].push_back(comparison.rungs[rung]);
-    rows[0].push_back("error");
+    if (measured) rows[0].push_back("error");
   }
-  rows[0].push_back("measured");
+  if (measured) rows[0].push_back("measured");
   for (const ComparisonRow& row : comparison.rows) {
     std::vector<std::string> cells{row.name};
     for (std::size_t rung = first; rung < last; ++rung) {
       cells.push_back(format_value(row.figure, row.predicted[rung]));
-      cells.push_back(format_error(row.figure, row.error[rung]));
+      if (measured) cells.push_back(format_error(row.figure, row.error[rung]));
     }
-    cells.push_back(format_value(row.figure, row.measured));
+    if (measured) cells.push_back(format_value(row.figure, row.measured));
     rows.push_back(std::move(cells));
   }
   return rows;
@@ -41,8 +42,10 @@ std::string rung_summary(const Comparison& comparison, std::size_t rung) {
 }
 
 std::string context_line(const Comparison& comparison) {
-  std::string line = fmt::format("measured: {}, {} step{}", printable(comparison.measured, 20), comparison.steps,
-                                 comparison.steps == 1 ? "" : "s");
+  std::string line = comparison.measured.empty()
+                         ? "predicted"
+                         : fmt::format("measured: {}, {} step{}", printable(comparison.measured, 20), comparison.steps,
+                                       comparison.steps == 1 ? "" : "s");
   for (const std::string* part : {&comparison.machine, &comparison.date, &comparison.network, &comparison.schedule}) {
     if (!part->empty()) line += ", " + printable(*part, 80);
   }
@@ -149,7 +152,7 @@ std::string to_text(const Comparison& comparison) {
     first = last;
   }
   out += "\n";
-  for (std::size_t rung = 0; rung < rungs; ++rung) out += wrap(rung_summary(shown, rung));
+  for (std::size_t rung = 0; rung < rungs && !shown.measured.empty(); ++rung) out += wrap(rung_summary(shown, rung));
   for (const std::string& warning : shown.warnings) out += wrap("warning: " + printable(warning, 400));
   return out;
 }
@@ -168,7 +171,7 @@ std::string to_markdown(const Comparison& comparison) {
     out += "\n";
   }
   out += "\n";
-  for (std::size_t rung = 0; rung < shown.rungs.size(); ++rung) {
+  for (std::size_t rung = 0; rung < shown.rungs.size() && !shown.measured.empty(); ++rung) {
     out += "- " + markdown_cell(rung_summary(shown, rung)) + "\n";
   }
   for (const std::string& warning : shown.warnings) {

@@ -152,19 +152,18 @@ Picture make_picture(const Trace& trace, int step, std::size_t max_rows, std::si
   picture.end = found->second;
 
   const auto row_of = [&](const TraceEvent& event) { return event.replica * trace.ranks + event.rank.value; };
-  const int all_rows = trace.replicas * trace.ranks;
-  std::map<int, std::size_t> boxes_of_row;
+  std::set<int> traced;  // a simulation of equal replicas may hold only the first
   std::size_t all_boxes = 0;
   for (const TraceEvent& event : trace.events) {
-    if (event.step == picture.step) ++boxes_of_row[row_of(event)], ++all_boxes;
+    if (event.step == picture.step) traced.insert(row_of(event)), ++all_boxes;
   }
-  std::size_t row_count = std::min(static_cast<std::size_t>(all_rows), max_rows);
-  if (all_boxes > max_boxes) {
-    row_count = std::min(row_count, static_cast<std::size_t>(all_rows) * max_boxes / all_boxes);
-  }
-  const std::set<int> chosen = evenly(all_rows, std::max(1, static_cast<int>(row_count)));
+  const std::vector<int> all_rows(traced.begin(), traced.end());
+  std::size_t row_count = std::min(all_rows.size(), max_rows);
+  if (all_boxes > max_boxes) row_count = std::min(row_count, all_rows.size() * max_boxes / all_boxes);
+  const std::set<int> chosen = evenly(static_cast<int>(all_rows.size()), std::max(1, static_cast<int>(row_count)));
   std::map<int, int> row_index;
-  for (const int row : chosen) {
+  for (const int i : chosen) {
+    const int row = all_rows[static_cast<std::size_t>(i)];
     row_index.emplace(row, static_cast<int>(picture.rows.size()));
     picture.rows.push_back(trace.replicas > 1 ? fmt::format("{} / rank {}", row / trace.ranks, row % trace.ranks)
                                               : fmt::format("rank {}", row));
@@ -178,8 +177,8 @@ Picture make_picture(const Trace& trace, int step, std::size_t max_rows, std::si
     picture.boxes.push_back({row->second, event.action, event.start.value(), event.end.value(), event.bytes.value(),
                              stage < chunks.size() ? chunks[stage] : 0});
   }
-  if (static_cast<int>(chosen.size()) < all_rows) {
-    picture.note = fmt::format("shows {} of {} ranks", chosen.size(), all_rows);
+  if (chosen.size() < all_rows.size()) {
+    picture.note = fmt::format("shows {} of {} ranks", chosen.size(), all_rows.size());
   }
   const auto by_start = [](const PictureBox& a, const PictureBox& b) { return a.start < b.start; };
   if (picture.boxes.size() > max_boxes) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "models/cluster/cluster.hpp"
 #include "models/cost/cost.hpp"
@@ -13,7 +15,7 @@
 namespace stagecraft {
 
 // Layers grouped by kind, in network order: count, parameters, forward FLOPs a token and stash of one sample, at the
-// workload's sequence and precision (stash without recomputation unless the workload says selective).
+// workload's sequence, precision and recomputation.
 std::string network_table(const Network& network, const Workload& workload);
 // The same for scripts: {"name", "parameters", "layers", "kinds": [{"kind", "count", "parameters", ...}]}.
 Json network_summary(const Network& network, const Workload& workload);
@@ -24,7 +26,18 @@ std::string cluster_table(const Cluster& cluster);
 // Layout, then stages with layers, device, costs and memory against what the device has, then the prediction.
 std::string plan_table(const Plan& plan);
 
-// Shape, micro-batches in flight a rank, and the grid.
+// The parts of plan_table, for other formats: what the plan is, and its stages with a heading row.
+std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan);
+std::vector<std::vector<std::string>> stage_rows(const Plan& plan);
+
+// What each pipeline rank needs, as predicted or else as its stages' costs say, and what its device has.
+struct RankMemory {
+  Bytes needed;
+  Bytes available;
+};
+std::vector<RankMemory> rank_memory(const Plan& plan);
+
+// Shape, bubble with textbook costs, micro-batches in flight, and the grid.
 std::string schedule_table(const ComputeSchedule& schedule);
 
 }  // namespace stagecraft
