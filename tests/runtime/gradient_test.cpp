@@ -1,0 +1,215 @@
+// The central promise: whatever the partition, schedule, recomputation or number of replicas, a step makes the
+// gradients of one unpartitioned step over the same samples.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "runtime/checkpoint.hpp"
+#include "runtime/safetensors.hpp"
+#include "runtime/trainer.hpp"
+#include "tests/runtime/plans.hpp"
+#include "tests/runtime/temporary_folder.hpp"
+
+namespace stagecraft {
+namespace {
+
+using Tensors = std::map<std::string, std::vector<float>>;
+
+struct Step {
+  double loss = 0;
+  Tensors gradients;
+};
+
+// One step of plain gradient descent: the velocity in its checkpoint is the gradient, to the bit.
+Step take_step(Plan plan) {
+  const TemporaryFolder folder;
+  plan.optimizer = Optimizer::sgd;
+  TrainingOptions options;
+  options.steps = 1;
+  options.data = {folder.file("text.txt", sample_text())};
+  options.optimizer.weight_decay = 0;
+  options.optimizer.clip_norm.reset();
+  options.checkpoint_directory = folder.path();
+  options.oversubscribe = true;
+  options.peer_timeout = std::chrono::seconds(20);
+  Step step;
+  step.loss = train(plan, options).losses.at(0);
+  const SafetensorsReader reader(checkpoint_path(folder.path(), 1));
+  for (const TensorInfo& tensor : reader.tensors()) {
+    if (!tensor.name.starts_with("velocity.")) continue;
+    auto& data = step.gradients[tensor.name];
+    data.resize(static_cast<std::size_t>(tensor.elements()));
+    reader.read(tensor.name, tensor.shape, data);
+  }
+  return step;
+}
+
+double norm(const std::vector<float>& x) {
+  double sum = 0;
+  for (const float value : x) sum += static_cast<double>(value) * value;
+  return std::sqrt(sum);
+}
+
+void expect_close(const Step& actual, const Step& expected) {
+  EXPECT_NEAR(actual.loss, expected.loss, 1e-6);
+  ASSERT_EQ(actual.gradients.size(), expected.gradients.size());
+  for (const auto& [name, gradient] : expected.gradients) {
+    const auto& other = actual.gradients.at(name);
+    std::vector<float> difference(gradient.size());
+    for (std::size_t i = 0; i < gradient.size(); ++i) difference[i] = gradient[i] - other[i];
+    EXPECT_GT(norm(gradient), 1e-8) << name;
+    EXPECT_LE(norm(difference), 1e-5 * norm(gradient)) << name;
+  }
+}
+
+void expect_same_bits(const Step& actual, const Step& expected) {
+  EXPECT_EQ(actual.loss, expected.loss);
+  EXPECT_EQ(actual.gradients, expected.gradients);
+}
+
+constexpr std::int64_t samples = 4;
+
+Step unpartitioned(const Transformer& transformer, Recompute recompute = Recompute::none) {
+  return take_step(
+      make_plan(transformer, {.cuts = {}, .microbatches = 1, .microbatch = samples, .recompute = recompute}));
+}
+
+// All ways to cut four layers (embedding, two blocks, head) into stages.
+std::vector<std::vector<std::int64_t>> all_cuts() {
+  std::vector<std::vector<std::int64_t>> all;
+  for (unsigned mask = 0; mask < 8; ++mask) {
+    std::vector<std::int64_t> cuts;
+    for (unsigned i = 0; i < 3; ++i) {
+      if ((mask >> i) & 1U) cuts.push_back(i + 1);
+    }
+    all.push_back(cuts);
+  }
+  return all;
+}
+
+struct Case {
+  std::string name;
+  Transformer transformer;
+};
+
+class GradientTest : public testing::TestWithParam<Case> {};
+
+TEST_P(GradientTest, EqualsThatOfOneUnpartitionedStepForEveryCutAndSchedule) {
+  const Step expected = unpartitioned(GetParam().transformer);
+  for (const std::string schedule : {"gpipe", "1f1b"}) {
+    for (const auto& cuts : all_cuts()) {
+      SCOPED_TRACE(fmt::format("{} with {} cuts", schedule, cuts.size()));
+      const Plan plan = make_plan(GetParam().transformer, {.cuts = cuts, .microbatches = 4, .schedule = schedule});
+      expect_close(take_step(plan), expected);
+    }
+  }
+}
+
+// The ends of a cut network with a tied table sum its gradient in another order; all others keep the order.
+class UntiedGradientTest : public testing::TestWithParam<Case> {};
+
+TEST_P(UntiedGradientTest, IsTheSameBitsForEveryCut) {
+  for (const std::string schedule : {"gpipe", "1f1b"}) {
+    const PlanShape shape{.cuts = {}, .microbatches = 4, .schedule = schedule};
+    const Step expected = take_step(make_plan(GetParam().transformer, shape));
+    for (const auto& cuts : all_cuts()) {
+      PlanShape cut = shape;
+      cut.cuts = cuts;
+      expect_same_bits(take_step(make_plan(GetParam().transformer, cut)), expected);
+    }
+  }
+}
+
+TEST_P(GradientTest, IsTheSameBitsWithRecomputation) {
+  for (const auto& cuts : all_cuts()) {
+    const Step expected = take_step(make_plan(GetParam().transformer, {.cuts = cuts}));
+    for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
+      expect_same_bits(take_step(make_plan(GetParam().transformer, {.cuts = cuts, .recompute = recompute})), expected);
+    }
+  }
+}
+
+TEST_P(GradientTest, EqualsTheUnpartitionedOneWithReplicas) {
+  const Step expected = unpartitioned(GetParam().transformer);
+  for (const int replicas : {2, 4}) {
+    for (const std::vector<std::int64_t>& cuts : {std::vector<std::int64_t>{}, {1}, {2, 3}}) {
+      const PlanShape shape{.cuts = cuts, .microbatches = samples / replicas, .replicas = replicas};
+      expect_close(take_step(make_plan(GetParam().transformer, shape)), expected);
+    }
+  }
+}
+
+// Splits every B into I and W, the W as late as possible: what a zero-bubble schedule does in the extreme.
+ComputeSchedule split(ComputeSchedule schedule) {
+  for (auto& actions : schedule.ranks) {
+    std::vector<Action> late;
+    for (Action& action : actions) {
+      if (action.kind != ActionKind::backward) continue;
+      action.kind = ActionKind::backward_input;
+      late.push_back({ActionKind::backward_weight, action.stage, action.microbatch});
+    }
+    actions.insert(actions.end(), late.begin(), late.end());
+  }
+  return schedule;
+}
+
+TEST_P(GradientTest, IsTheSameBitsWithTheWeightGradientSplitOff) {
+  for (const auto& cuts : all_cuts()) {
+    for (const Recompute recompute : {Recompute::none, Recompute::full}) {
+      Plan plan = make_plan(GetParam().transformer, {.cuts = cuts, .recompute = recompute});
+      const Step expected = take_step(plan);
+      plan.schedule = split(plan.schedule);
+      if (GetParam().transformer.tied_head && cuts.empty()) {
+        expect_close(take_step(plan), expected);
+      } else {
+        expect_same_bits(take_step(plan), expected);
+      }
+    }
+  }
+}
+
+// Two stages a rank: stage s on rank s % 2, all forwards, then all backwards.
+TEST_P(GradientTest, EqualsTheUnpartitionedOneWithSeveralStagesARank) {
+  const Step expected = unpartitioned(GetParam().transformer);
+  for (const int stages_per_rank : {2, 4}) {
+    Plan plan = make_plan(GetParam().transformer, {.cuts = {1, 2, 3}, .stages_per_rank = stages_per_rank});
+    const int ranks = 4 / stages_per_rank;
+    plan.schedule = {"custom", 4, static_cast<int>(samples), {}};
+    plan.schedule.ranks.resize(static_cast<std::size_t>(ranks));
+    for (const bool forward : {true, false}) {
+      for (int m = 0; m < samples; ++m) {
+        for (int i = 0; i < 4; ++i) {
+          const int stage = forward ? i : 3 - i;
+          plan.schedule.ranks[static_cast<std::size_t>(stage % ranks)].push_back(
+              {forward ? ActionKind::forward : ActionKind::backward, StageId{stage}, MicrobatchId{m}});
+        }
+      }
+    }
+    expect_close(take_step(plan), expected);
+  }
+}
+
+Transformer regression() {
+  Transformer t = tiny_gpt();
+  t.head = HeadKind::regression;
+  return t;
+}
+
+std::string case_name(const testing::TestParamInfo<Case>& info) { return info.param.name; }
+
+INSTANTIATE_TEST_SUITE_P(Networks, GradientTest,
+                         testing::Values(Case{"gpt", tiny_gpt()}, Case{"tied_gpt", tiny_gpt(true)},
+                                         Case{"llama", tiny_llama()}, Case{"tied_llama", tiny_llama(true)},
+                                         Case{"regression", regression()}),
+                         case_name);
+INSTANTIATE_TEST_SUITE_P(Networks, UntiedGradientTest,
+                         testing::Values(Case{"gpt", tiny_gpt()}, Case{"llama", tiny_llama()},
+                                         Case{"regression", regression()}),
+                         case_name);
+
+}  // namespace
+}  // namespace stagecraft
