@@ -39,7 +39,7 @@ struct Link {
 struct Efficiency {
   double matmul = 0.5;     // dense matrix products, of peak FLOP/s
   double attention = 0.3;  // attention core, of peak FLOP/s
-  double memory = 0.8;     // memory-bound operations, of memory bandwidth
+  double memory = 0.8;     // memory-bound operations, of memory bandwidth; inputs and outputs counted once
   // A matrix product with n FLOPs runs at matmul * n / (n + half_rate): small ones are slower.
   Flops half_rate{0};
   Seconds launch{0};  // fixed cost a layer and direction: kernel launches, dispatch

@@ -41,14 +41,14 @@ auto at(const std::vector<LayerSample>& samples, std::int64_t microbatch, Value 
 }  // namespace
 
 const LayerProfile& ProfiledCostModel::find(const Layer& layer, Recompute recompute) const {
+  for (const LayerProfile& measured : profile_.layers) {
+    if (measured.kind != layer.kind || measured.recompute != recompute) continue;
+    if (measured.parameters == layer.parameters) return measured;
+    throw bad_input("the profile's layer kind '{}' has {} parameters, layer '{}' has {}: it is of another network ({})",
+                    layer.kind, measured.parameters, layer.name, layer.parameters, profile_.network);
+  }
   std::vector<std::string> known;
   for (const LayerProfile& measured : profile_.layers) {
-    if (measured.kind == layer.kind && measured.recompute == recompute) {
-      if (measured.parameters == layer.parameters) return measured;
-      throw bad_input(
-          "the profile's layer kind '{}' has {} parameters, layer '{}' has {}: it is of another network ({})",
-          layer.kind, measured.parameters, layer.name, layer.parameters, profile_.network);
-    }
     known.push_back(fmt::format("{} ({})", measured.kind, name(measured.recompute)));
   }
   throw bad_input("the profile has no layer kind '{}' with recompute {} (of layer '{}'); measured: {}", layer.kind,

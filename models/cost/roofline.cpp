@@ -25,12 +25,13 @@ class LayerTimes {
   LayerTimes(const Layer& layer, const Workload& workload, const DeviceType& device)
       : layer_(layer), workload_(workload), device_(device), peak_(checked_peak(device, workload.precision)) {}
 
-  // Products with weights: the slower of arithmetic and of moving the weights (or their gradients) once.
+  // Products with weights: the slower of arithmetic and of streaming the weights (or their gradients) once.
   Seconds matmul(Bytes weight_traffic) const {
     const Flops work(amount(layer_.matmul_flops));
     if (work == Flops(0)) return Seconds(0);
     const Efficiency& efficiency = device_.efficiency;
-    return std::max((work + efficiency.half_rate) / (peak_ * efficiency.matmul), moving(weight_traffic));
+    return std::max((work + efficiency.half_rate) / (peak_ * efficiency.matmul),
+                    weight_traffic / device_.memory_bandwidth);
   }
   Seconds attention() const { return Flops(amount(layer_.attention_flops)) / (peak_ * device_.efficiency.attention); }
   // Memory-bound operations; a fused attention kernel never writes its sequence x sequence part.
