@@ -1,0 +1,82 @@
+#include "planner/cut_costs.hpp"
+
+#include <algorithm>
+
+namespace stagecraft {
+namespace {
+
+CutCosts::Sums& add(CutCosts::Sums& sums, const LayerCost& layer) {
+  sums.forward += layer.forward.value();
+  sums.backward_input += (layer.recompute + layer.backward_input).value();
+  sums.backward_weight += layer.backward_weight.value();
+  sums.optimizer += layer.optimizer.value();
+  sums.resident += (layer.weights + layer.gradients + layer.optimizer_state).value();
+  sums.gradients += layer.gradients.value();
+  sums.stash += layer.stash.value();
+  return sums;
+}
+
+// The cost of a layer on one type of device.
+struct OfLayer {
+  std::span<const int> class_of;
+  const std::vector<LayerCost>& costs;
+  const LayerCost& operator[](LayerId layer) const { return costs[static_cast<std::size_t>(class_of[layer])]; }
+};
+
+std::vector<CutCosts::Sums> sum_up(const CutGraph& cuts, const OfLayer& layers) {
+  std::vector<CutCosts::Sums> sums(cuts.nodes.size());
+  for (std::size_t node = 1; node < cuts.nodes.size(); ++node) {
+    sums[node] = sums[static_cast<std::size_t>(cuts.nodes[node].parent)];
+    for (const LayerId layer : cuts.groups[static_cast<std::size_t>(cuts.nodes[node].group)]) {
+      add(sums[node], layers[layer]);
+    }
+  }
+  return sums;
+}
+
+std::vector<double> largest_workspace(const CutGraph& cuts, const OfLayer& layers) {
+  std::vector<double> group(cuts.groups.size(), 0);
+  for (std::size_t g = 0; g < group.size(); ++g) {
+    for (const LayerId layer : cuts.groups[g]) group[g] = std::max(group[g], layers[layer].workspace.value());
+  }
+  std::vector<double> workspace(cuts.arcs.size());
+  for (std::size_t arc = 0; arc < workspace.size(); ++arc) {
+    const double before = cuts.arcs[arc].via < 0 ? 0 : workspace[static_cast<std::size_t>(cuts.arcs[arc].via)];
+    workspace[arc] = std::max(before, group[static_cast<std::size_t>(cuts.arcs[arc].group)]);
+  }
+  return workspace;
+}
+
+}  // namespace
+
+CutCosts::Sums operator-(const CutCosts::Sums& to, const CutCosts::Sums& from) {
+  return {to.forward - from.forward,
+          to.backward_input - from.backward_input,
+          to.backward_weight - from.backward_weight,
+          to.optimizer - from.optimizer,
+          to.resident - from.resident,
+          to.gradients - from.gradients,
+          to.stash - from.stash};
+}
+
+CutCosts cut_costs(const CutGraph& cuts, const LayerGraph& graph, std::span<const int> class_of,
+                   std::span<const std::vector<LayerCost>> costs, const Workload& workload) {
+  CutCosts result;
+  for (const std::vector<LayerCost>& of_type : costs) {
+    result.sums.push_back(sum_up(cuts, {class_of, of_type}));
+    result.workspace.push_back(largest_workspace(cuts, {class_of, of_type}));
+  }
+  const double element = element_size(workload.precision).value();
+  for (const CutGraph::Node& node : cuts.nodes) {
+    result.boundary.push_back(element * node.crossing.at(workload.microbatch, workload.sequence));
+  }
+  for (const CutGraph::Tie& tie : cuts.ties) {
+    const Layer& user = graph[tie.user];
+    result.tied += costs.front()[static_cast<std::size_t>(class_of[tie.user])].gradients.value() *
+                   static_cast<double>(user.tied_parameters) /
+                   static_cast<double>(std::max<std::int64_t>(user.parameters, 1));
+  }
+  return result;
+}
+
+}  // namespace stagecraft

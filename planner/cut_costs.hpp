@@ -1,0 +1,40 @@
+// What the stages between any two cuts cost: the table that partitioning works on.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "models/cost/cost.hpp"
+#include "planner/cut_graph.hpp"
+
+namespace stagecraft {
+
+// One micro-batch, by kind of device ("type": an index that the caller gives meaning). Plain doubles, since the search
+// adds millions of them: seconds and bytes.
+struct CutCosts {
+  struct Sums {  // of all layers inside a cut; a stage's are the difference of two
+    double forward = 0;
+    double backward_input = 0;  // recomputation included
+    double backward_weight = 0;
+    double optimizer = 0;
+    double resident = 0;  // bytes kept whatever is in flight: weights, gradients, optimizer state
+    double gradients = 0;
+    double stash = 0;
+    double backward() const { return backward_input + backward_weight; }
+  };
+  std::vector<std::vector<Sums>> sums;         // [type][node]
+  std::vector<std::vector<double>> workspace;  // [type][arc]: bytes, the largest of the stage's layers
+  std::vector<double> boundary;                // [node]: bytes that cross the cut
+  double tied = 0;                             // gradient bytes of shared tables whose two layers are apart
+};
+
+// The sums between two cuts of one type.
+CutCosts::Sums operator-(const CutCosts::Sums& to, const CutCosts::Sums& from);
+
+// costs[type][c] prices layers of class c, class_of[LayerId] says which: layers that cost the same share a class.
+// REQUIRES: a class for every layer, a cost for every class and type.
+CutCosts cut_costs(const CutGraph& cuts, const LayerGraph& graph, std::span<const int> class_of,
+                   std::span<const std::vector<LayerCost>> costs, const Workload& workload);
+
+}  // namespace stagecraft

@@ -1,0 +1,114 @@
+#include "planner/explain.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
+namespace stagecraft {
+namespace {
+
+struct Term {
+  const char* name;
+  Seconds Breakdown::*seconds;
+};
+
+constexpr std::array<Term, 6> terms{{{"compute", &Breakdown::compute},
+                                     {"imbalance", &Breakdown::imbalance},
+                                     {"bubble", &Breakdown::bubble},
+                                     {"communication", &Breakdown::communication},
+                                     {"gradient reduction", &Breakdown::reduction},
+                                     {"optimizer", &Breakdown::optimizer}}};
+
+double step_of(const Candidate& candidate) { return candidate.timeline->value(); }
+
+// Terms by how much worse the first is, worst first.
+std::vector<std::pair<const char*, double>> handicaps(const Candidate& first, const Candidate& second) {
+  std::vector<std::pair<const char*, double>> result;
+  for (const Term& term : terms) {
+    result.emplace_back(term.name, (first.breakdown.*term.seconds - second.breakdown.*term.seconds).value());
+  }
+  std::stable_sort(result.begin(), result.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  return result;
+}
+
+std::string percent(double share) { return fmt::format("{:.3g} %", 100 * share); }
+
+}  // namespace
+
+Breakdown break_down(Timeline& timeline, const StepCosts& costs, std::span<const PlanStage> stages, int ranks,
+                     std::int64_t microbatches) {
+  const Seconds all = timeline.makespan(costs);
+  StepCosts reduced = costs;
+  for (StageCost& stage : reduced.stages) stage.optimizer = Seconds(0);
+  const Seconds without_optimizer = timeline.makespan(reduced);
+  reduced.reduce_grad.assign(reduced.reduce_grad.size(), Seconds(0));
+  reduced.reduce_tied = Seconds(0);
+  const Seconds without_reduction = timeline.makespan(reduced);
+  for (Link& hop : reduced.hops) hop.latency = Seconds(0);
+  for (StageCost& stage : reduced.stages) stage.boundary = Bytes(0);
+  const Seconds without_messages = timeline.makespan(reduced);
+
+  std::vector<Seconds> work(static_cast<std::size_t>(ranks));
+  Seconds total;
+  for (std::size_t s = 0; s < stages.size(); ++s) {
+    const StageCost& cost = costs.stages[s];
+    const Seconds busy =
+        static_cast<double>(microbatches) * (cost.forward + cost.backward_input + cost.backward_weight);
+    work[static_cast<std::size_t>(stages[s].rank.value)] += busy;
+    total += busy;
+  }
+  const Seconds mean = total / static_cast<double>(ranks);
+  const Seconds busiest = *std::max_element(work.begin(), work.end());
+  return {mean,
+          busiest - mean,
+          without_messages - busiest,
+          without_reduction - without_messages,
+          without_optimizer - without_reduction,
+          all - without_optimizer};
+}
+
+double bubble_of(const Breakdown& breakdown) {
+  const Seconds idle = breakdown.imbalance + breakdown.bubble + breakdown.communication;
+  const Seconds span = breakdown.compute + idle;
+  return span > Seconds(0) ? std::clamp(idle / span, 0.0, 1.0) : 0;
+}
+
+std::string why_slower(const Candidate& loser, const Candidate& winner) {
+  const double more = step_of(loser) / step_of(winner) - 1;
+  std::string text = more < 5e-5 ? "as fast" : fmt::format("slower: +{}", percent(more));
+  if (std::abs(loser.bubble - winner.bubble) >= 0.005) {
+    text += fmt::format(", bubble {} against {}", percent(loser.bubble), percent(winner.bubble));
+  }
+  const auto [name, seconds] = handicaps(loser, winner).front();
+  if (seconds > 0.001 * step_of(winner)) text += fmt::format(", {} +{}", name, to_string(Seconds(seconds)));
+  return text;
+}
+
+std::string why_not(const Shortage& shortage) {
+  return fmt::format("out of memory on stage {} ({}): needs {}, has {}", shortage.stage.value, shortage.device,
+                     to_string(shortage.needed), to_string(shortage.available));
+}
+
+std::string why_best(const Candidate& winner, const Candidate* runner_up) {
+  std::string text = fmt::format("{}: {} a step, of which", to_string(winner.layout), to_string(*winner.timeline));
+  const char* separator = " ";
+  for (const Term& term : terms) {
+    const Seconds seconds = winner.breakdown.*term.seconds;
+    if (seconds.value() < 0.0005 * step_of(winner)) continue;
+    text += fmt::format("{}{} {} ({})", separator, term.name, to_string(seconds), percent(seconds / *winner.timeline));
+    separator = ", ";
+  }
+  if (runner_up == nullptr) return text + "; no other layout is feasible";
+  text += fmt::format("\nagainst the runner-up {} ({}, +{}):", to_string(runner_up->layout),
+                      to_string(*runner_up->timeline), percent(step_of(*runner_up) / step_of(winner) - 1));
+  separator = " ";
+  for (const auto& [name, seconds] : handicaps(*runner_up, winner)) {
+    if (std::abs(seconds) < 0.0005 * step_of(winner)) continue;
+    text += fmt::format("{}{} {}{}", separator, name, seconds > 0 ? "-" : "+", to_string(Seconds(std::abs(seconds))));
+    separator = ", ";
+  }
+  return *separator == ' ' ? text + " no difference that counts" : text;
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,29 @@
+// Why a candidate won or lost, in words and in the terms of its step time.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "planner/planner.hpp"
+#include "sim/timeline.hpp"
+
+namespace stagecraft {
+
+// Splits the step of a plan: the same timeline with messages, reductions and optimizer taken away one after the other.
+// REQUIRES: costs of the timeline's schedule; ranks[s] runs stage s.
+Breakdown break_down(Timeline& timeline, const StepCosts& costs, std::span<const PlanStage> stages, int ranks,
+                     std::int64_t microbatches);
+
+// Idle share of the ranks' time from the first forward to the last backward, as Prediction::bubble.
+double bubble_of(const Breakdown& breakdown);
+
+// "slower: +12 %, bubble 27 % against 9 %": the loser's largest handicap. REQUIRES: both have a timeline.
+std::string why_slower(const Candidate& loser, const Candidate& winner);
+
+// "out of memory on stage 3 (A100): needs 95.0 GiB, has 80.0 GiB".
+std::string why_not(const Shortage& shortage);
+
+// The winner's step split into its terms, and against the runner-up (null: there is none).
+std::string why_best(const Candidate& winner, const Candidate* runner_up);
+
+}  // namespace stagecraft

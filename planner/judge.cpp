@@ -1,0 +1,250 @@
+#include "planner/judge.hpp"
+
+#include <algorithm>
+
+#include "models/cost/communication.hpp"
+#include "models/cost/pipeline_formulas.hpp"
+#include "models/schedule/checker.hpp"
+
+namespace stagecraft {
+namespace {
+
+bool is_gpipe(const Layout& layout) { return layout.schedule == "gpipe"; }
+
+ComputeSchedule make(const LayoutOption& option) {
+  const Layout& layout = option.layout;
+  return make_schedule(layout.schedule, {layout.ranks, option.chunks(), static_cast<int>(layout.microbatches)});
+}
+
+// Known without generating the schedule, which takes longer than a partition.
+std::optional<ScheduleFacts> known_facts(const Layout& layout) {
+  if (layout.schedule != "gpipe" && layout.schedule != "1f1b") return std::nullopt;
+  ScheduleFacts facts;
+  for (int stage = 0; stage < layout.stages; ++stage) {
+    const std::int64_t most = is_gpipe(layout) ? layout.microbatches : layout.stages - stage;
+    facts.in_flight.push_back(static_cast<int>(std::min(layout.microbatches, most)));
+    facts.ranks.push_back(RankId{stage});
+  }
+  return facts;
+}
+
+// Whether a shared table's owner is in the first stage and its user in another.
+bool parts_a_table(const CutGraph& cuts, std::span<const int> path) {
+  const CutGraph::Node& first = cuts.nodes[static_cast<std::size_t>(path[1])];
+  return path.size() > 2 && (first.owners & ~first.users) != 0;
+}
+
+}  // namespace
+
+Judge::Judge(const Network& network, const Cluster& cluster, const CutGraph& cuts, PriceList& prices)
+    : network_(network), cluster_(cluster), cuts_(cuts), prices_(prices) {}
+
+double Judge::least_closed_form(const LayoutOption& option) {
+  const Layout& layout = option.layout;
+  const LayerPrices& prices = prices_.at(layout.microbatch, layout.recompute);
+  const auto [entry, is_new] = bottlenecks_.try_emplace({layout.microbatch, layout.recompute, layout.stages}, 0);
+  if (is_new) entry->second = prices_.least_bottleneck(prices, layout.stages);
+  const int chunks = option.chunks();
+  return prices.latency / chunks + static_cast<double>(layout.microbatches - 1) * chunks * entry->second;
+}
+
+// Fastest types first, and largest memories first where that differs.
+std::vector<std::vector<int>> Judge::preferences() {
+  const LayerPrices& prices = prices_.base();
+  const auto time = [&](int type) {
+    double sum = 0;
+    const auto& costs = prices.costs[static_cast<std::size_t>(prices_.index_of(type))];
+    for (std::size_t c = 0; c < costs.size(); ++c) {
+      sum += static_cast<double>(prices_.classes().counts[c]) *
+             (costs[c].forward + costs[c].backward_input + costs[c].backward_weight).value();
+    }
+    return sum;
+  };
+  const auto memory = [&](int type) { return cluster_.device_types[static_cast<std::size_t>(type)].memory; };
+  std::vector<int> fastest = prices_.types(), largest = prices_.types();
+  std::stable_sort(fastest.begin(), fastest.end(), [&](int a, int b) { return time(a) < time(b); });
+  std::stable_sort(largest.begin(), largest.end(), [&](int a, int b) { return memory(a) > memory(b); });
+  if (fastest == largest) return {fastest};
+  return {fastest, largest};
+}
+
+const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
+  const auto [entry, is_new] = geometries_.try_emplace({layout.ranks, layout.replicas});
+  std::vector<Geometry>& all = entry->second;
+  if (!is_new) return all;
+  // An all-reduce is linear in its bytes, piece by piece: measured around the mean stage's gradients.
+  const LayerPrices& prices = prices_.base();
+  const Bytes mean(std::max(1.0, prices.gradients / layout.ranks));
+  for (Assignment& assignment : assignments(cluster_, preferences(), layout.ranks, layout.replicas)) {
+    Geometry geometry;
+    for (const int type : assignment.types) geometry.types.push_back(prices_.index_of(type));
+    for (std::size_t rank = 0; rank < assignment.types.size(); ++rank) {
+      std::vector<DeviceId> replicas;
+      for (const auto& row : assignment.devices) replicas.push_back(row[rank]);
+      const double once = all_reduce_time(cluster_, replicas, mean).value();
+      const double twice = all_reduce_time(cluster_, replicas, mean * 2).value();
+      geometry.reduce_per_byte.push_back((twice - once) / mean.value());
+      geometry.reduce_latency.push_back(std::max(0.0, 2 * once - twice));
+    }
+    geometry.assignment = std::move(assignment);
+    all.push_back(std::move(geometry));
+  }
+  return all;
+}
+
+const CutCosts& Judge::costs(const Layout& layout) {
+  const auto [entry, is_new] = costs_.try_emplace({layout.microbatch, layout.recompute});
+  if (is_new) {
+    const LayerPrices& prices = prices_.at(layout.microbatch, layout.recompute);
+    entry->second = cut_costs(cuts_, network_.graph, prices_.classes().class_of, prices.costs, prices.workload);
+  }
+  return entry->second;
+}
+
+const ScheduleFacts& Judge::facts(const LayoutOption& option) {
+  const Layout& layout = option.layout;
+  const auto [entry, is_new] = facts_.try_emplace({option.schedule, layout.stages, layout.ranks, layout.microbatches});
+  if (!is_new) return entry->second;
+  if (auto known = known_facts(layout)) {
+    entry->second = std::move(*known);
+  } else {
+    const ComputeSchedule schedule = make(option);
+    entry->second = {peak_in_flight_by_stage(schedule), placement(schedule)};
+  }
+  return entry->second;
+}
+
+// The slowest of the replicas' paths between two ranks.
+Link Judge::hop(const Geometry& geometry, RankId from, RankId to) const {
+  std::optional<Link> slowest;
+  for (const auto& row : geometry.assignment.devices) {
+    const Link path = cluster_.path(row[static_cast<std::size_t>(from.value)], row[static_cast<std::size_t>(to.value)]);
+    if (!slowest || path.bandwidth < slowest->bandwidth ||
+        (path.bandwidth == slowest->bandwidth && path.latency > slowest->latency)) {
+      slowest = path;
+    }
+  }
+  return *slowest;
+}
+
+double Judge::reduce_tied(const Geometry& geometry, double bytes) const {
+  Seconds slowest;
+  for (const auto& row : geometry.assignment.devices) {
+    if (row.size() < 2 || bytes <= 0) continue;
+    slowest = std::max(slowest, all_reduce_time(cluster_, std::vector{row.front(), row.back()}, Bytes(bytes)));
+  }
+  return slowest.value();
+}
+
+PartitionProblem Judge::problem(const LayoutOption& option, const Geometry& geometry) {
+  const Layout& layout = option.layout;
+  const ScheduleFacts& schedule = facts(option);
+  const CutCosts& priced = costs(layout);
+  PartitionProblem problem{
+      cuts_,           priced, {}, layout.microbatches, is_gpipe(layout) ? Objective::gpipe : Objective::one_f_one_b,
+      option.chunks(), 0};
+  for (std::size_t s = 0; s < schedule.ranks.size(); ++s) {
+    const auto rank = static_cast<std::size_t>(schedule.ranks[s].value);
+    StageSlot slot;
+    slot.type = geometry.types[rank];
+    // A rank with several stages gives each an equal part: sound, though a lopsided split might have fitted, too.
+    slot.memory = cluster_.device_types[static_cast<std::size_t>(geometry.assignment.types[rank])].memory.value() /
+                  option.chunks();
+    slot.in_flight = schedule.in_flight[s];
+    slot.reduce_latency = geometry.reduce_latency[rank];
+    slot.reduce_per_byte = geometry.reduce_per_byte[rank];
+    if (s + 1 < schedule.ranks.size()) slot.hop = hop(geometry, schedule.ranks[s], schedule.ranks[s + 1]);
+    problem.slots.push_back(slot);
+  }
+  if (schedule.ranks.front() != schedule.ranks.back()) problem.reduce_tied = reduce_tied(geometry, priced.tied);
+  return problem;
+}
+
+double Judge::mean_memory(const LayoutOption& option) {
+  const LayerPrices& prices = prices_.at(option.layout.microbatch, option.layout.recompute);
+  double in_flight = 0;
+  for (const int count : facts(option).in_flight) in_flight += count;
+  return (prices.resident + prices.stash * in_flight / option.layout.stages) / option.layout.ranks;
+}
+
+bool Judge::may_fit(const PartitionProblem& problem) const {
+  if (cuts_.line.size() != cuts_.nodes.size()) return true;
+  // In a chain: each stage takes as much as fits, even if that is nothing, and the last must reach the end.
+  int at = 0;
+  for (const StageSlot& slot : problem.slots) {
+    const auto& sums = problem.costs.sums[static_cast<std::size_t>(slot.type)];
+    const auto& workspace = problem.costs.workspace[static_cast<std::size_t>(slot.type)];
+    int reached = at;
+    auto arc = static_cast<std::size_t>(cuts_.first_arc[static_cast<std::size_t>(at)]);
+    for (; reached < cuts_.full(); ++reached, ++arc) {
+      const CutCosts::Sums stage = sums[static_cast<std::size_t>(reached) + 1] - sums[static_cast<std::size_t>(at)];
+      if (stage.resident + slot.in_flight * stage.stash + workspace[arc] > slot.memory) break;
+    }
+    if (reached == cuts_.full()) return true;
+    at = reached;
+  }
+  return false;
+}
+
+std::optional<Judgement> Judge::partition(const LayoutOption& option, const Geometry& geometry) {
+  const PartitionProblem todo = problem(option, geometry);
+  if (!may_fit(todo)) return std::nullopt;
+  auto best = best_partition(todo);
+  if (!best) return std::nullopt;
+  const double step = closed_form_step(todo, best->cuts);
+  return Judgement{option, &geometry, std::move(*best), step, 0};
+}
+
+Timeline& Judge::timeline(const LayoutOption& option, bool tied_ends) {
+  const Layout& layout = option.layout;
+  const bool data_parallel = layout.replicas > 1;
+  auto& timeline = timelines_[{ShapeKey{option.schedule, layout.stages, layout.ranks, layout.microbatches},
+                               data_parallel, tied_ends}];
+  if (!timeline) timeline = std::make_unique<Timeline>(lower(make(option), {data_parallel, tied_ends}));
+  return *timeline;
+}
+
+void Judge::simulate(Judgement& judgement, std::int64_t actions) {
+  const PartitionProblem todo = problem(judgement.option, *judgement.geometry);
+  std::vector<int>& cuts = judgement.partition.cuts;
+  PartitionTimeline timeline_of(todo, timeline(judgement.option, parts_a_table(cuts_, cuts)));
+  if (actions == 0) {
+    judgement.timeline = timeline_of.step(cuts);
+    return;
+  }
+  std::vector<std::vector<int>> starts{cuts};
+  const std::vector<int> uniform = uniform_cuts(cuts_, judgement.option.layout.stages);
+  bool legal = worst_memory(todo, uniform).excess() <= 0;
+  for (std::size_t s = 0; s + 1 < uniform.size(); ++s) {
+    legal = legal && cuts_.allowed(uniform[s], uniform[s + 1], static_cast<int>(s), judgement.option.layout.stages);
+  }
+  if (legal) starts.push_back(uniform);
+  Refined refined = refine(timeline_of, starts, actions);
+  cuts = std::move(refined.cuts);
+  judgement.timeline = refined.step;
+  judgement.closed_form = closed_form_step(todo, cuts);
+}
+
+double closed_form_step(const PartitionProblem& problem, std::span<const int> cuts) {
+  const double objective = closed_form(problem, cuts);
+  if (problem.objective == Objective::gpipe || problem.chunks > 1) return objective;
+  std::vector<StageTimes> stages;
+  std::vector<Seconds> hops;
+  Seconds plain, slowest;
+  for (std::size_t s = 0; s < problem.slots.size(); ++s) {
+    const auto& sums = problem.costs.sums[static_cast<std::size_t>(problem.slots[s].type)];
+    const CutCosts::Sums stage = sums[static_cast<std::size_t>(cuts[s + 1])] - sums[static_cast<std::size_t>(cuts[s])];
+    stages.push_back({Seconds(stage.forward), Seconds(stage.backward())});
+    plain += Seconds(stage.forward + stage.backward());
+    slowest = std::max(slowest, Seconds(stage.forward + stage.backward()));
+    if (s + 1 == problem.slots.size()) break;
+    hops.push_back(
+        problem.slots[s].hop.transfer_time(Bytes(problem.costs.boundary[static_cast<std::size_t>(cuts[s + 1])])));
+    plain += hops.back() * 2;
+  }
+  plain += slowest * static_cast<double>(problem.microbatches - 1);
+  const Seconds stretched = one_f_one_b_estimate(stages, hops, problem.microbatches);
+  return objective + std::max(0.0, (stretched - plain).value());
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,89 @@
+// Judges one layout at a time: its stages' devices and links, whether it fits, its closed form and its timeline.
+//
+// Keeps what layouts share: prices, distances between devices, timelines of a schedule.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "planner/assignment.hpp"
+#include "planner/layer_prices.hpp"
+#include "planner/layouts.hpp"
+#include "planner/partition.hpp"
+#include "planner/refine.hpp"
+#include "sim/timeline.hpp"
+
+namespace stagecraft {
+
+// Ranks and replicas placed on devices, and what lies between them.
+struct Geometry {
+  Assignment assignment;
+  std::vector<int> types;                               // by rank: into LayerPrices::costs
+  std::vector<double> reduce_latency, reduce_per_byte;  // by rank: all-reduce over the replicas
+};
+
+// What a schedule means for memory and placement, by stage.
+struct ScheduleFacts {
+  std::vector<int> in_flight;
+  std::vector<RankId> ranks;
+};
+
+// A layout on devices with its best partition so far.
+struct Judgement {
+  LayoutOption option;
+  const Geometry* geometry = nullptr;
+  Partition partition;
+  double closed_form = 0;  // seconds
+  double timeline = 0;     // seconds; zero: not evaluated
+};
+
+class Judge {
+ public:
+  // `cuts` is used, not owned.
+  Judge(const Network& network, const Cluster& cluster, const CutGraph& cuts, PriceList& prices);
+
+  // Seconds that no partition of this layout on any devices can beat in the closed form.
+  double least_closed_form(const LayoutOption& option);
+  // The arrangements of the layout's devices; kept until the judge is gone.
+  const std::vector<Geometry>& geometries(const Layout& layout);
+  PartitionProblem problem(const LayoutOption& option, const Geometry& geometry);
+
+  // Bytes that a rank needs on average; workspaces not counted.
+  double mean_memory(const LayoutOption& option);
+  // False only where no partition can fit; a cheap look before best_partition.
+  bool may_fit(const PartitionProblem& problem) const;
+  // The best partition under the closed form; empty when none fits.
+  std::optional<Judgement> partition(const LayoutOption& option, const Geometry& geometry);
+  // Sets `timeline`; improves the partition by local moves worth `actions` evaluated actions (zero: as it is).
+  void simulate(Judgement& judgement, std::int64_t actions);
+  // Of the layout's schedule; kept until the judge is gone.
+  Timeline& timeline(const LayoutOption& option, bool tied_ends);
+
+ private:
+  const CutCosts& costs(const Layout& layout);
+  const ScheduleFacts& facts(const LayoutOption& option);
+  Link hop(const Geometry& geometry, RankId from, RankId to) const;
+  double reduce_tied(const Geometry& geometry, double bytes) const;
+  std::vector<std::vector<int>> preferences();
+
+  using ShapeKey = std::tuple<std::size_t, int, int, std::int64_t>;  // schedule, stages, ranks, micro-batches
+  const Network& network_;
+  const Cluster& cluster_;
+  const CutGraph& cuts_;
+  PriceList& prices_;
+  std::map<std::pair<std::int64_t, Recompute>, CutCosts> costs_;
+  std::map<std::pair<int, int>, std::vector<Geometry>> geometries_;  // by ranks and replicas
+  std::map<ShapeKey, ScheduleFacts> facts_;
+  std::map<std::tuple<ShapeKey, bool, bool>, std::unique_ptr<Timeline>> timelines_;  // data parallel, tied ends
+  std::map<std::tuple<std::int64_t, Recompute, int>, double> bottlenecks_;           // by stages
+};
+
+// The closed form of a partition: the objective, for 1F1B with the period that messages stretch
+// (one_f_one_b_estimate).
+double closed_form_step(const PartitionProblem& problem, std::span<const int> cuts);
+
+}  // namespace stagecraft

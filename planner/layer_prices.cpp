@@ -1,0 +1,117 @@
+#include "planner/layer_prices.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <limits>
+#include <unordered_map>
+
+#include "models/error.hpp"
+
+namespace stagecraft {
+namespace {
+
+double busy(const LayerCost& cost) {
+  return (cost.forward + cost.recompute + cost.backward_input + cost.backward_weight).value();
+}
+
+Layer nameless(Layer layer) {
+  layer.name.clear();
+  layer.tied_to.clear();
+  return layer;
+}
+
+// Of a class, on its fastest type.
+double least_busy(const LayerPrices& prices, std::size_t layer_class) {
+  double least = std::numeric_limits<double>::infinity();
+  for (const auto& of_type : prices.costs) least = std::min(least, busy(of_type[layer_class]));
+  return least;
+}
+
+}  // namespace
+
+LayerClasses classify(const LayerGraph& graph) {
+  LayerClasses classes;
+  std::unordered_map<std::string, std::vector<int>> by_kind;
+  for (LayerId layer = 0; layer < boost::num_vertices(graph); ++layer) {
+    const Layer wanted = nameless(graph[layer]);
+    std::vector<int>& known = by_kind[wanted.kind];
+    const auto match = std::find_if(known.begin(), known.end(), [&](int c) {
+      return nameless(graph[classes.representatives[static_cast<std::size_t>(c)]]) == wanted;
+    });
+    if (match != known.end()) {
+      classes.class_of.push_back(*match);
+      ++classes.counts[static_cast<std::size_t>(*match)];
+      continue;
+    }
+    known.push_back(static_cast<int>(classes.representatives.size()));
+    classes.class_of.push_back(known.back());
+    classes.representatives.push_back(layer);
+    classes.counts.push_back(1);
+  }
+  return classes;
+}
+
+PriceList::PriceList(const LayerGraph& graph, const Cluster& cluster, const CostModel& model, Workload base)
+    : graph_(graph), cluster_(cluster), model_(model), base_(base), classes_(classify(graph)) {
+  std::vector<bool> present(cluster.device_types.size(), false);
+  for (const Device& device : cluster.devices) present[static_cast<std::size_t>(device.type)] = true;
+  std::optional<Error> refusal;
+  for (std::size_t type = 0; type < present.size(); ++type) {
+    if (!present[type]) continue;
+    try {
+      for (const LayerId layer : classes_.representatives) {
+        model.layer_cost(graph[layer], base, cluster.device_types[type]);
+      }
+      types_.push_back(static_cast<int>(type));
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::bad_input) throw;
+      if (!refusal) refusal = error;
+      notes_.push_back(
+          fmt::format("devices of type {} are not used: {}", cluster.device_types[type].name, error.what()));
+    }
+  }
+  if (types_.empty()) throw refusal.value_or(bad_input("cluster '{}' has no devices", cluster.name));
+}
+
+const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
+  const auto [entry, is_new] = prices_.try_emplace({microbatch, recompute});
+  LayerPrices& prices = entry->second;
+  if (!is_new) return prices;
+  prices.workload = base_;
+  prices.workload.microbatch = microbatch;
+  prices.workload.recompute = recompute;
+  for (const int type : types_) {
+    auto& costs = prices.costs.emplace_back();
+    for (const LayerId layer : classes_.representatives) {
+      costs.push_back(
+          model_.layer_cost(graph_[layer], prices.workload, cluster_.device_types[static_cast<std::size_t>(type)]));
+    }
+  }
+  for (std::size_t c = 0; c < classes_.counts.size(); ++c) {
+    const auto count = static_cast<double>(classes_.counts[c]);
+    const LayerCost& cost = prices.costs.front()[c];
+    prices.latency += count * least_busy(prices, c);
+    prices.resident += count * (cost.weights + cost.gradients + cost.optimizer_state).value();
+    prices.gradients += count * cost.gradients.value();
+    prices.stash += count * cost.stash.value();
+  }
+  return prices;
+}
+
+int PriceList::index_of(int device_type) const {
+  const auto found = std::find(types_.begin(), types_.end(), device_type);
+  assert(found != types_.end());
+  return static_cast<int>(found - types_.begin());
+}
+
+double PriceList::least_bottleneck(const LayerPrices& prices, int stages) const {
+  double bound = prices.latency / stages;
+  for (std::size_t c = 0; c < classes_.counts.size(); ++c) {
+    const std::int64_t together = (classes_.counts[c] + stages - 1) / stages;
+    bound = std::max(bound, static_cast<double>(together) * least_busy(prices, c));
+  }
+  return bound;
+}
+
+}  // namespace stagecraft

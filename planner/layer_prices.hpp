@@ -1,0 +1,63 @@
+// What the layers of a network cost on the devices of a cluster, asked of the cost model once a class of layers.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "models/cost/cost.hpp"
+#include "models/network/network.hpp"
+
+namespace stagecraft {
+
+// Layers that differ in nothing but their name and their ties.
+struct LayerClasses {
+  std::vector<int> class_of;             // by LayerId
+  std::vector<LayerId> representatives;  // by class
+  std::vector<std::int64_t> counts;      // by class
+};
+LayerClasses classify(const LayerGraph& graph);
+
+// Costs of all classes for one micro-batch size and recomputation, and what follows for any partition.
+struct LayerPrices {
+  Workload workload;
+  std::vector<std::vector<LayerCost>> costs;  // [type][class]
+
+  double latency = 0;    // seconds: forward and backward of all layers, each on its fastest type
+  double resident = 0;   // bytes: weights, gradients and optimizer state of all layers
+  double gradients = 0;  // bytes, of all layers
+  double stash = 0;      // bytes, of all layers, one micro-batch
+};
+
+class PriceList {
+ public:
+  // Types that the cost model cannot price (no rate for the precision, no profile) are left out, each with a note.
+  // Throws the model's error when that leaves none.
+  PriceList(const LayerGraph& graph, const Cluster& cluster, const CostModel& model, Workload base);
+
+  const LayerPrices& at(std::int64_t microbatch, Recompute recompute);
+  const LayerPrices& base() { return at(base_.microbatch, base_.recompute); }
+  const LayerClasses& classes() const { return classes_; }
+  const std::vector<int>& types() const { return types_; }  // into Cluster::device_types, priced ones, by index
+  int index_of(int device_type) const;                      // into LayerPrices::costs
+  const std::vector<std::string>& notes() const { return notes_; }
+
+  // The least time (seconds) that the slowest of `stages` stages can take, whatever partition and devices: some stage
+  // does at least the mean, some stage holds at least its share of each class, in whole layers.
+  double least_bottleneck(const LayerPrices& prices, int stages) const;
+
+ private:
+  const LayerGraph& graph_;
+  const Cluster& cluster_;
+  const CostModel& model_;
+  Workload base_;
+  LayerClasses classes_;
+  std::vector<int> types_;
+  std::vector<std::string> notes_;
+  std::map<std::pair<std::int64_t, Recompute>, LayerPrices> prices_;
+};
+
+}  // namespace stagecraft

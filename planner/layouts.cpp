@@ -1,0 +1,176 @@
+#include "planner/layouts.hpp"
+
+#include <algorithm>
+
+#include "models/error.hpp"
+#include "models/text.hpp"
+
+namespace stagecraft {
+namespace {
+
+constexpr std::int64_t max_computes = 8'000'000;  // of one replica's schedule: beyond, even one timeline takes a second
+constexpr std::size_t max_microbatches = 64;      // sizes tried a number of replicas
+
+// In rising order.
+std::vector<std::int64_t> divisors(std::int64_t number) {
+  std::vector<std::int64_t> low, high;
+  for (std::int64_t d = 1; d * d <= number; ++d) {
+    if (number % d != 0) continue;
+    low.push_back(d);
+    if (d != number / d) high.push_back(number / d);
+  }
+  low.insert(low.end(), high.rbegin(), high.rend());
+  return low;
+}
+
+void require_at_least_one(std::int64_t value, std::string_view what) {
+  if (value < 1) throw bad_input("{}: expected at least 1, got {}", what, value);
+}
+
+void check_counts(const SearchSpace& space) {
+  require_at_least_one(space.global_batch, "global batch");
+  require_at_least_one(space.sequence, "sequence");
+  require_at_least_one(space.stages.value_or(1), "stages");
+  require_at_least_one(space.replicas.value_or(1), "replicas");
+  require_at_least_one(space.microbatch.value_or(1), "micro-batch");
+  require_at_least_one(space.devices.value_or(1), "devices");
+  if (space.global_batch > std::int64_t{1} << 40) {
+    throw bad_input("global batch: expected at most {} samples, got {}", std::int64_t{1} << 40, space.global_batch);
+  }
+}
+
+void check_batch(const SearchSpace& space) {
+  const std::int64_t replicas = space.replicas.value_or(1), microbatch = space.microbatch.value_or(1);
+  if (space.global_batch % replicas != 0) {
+    throw bad_input("a global batch of {} samples does not divide over {} replicas", space.global_batch, replicas);
+  }
+  if (space.global_batch / replicas % microbatch != 0) {
+    throw bad_input("{} samples a replica (global batch {} over {} replicas) do not divide into micro-batches of {}",
+                    space.global_batch / replicas, space.global_batch, replicas, microbatch);
+  }
+}
+
+void check_cuts(const SearchSpace& space, std::int64_t layers) {
+  std::int64_t before = 0;
+  for (const std::int64_t cut : space.cuts) {
+    if (cut <= before || cut >= layers) {
+      throw bad_input("cuts: expected rising layer positions from 1 to {}, got {} after {}", layers - 1, cut, before);
+    }
+    before = cut;
+  }
+  if (space.stages && !space.cuts.empty() && space.cuts.size() + 1 != static_cast<std::size_t>(*space.stages)) {
+    throw bad_input("{} cuts make {} stages, but {} are asked for", space.cuts.size(), space.cuts.size() + 1,
+                    *space.stages);
+  }
+}
+
+void check_schedule(const SearchSpace& space) {
+  if (!space.schedule) return;
+  std::vector<std::string> names;
+  for (const ScheduleKind& kind : schedule_kinds()) names.emplace_back(kind.name);
+  if (std::find(names.begin(), names.end(), *space.schedule) == names.end()) {
+    throw bad_input("unknown schedule '{}'{}; known: {}", printable(*space.schedule),
+                    did_you_mean(*space.schedule, names), join(names));
+  }
+}
+
+// Builds the list, loop by loop.
+class Lister {
+ public:
+  Lister(const SearchSpace& space, std::int64_t cuttable, int devices)
+      : space_(space), devices_(devices), replica_counts_(replica_counts()) {
+    const int most = static_cast<int>(std::min<std::int64_t>(cuttable, 16LL * devices));
+    for (int stages = space.stages.value_or(1); stages <= space.stages.value_or(most); ++stages) add_stages(stages);
+  }
+  LayoutList take() { return std::move(list_); }
+
+ private:
+  std::vector<std::int64_t> replica_counts() const {
+    if (space_.replicas) return {*space_.replicas};
+    std::vector<std::int64_t> counts = divisors(space_.global_batch);
+    std::erase_if(counts, [&](std::int64_t count) { return count > devices_; });
+    return counts;
+  }
+
+  void add_stages(int stages) {
+    for (std::size_t kind = 0; kind < schedule_kinds().size(); ++kind) {
+      if (space_.schedule && schedule_kinds()[kind].name != *space_.schedule) continue;
+      for (const int chunks : {1, 2, 4, 8}) {
+        if (stages % chunks == 0) add_shape(kind, stages, stages / chunks);
+      }
+    }
+  }
+
+  void add_shape(std::size_t kind, int stages, int ranks) {
+    for (const std::int64_t replicas : replica_counts_) {
+      if (ranks * replicas > devices_) continue;
+      const std::int64_t samples = space_.global_batch / replicas;
+      std::vector<std::int64_t> sizes = space_.microbatch ? std::vector{*space_.microbatch} : divisors(samples);
+      std::erase_if(sizes, [&](std::int64_t size) {
+        const bool is_long = samples / size > max_computes / 2 / stages;
+        list_.too_long += is_long ? 1 : 0;
+        return is_long || samples % size != 0;
+      });
+      sizes.resize(std::min(sizes.size(), max_microbatches));
+      for (const std::int64_t size : sizes) {
+        add({stages, ranks, static_cast<int>(replicas), size, samples / size, std::string(schedule_kinds()[kind].name),
+             Recompute::none},
+            kind);
+      }
+    }
+  }
+
+  void add(Layout layout, std::size_t kind) {
+    const ScheduleShape shape{layout.ranks, layout.stages / layout.ranks, static_cast<int>(layout.microbatches)};
+    if (const std::string refusal = schedule_kinds()[kind].refuse(shape); !refusal.empty()) {
+      if (list_.refusal.empty()) list_.refusal = fmt::format("schedule '{}': {}", layout.schedule, refusal);
+      return;
+    }
+    for (const auto& [name, recompute] : recompute_names()) {
+      if (space_.recompute.value_or(recompute) != recompute) continue;
+      layout.recompute = recompute;
+      list_.options.push_back({layout, kind});
+    }
+  }
+
+  const SearchSpace& space_;
+  int devices_;
+  std::vector<std::int64_t> replica_counts_;
+  LayoutList list_;
+};
+
+}  // namespace
+
+void check_space(const SearchSpace& space, const Network& network, const Cluster& cluster, std::int64_t cuttable,
+                 int devices) {
+  check_counts(space);
+  check_batch(space);
+  check_schedule(space);
+  const auto layers = static_cast<std::int64_t>(boost::num_vertices(network.graph));
+  check_cuts(space, layers);
+  if (network.transformer && space.sequence > network.transformer->max_sequence) {
+    throw bad_input("sequence: expected at most the {} positions of network '{}', got {}",
+                    network.transformer->max_sequence, printable(network.name), space.sequence);
+  }
+  if (space.stages.value_or(1) > cuttable) {
+    throw bad_input("{} stages for network '{}': it can be cut into at most {}", *space.stages, printable(network.name),
+                    cuttable);
+  }
+  if (space.replicas.value_or(1) > devices) {
+    throw infeasible("{} replicas need as many devices at least, but {} of cluster '{}' can be used", *space.replicas,
+                     devices, printable(cluster.name));
+  }
+}
+
+LayoutList list_layouts(const SearchSpace& space, std::int64_t cuttable, int devices) {
+  return Lister(space, cuttable, devices).take();
+}
+
+std::string to_string(const Layout& layout) {
+  std::string text = fmt::format("P={}", layout.ranks);
+  if (layout.stages != layout.ranks) text += fmt::format(" V={}", layout.stages / layout.ranks);
+  return text + fmt::format(" R={} b={} M={} {} recompute={}", layout.replicas, layout.microbatch, layout.microbatches,
+                            layout.schedule, name(layout.recompute));
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,34 @@
+// The layouts that a search space allows.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "planner/planner.hpp"
+
+namespace stagecraft {
+
+// A layout and the index of its schedule in schedule_kinds().
+struct LayoutOption {
+  Layout layout;
+  std::size_t schedule = 0;
+  int chunks() const { return layout.stages / layout.ranks; }
+};
+
+struct LayoutList {
+  std::vector<LayoutOption> options;
+  std::int64_t too_long = 0;  // left out: more actions than the search will generate
+  std::string refusal;        // of a schedule that refused a shape, the first
+};
+
+// Throws bad_input for options that contradict each other or the inputs, infeasible when they need more devices than
+// there are. `cuttable`: pieces that the network can be cut into at most; `devices`: that can be used at most.
+void check_space(const SearchSpace& space, const Network& network, const Cluster& cluster, std::int64_t cuttable,
+                 int devices);
+
+// Every combination of stages, replicas, micro-batch, schedule and recomputation that multiplies out to the global
+// batch; in a fixed order. REQUIRES: a space that passed check_space.
+LayoutList list_layouts(const SearchSpace& space, std::int64_t cuttable, int devices);
+
+}  // namespace stagecraft

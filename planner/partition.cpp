@@ -1,0 +1,332 @@
+#include "planner/partition.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <limits>
+
+namespace stagecraft {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr std::size_t max_front = 20'000;  // labels of one stage and cut
+
+// A stage between two cuts.
+struct Terms {
+  double forward = 0, backward = 0;
+  double hop = 0;   // message to the next stage
+  double tail = 0;  // reduction and optimizer step
+};
+
+// The rest of the pipeline, from a stage to the last, partitioned in one way.
+struct Label {
+  double step = 0;      // forwards and messages of these stages + from the first backward until all is done
+  double sum = 0;       // forwards, backwards and messages both ways of one micro-batch
+  double steady = 0;    // the maximum that is charged at the end: f, or f + b
+  double backward = 0;  // the maximum that `step` already charges: b, or nothing
+  int target = -1;      // where the first of these stages ends
+  int next = -1;        // the label there
+};
+
+bool dominates(const Label& a, const Label& b) {
+  return a.step <= b.step && a.sum <= b.sum && a.steady <= b.steady && a.backward <= b.backward;
+}
+
+// What the stages before a cut must cost at least.
+struct PrefixBound {
+  double sum = infinity;   // of Label::sum
+  double step = infinity;  // of Label::step
+  double steady = infinity, backward = infinity;
+};
+
+class Pricing {
+ public:
+  explicit Pricing(const PartitionProblem& problem)
+      : problem_(problem),
+        stages_(static_cast<int>(problem.slots.size())),
+        rounds_(static_cast<double>(problem.microbatches - 1) * problem.chunks),
+        share_(1.0 / problem.chunks) {}
+
+  Terms terms(int stage, int from, int to) const {
+    const StageSlot& slot = slot_at(stage);
+    const CutCosts::Sums sums = between(slot.type, from, to);
+    Terms terms{sums.forward, sums.backward(), 0, sums.optimizer};
+    if (stage + 1 < stages_) {
+      terms.hop = slot.hop.transfer_time(Bytes(problem_.costs.boundary[static_cast<std::size_t>(to)])).value();
+    }
+    if (slot.reduce_per_byte > 0 || slot.reduce_latency > 0) {
+      terms.tail += slot.reduce_latency + sums.gradients * slot.reduce_per_byte;
+    }
+    if (stages_ > 1 && (stage == 0 || stage + 1 == stages_)) terms.tail += problem_.reduce_tied;
+    return terms;
+  }
+
+  double needed(int stage, int from, int to, std::size_t arc) const {
+    const StageSlot& slot = slot_at(stage);
+    const CutCosts::Sums sums = between(slot.type, from, to);
+    return sums.resident + slot.in_flight * sums.stash +
+           problem_.costs.workspace[static_cast<std::size_t>(slot.type)][arc];
+  }
+  bool fits(int stage, int from, int to, std::size_t arc) const {
+    return needed(stage, from, to, arc) <= slot_at(stage).memory;
+  }
+
+  double steady(const Terms& t) const {
+    return problem_.objective == Objective::gpipe ? t.forward : t.forward + t.backward;
+  }
+  double backward(const Terms& t) const { return problem_.objective == Objective::gpipe ? t.backward : 0; }
+  double sum(const Terms& t) const { return share_ * (t.forward + t.backward + 2 * t.hop); }
+  double step(const Terms& t) const { return share_ * (t.forward + t.hop); }
+
+  // Puts a stage in front of a partial solution; an empty label: of nothing.
+  Label extend(const Label& rest, const Terms& t) const {
+    Label label;
+    label.sum = rest.sum + sum(t);
+    label.steady = std::max(rest.steady, steady(t));
+    label.backward = std::max(rest.backward, backward(t));
+    label.step = std::max(rest.step + step(t), label.sum + rounds_ * label.backward + t.tail);
+    return label;
+  }
+  double total(const Label& label) const { return label.step + rounds_ * label.steady; }
+  // What any completion of `label` in front costs at least.
+  double bound(const Label& label, const PrefixBound& prefix) const {
+    const double step = std::max(label.step + prefix.step,
+                                 label.sum + prefix.sum + rounds_ * std::max(label.backward, prefix.backward));
+    return step + rounds_ * std::max(label.steady, prefix.steady);
+  }
+
+  const StageSlot& slot_at(int stage) const { return problem_.slots[static_cast<std::size_t>(stage)]; }
+  const PartitionProblem& problem() const { return problem_; }
+  int stages() const { return stages_; }
+
+ private:
+  CutCosts::Sums between(int type, int from, int to) const {
+    const auto& sums = problem_.costs.sums[static_cast<std::size_t>(type)];
+    return sums[static_cast<std::size_t>(to)] - sums[static_cast<std::size_t>(from)];
+  }
+
+  const PartitionProblem& problem_;
+  int stages_;
+  double rounds_, share_;
+};
+
+// How many groups lie before each cut: a cut can end stage s only with enough groups on both sides.
+std::vector<int> depths(const CutGraph& cuts) {
+  std::vector<int> depth(cuts.nodes.size(), 0);
+  for (std::size_t node = 1; node < depth.size(); ++node) {
+    depth[node] = depth[static_cast<std::size_t>(cuts.nodes[node].parent)] + 1;
+  }
+  return depth;
+}
+
+class Solver {
+ public:
+  explicit Solver(const PartitionProblem& problem)
+      : pricing_(problem), cuts_(problem.cuts), depth_(depths(cuts_)), stages_(pricing_.stages()) {}
+
+  std::optional<Partition> solve() {
+    if (depth_.back() < stages_) return std::nullopt;
+    bound_prefixes();
+    if (bounds_.back()[static_cast<std::size_t>(cuts_.full())].sum == infinity) return std::nullopt;
+    // A front of one label finds a good solution fast; its value prunes the full search, which proves or beats it.
+    Partition best = search(1, infinity).value();
+    if (auto better = search(max_front, best.closed_form)) {
+      best.cuts = better->cuts;
+      best.closed_form = better->closed_form;
+    }
+    best.optimal = !truncated_;
+    return best;
+  }
+
+ private:
+  using Front = std::vector<Label>;
+
+  bool can_start(int stage, int node) const {
+    const int depth = depth_[static_cast<std::size_t>(node)];
+    return stage == 0 ? node == 0 : depth >= stage && depth_.back() - depth >= stages_ - stage;
+  }
+  bool can_end(int stage, int node) const {
+    return stage + 1 == stages_ ? node == cuts_.full() : can_start(stage + 1, node);
+  }
+
+  // Calls visit(from, to) for each stage that may lie between two cuts and fits.
+  template <class Visit>
+  void for_each_arc(int stage, int from, Visit&& visit) const {
+    auto arc = static_cast<std::size_t>(cuts_.first_arc[static_cast<std::size_t>(from)]);
+    for (const CutGraph::Arc& to : cuts_.arcs_from(from)) {
+      const std::size_t at = arc++;
+      if (!can_end(stage, to.target) || !cuts_.allowed(from, to.target, stage, stages_)) continue;
+      if (pricing_.fits(stage, from, to.target, at)) visit(to.target);
+    }
+  }
+
+  void bound_prefixes() {
+    bounds_.assign(static_cast<std::size_t>(stages_) + 1, std::vector<PrefixBound>(cuts_.nodes.size()));
+    bounds_[0][0] = {0, 0, 0, 0};
+    for (int stage = 0; stage < stages_; ++stage) {
+      auto& after = bounds_[static_cast<std::size_t>(stage) + 1];
+      for (int from = 0; from <= cuts_.full(); ++from) {
+        const PrefixBound& before = bounds_[static_cast<std::size_t>(stage)][static_cast<std::size_t>(from)];
+        if (before.sum == infinity || !can_start(stage, from)) continue;
+        for_each_arc(stage, from, [&](int to) {
+          const Terms terms = pricing_.terms(stage, from, to);
+          PrefixBound& bound = after[static_cast<std::size_t>(to)];
+          bound.sum = std::min(bound.sum, before.sum + pricing_.sum(terms));
+          bound.step = std::min(bound.step, before.step + pricing_.step(terms));
+          bound.steady = std::min(bound.steady, std::max(before.steady, pricing_.steady(terms)));
+          bound.backward = std::min(bound.backward, std::max(before.backward, pricing_.backward(terms)));
+        });
+      }
+    }
+  }
+
+  // The best solution below `limit`, with at most `width` labels a stage and cut.
+  std::optional<Partition> search(std::size_t width, double limit) {
+    fronts_.assign(static_cast<std::size_t>(stages_) + 1, std::vector<Front>(cuts_.nodes.size()));
+    fronts_.back()[static_cast<std::size_t>(cuts_.full())].emplace_back();
+    for (int stage = stages_ - 1; stage >= 0; --stage) {
+      for (int from = 0; from <= cuts_.full(); ++from) {
+        const PrefixBound& prefix = bounds_[static_cast<std::size_t>(stage)][static_cast<std::size_t>(from)];
+        if (prefix.sum < infinity && can_start(stage, from)) fill_front(stage, from, prefix, width, limit);
+      }
+    }
+    const Front& solutions = fronts_.front().front();
+    if (solutions.empty()) return std::nullopt;
+    const auto best = std::min_element(solutions.begin(), solutions.end(), [&](const Label& a, const Label& b) {
+      return pricing_.total(a) < pricing_.total(b);
+    });
+    return trace(*best);
+  }
+
+  void fill_front(int stage, int from, const PrefixBound& prefix, std::size_t width, double limit) {
+    Front& front = fronts_[static_cast<std::size_t>(stage)][static_cast<std::size_t>(from)];
+    for_each_arc(stage, from, [&](int to) {
+      const Front& rests = fronts_[static_cast<std::size_t>(stage) + 1][static_cast<std::size_t>(to)];
+      if (rests.empty()) return;
+      const Terms terms = pricing_.terms(stage, from, to);
+      for (std::size_t rest = 0; rest < rests.size(); ++rest) {
+        Label label = pricing_.extend(rests[rest], terms);
+        if (pricing_.bound(label, prefix) >= limit) continue;
+        // The stages in front will be at least that slow: smaller maxima are no advantage.
+        label.steady = std::max(label.steady, prefix.steady);
+        label.target = to;
+        label.next = static_cast<int>(rest);
+        insert(front, label, width);
+      }
+    });
+  }
+
+  void insert(Front& front, const Label& label, std::size_t width) {
+    if (width == 1) {
+      if (front.empty()) front.push_back(label);
+      if (pricing_.total(label) < pricing_.total(front.front())) front.front() = label;
+      return;
+    }
+    for (const Label& other : front) {
+      if (dominates(other, label)) return;
+    }
+    std::erase_if(front, [&](const Label& other) { return dominates(label, other); });
+    if (front.size() < width) {
+      front.push_back(label);
+    } else {
+      truncated_ = true;
+    }
+  }
+
+  Partition trace(const Label& first) const {
+    Partition partition;
+    partition.cuts.push_back(0);
+    const Label* label = &first;
+    for (int stage = 0; stage < stages_; ++stage) {
+      partition.cuts.push_back(label->target);
+      label = &fronts_[static_cast<std::size_t>(stage) + 1][static_cast<std::size_t>(label->target)]
+                      [static_cast<std::size_t>(label->next)];
+    }
+    partition.closed_form = closed_form(pricing_.problem(), partition.cuts);
+    return partition;
+  }
+
+  Pricing pricing_;
+  const CutGraph& cuts_;
+  std::vector<int> depth_;
+  int stages_;
+  std::vector<std::vector<PrefixBound>> bounds_;  // [stages in front][cut]
+  std::vector<std::vector<Front>> fronts_;        // [first stage][cut]
+  bool truncated_ = false;
+};
+
+}  // namespace
+
+std::optional<Partition> best_partition(const PartitionProblem& problem) {
+  assert(!problem.slots.empty() && problem.microbatches > 0);
+  return Solver(problem).solve();
+}
+
+double closed_form(const PartitionProblem& problem, std::span<const int> cuts) {
+  assert(cuts.size() == problem.slots.size() + 1);
+  const Pricing pricing(problem);
+  Label label;
+  for (int stage = pricing.stages() - 1; stage >= 0; --stage) {
+    const auto at = static_cast<std::size_t>(stage);
+    label = pricing.extend(label, pricing.terms(stage, cuts[at], cuts[at + 1]));
+  }
+  return pricing.total(label);
+}
+
+MemoryNeed worst_memory(const PartitionProblem& problem, std::span<const int> cuts) {
+  const Pricing pricing(problem);
+  MemoryNeed worst;
+  for (int stage = 0; stage < pricing.stages(); ++stage) {
+    const auto at = static_cast<std::size_t>(stage);
+    const auto arc = static_cast<std::size_t>(problem.cuts.find_arc(cuts[at], cuts[at + 1]));
+    const MemoryNeed need{stage, pricing.needed(stage, cuts[at], cuts[at + 1], arc), pricing.slot_at(stage).memory};
+    if (stage == 0 || need.excess() > worst.excess()) worst = need;
+  }
+  return worst;
+}
+
+std::optional<Partition> least_memory_partition(const PartitionProblem& problem) {
+  const Pricing pricing(problem);
+  const CutGraph& cuts = problem.cuts;
+  const std::vector<int> depth = depths(cuts);
+  struct Entry {
+    double excess = infinity;  // of the worst stage from here on
+    int target = -1;
+  };
+  const auto stages = static_cast<std::size_t>(pricing.stages());
+  std::vector<std::vector<Entry>> best(stages + 1, std::vector<Entry>(cuts.nodes.size()));
+  best.back().back().excess = -infinity;
+  for (int stage = pricing.stages() - 1; stage >= 0; --stage) {
+    const auto& after = best[static_cast<std::size_t>(stage) + 1];
+    for (int from = 0; from < cuts.full(); ++from) {
+      if (depth[static_cast<std::size_t>(from)] < stage || (stage == 0 && from > 0)) continue;
+      Entry& entry = best[static_cast<std::size_t>(stage)][static_cast<std::size_t>(from)];
+      auto arc = static_cast<std::size_t>(cuts.first_arc[static_cast<std::size_t>(from)]);
+      for (const CutGraph::Arc& to : cuts.arcs_from(from)) {
+        const std::size_t at = arc++;
+        const Entry& rest = after[static_cast<std::size_t>(to.target)];
+        if (rest.excess == infinity || !cuts.allowed(from, to.target, stage, pricing.stages())) continue;
+        const double own = pricing.needed(stage, from, to.target, at) - pricing.slot_at(stage).memory;
+        if (const double excess = std::max(own, rest.excess); excess < entry.excess) entry = {excess, to.target};
+      }
+    }
+  }
+  if (best.front().front().excess == infinity) return std::nullopt;
+  Partition partition{{0}, 0, true};
+  for (std::size_t stage = 0; stage < stages; ++stage) {
+    partition.cuts.push_back(best[stage][static_cast<std::size_t>(partition.cuts.back())].target);
+  }
+  partition.closed_form = closed_form(problem, partition.cuts);
+  return partition;
+}
+
+std::vector<int> uniform_cuts(const CutGraph& cuts, int stages) {
+  const std::size_t groups = cuts.line.size() - 1;
+  assert(stages > 0 && static_cast<std::size_t>(stages) <= groups);
+  std::vector<int> path;
+  for (std::size_t s = 0; s <= static_cast<std::size_t>(stages); ++s) {
+    path.push_back(cuts.line[s * groups / static_cast<std::size_t>(stages)]);
+  }
+  return path;
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,330 @@
+#include <algorithm>
+#include <limits>
+#include <set>
+
+#include "models/error.hpp"
+#include "models/files.hpp"
+#include "models/text.hpp"
+#include "models/version.hpp"
+#include "planner/downsets.hpp"
+#include "planner/explain.hpp"
+#include "planner/infeasible.hpp"
+#include "planner/judge.hpp"
+#include "planner/planner.hpp"
+#include "sim/plan_trace.hpp"
+
+namespace stagecraft {
+namespace {
+
+constexpr DownsetLimits search_limits{5'000, 150'000};      // every layout is partitioned on such a graph
+constexpr DownsetLimits polish_limits{200'000, 4'000'000};  // the best few are
+constexpr std::int64_t max_positions = 500;                 // of a long chain in the search
+constexpr std::size_t polished = 4;                         // layouts that are refined
+constexpr std::int64_t refinement_actions = 3'000'000;      // evaluated a layout: about 20 ms
+constexpr std::size_t max_detours = 2'000;  // layouts looked at for the best of a schedule that is not among the best
+
+bool is_better(const Judgement& a, const Judgement& b) { return a.closed_form < b.closed_form; }
+
+int usable_devices(const Cluster& cluster, const SearchSpace& space) {
+  const int all = static_cast<int>(cluster.devices.size());
+  return std::min(all, space.devices.value_or(all));
+}
+
+// The legal cuts that the search works on, and those for the final polish where they are too many for the search.
+struct Cuts {
+  CutGraph search;
+  std::optional<CutGraph> polish;
+  std::vector<std::string> notes;
+};
+
+Cuts legal_cuts(const LayerGraph& graph, const SearchSpace& space) {
+  if (!space.cuts.empty()) return {linear_cuts(graph, space.cuts), std::nullopt, {}};
+  if (auto all = downset_cuts(graph, search_limits)) return {std::move(*all), std::nullopt, {}};
+  const auto layers = static_cast<std::int64_t>(boost::num_vertices(graph));
+  const std::int64_t positions = std::max<std::int64_t>(max_positions, 2 * space.stages.value_or(1));
+  Cuts cuts{linear_cuts(graph, layers > positions ? even_positions(graph, positions) : std::vector<std::int64_t>{}),
+            downset_cuts(graph, polish_limits),
+            {}};
+  if (!cuts.polish) {
+    cuts.notes.push_back(fmt::format(
+        "the network has more than {} legal cuts or {} pairs of them: stages are cut from one order of "
+        "its layers, at {} positions of {}",
+        with_thousands(polish_limits.cuts), with_thousands(polish_limits.arcs), cuts.search.full() - 1, layers - 1));
+  }
+  return cuts;
+}
+
+class Search {
+ public:
+  Search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space)
+      : network_(network),
+        cluster_(cluster),
+        model_(model),
+        space_(space),
+        cuts_(legal_cuts(network.graph, space)),
+        prices_(network.graph, cluster, model,
+                {space.microbatch.value_or(1), space.sequence, space.precision, space.optimizer,
+                 space.recompute.value_or(Recompute::none), space.fused_attention}),
+        judge_(network, cluster, cuts_.search, prices_) {}
+
+  SearchResult run() {
+    list();
+    partition_all();
+    if (best_.empty()) throw nothing_fits(network_, cluster_, model_, space_, judge_, options_);
+    simulate_best();
+    polish();
+    assemble();
+    add_near_misses();
+    result_.counts.layouts = static_cast<std::int64_t>(options_.size());
+    result_.notes.insert(result_.notes.end(), prices_.notes().begin(), prices_.notes().end());
+    result_.notes.insert(result_.notes.end(), cuts_.notes.begin(), cuts_.notes.end());
+    return std::move(result_);
+  }
+
+ private:
+  void list() {
+    SearchSpace space = space_;
+    if (!space.cuts.empty()) space.stages = static_cast<int>(space.cuts.size()) + 1;
+    const int devices = usable_devices(cluster_, space);
+    check_space(space, network_, cluster_, static_cast<std::int64_t>(cuts_.search.groups.size()), devices);
+    LayoutList listed = list_layouts(space, static_cast<std::int64_t>(cuts_.search.groups.size()), devices);
+    if (listed.options.empty()) throw no_layout(space, listed, devices);
+    if (listed.too_long > 0) {
+      result_.notes.push_back(
+          fmt::format("{} combinations with very many micro-batches were left out", with_thousands(listed.too_long)));
+    }
+    options_ = std::move(listed.options);
+    for (LayoutOption& option : options_) estimates_.push_back(judge_.least_closed_form(option));
+    rank_by_estimate();
+  }
+
+  void rank_by_estimate() {
+    std::vector<std::size_t> by_estimate(options_.size());
+    for (std::size_t i = 0; i < by_estimate.size(); ++i) by_estimate[i] = i;
+    std::stable_sort(by_estimate.begin(), by_estimate.end(),
+                     [&](std::size_t a, std::size_t b) { return estimates_[a] < estimates_[b]; });
+    std::vector<LayoutOption> options;
+    std::vector<double> estimates;
+    for (const std::size_t i : by_estimate) {
+      options.push_back(std::move(options_[i]));
+      estimates.push_back(estimates_[i]);
+    }
+    options_ = std::move(options);
+    estimates_ = std::move(estimates);
+  }
+
+  // Partitions layouts by rising estimate until none that is left can be among the best in the closed form.
+  void partition_all() {
+    const auto wanted = static_cast<std::size_t>(std::max(1, space_.timelines));
+    std::set<std::size_t> schedules;  // that have a feasible layout
+    std::size_t detours = 0;
+    for (std::size_t i = 0; i < options_.size(); ++i) {
+      const bool is_hopeful = best_.size() < wanted || estimates_[i] < best_[wanted - 1].closed_form;
+      const bool is_new = !schedules.contains(options_[i].schedule) && detours < max_detours;
+      if (!is_hopeful && !is_new) {
+        ++result_.counts.outclassed;
+        continue;
+      }
+      detours += is_hopeful ? 0 : 1;
+      if (partition(options_[i], wanted)) schedules.insert(options_[i].schedule);
+    }
+  }
+
+  // Adds the layout's best partition to the best few; whether there is one.
+  bool partition(const LayoutOption& option, std::size_t wanted) {
+    bool feasible = false;
+    for (const Geometry& geometry : judge_.geometries(option.layout)) {
+      auto judgement = judge_.partition(option, geometry);
+      if (!judgement) continue;
+      feasible = true;
+      const auto at = std::upper_bound(best_.begin(), best_.end(), *judgement, is_better);
+      best_.insert(at, std::move(*judgement));
+    }
+    ++(feasible ? result_.counts.partitioned : result_.counts.out_of_memory);
+    if (!feasible) note_out_of_memory(option);
+    trim(wanted);
+    return feasible;
+  }
+
+  // Keeps the best few, and beyond them the best of each schedule.
+  void trim(std::size_t wanted) {
+    std::set<std::size_t> schedules;
+    std::size_t kept = 0;
+    std::erase_if(best_, [&](const Judgement& judgement) {
+      const bool is_first = schedules.insert(judgement.option.schedule).second;
+      return kept++ >= wanted && !is_first;
+    });
+  }
+
+  // The first of each schedule and recomputation: by estimate, the most promising one.
+  void note_out_of_memory(const LayoutOption& option) {
+    const bool known = std::any_of(misfits_.begin(), misfits_.end(), [&](const LayoutOption& other) {
+      return other.schedule == option.schedule && other.layout.recompute == option.layout.recompute;
+    });
+    if (!known) misfits_.push_back(option);
+  }
+
+  void simulate_best() {
+    for (Judgement& judgement : best_) judge_.simulate(judgement, 0);
+    result_.counts.simulated = static_cast<std::int64_t>(best_.size());
+    sort_by_timeline();
+  }
+  void sort_by_timeline() {
+    std::stable_sort(best_.begin(), best_.end(),
+                     [](const Judgement& a, const Judgement& b) { return a.timeline < b.timeline; });
+  }
+
+  void polish() {
+    for (std::size_t i = 0; i < std::min(polished, best_.size()); ++i) judge_.simulate(best_[i], refinement_actions);
+    if (cuts_.polish) polish_on_all_cuts();
+    sort_by_timeline();
+  }
+
+  // The same layouts on the graph of all legal cuts: kept where the timeline agrees that they are better.
+  void polish_on_all_cuts() {
+    fine_judge_.emplace(network_, cluster_, *cuts_.polish, prices_);
+    for (std::size_t i = 0; i < std::min(polished, best_.size()); ++i) {
+      const LayoutOption option = best_[i].option;
+      for (const Geometry& geometry : fine_judge_->geometries(option.layout)) {
+        if (geometry.assignment != best_[i].geometry->assignment) continue;
+        auto judgement = fine_judge_->partition(option, geometry);
+        if (!judgement) continue;
+        fine_judge_->simulate(*judgement, refinement_actions);
+        if (judgement->timeline < best_[i].timeline) {
+          best_[i] = std::move(*judgement);
+          on_all_cuts_.insert(best_[i].geometry);
+        }
+      }
+    }
+  }
+
+  const CutGraph& cuts_of(const Judgement& judgement) const {
+    return on_all_cuts_.contains(judgement.geometry) ? *cuts_.polish : cuts_.search;
+  }
+
+  void assemble() {
+    const auto keep = static_cast<std::size_t>(std::max(1, space_.keep));
+    for (std::size_t i = 0; i < std::min(keep, best_.size()); ++i) result_.ranked.push_back(make_plan(best_[i]));
+    std::stable_sort(result_.ranked.begin(), result_.ranked.end(), [](const RankedPlan& a, const RankedPlan& b) {
+      return *a.candidate.timeline < *b.candidate.timeline;
+    });
+    const Candidate& winner = result_.ranked.front().candidate;
+    for (RankedPlan& plan : result_.ranked) {
+      if (&plan.candidate != &winner) plan.candidate.verdict = why_slower(plan.candidate, winner);
+    }
+    result_.ranked.front().candidate.verdict = "best";
+    result_.why = why_best(winner, result_.ranked.size() > 1 ? &result_.ranked[1].candidate : nullptr);
+  }
+
+  RankedPlan make_plan(const Judgement& judgement) {
+    const Layout& layout = judgement.option.layout;
+    RankedPlan ranked;
+    Plan& plan = ranked.plan;
+    plan.tool_version = version;
+    plan.network = network_;
+    plan.cluster = cluster_;
+    plan.batch = {space_.global_batch, layout.microbatch, layout.microbatches, space_.sequence};
+    plan.precision = space_.precision;
+    plan.optimizer = space_.optimizer;
+    plan.recompute = layout.recompute;
+    plan.fused_attention = space_.fused_attention;
+    plan.devices = judgement.geometry->assignment.devices;
+    plan.schedule = make_schedule(layout.schedule,
+                                  {layout.ranks, judgement.option.chunks(), static_cast<int>(layout.microbatches)});
+    StageRanges ranges = stage_ranges(cuts_of(judgement), judgement.partition.cuts);
+    plan.order = std::move(ranges.order);
+    const std::vector<RankId> ranks = placement(plan.schedule);
+    for (std::size_t s = 0; s < ranges.stages.size(); ++s) plan.stages.push_back({ranges.stages[s], ranks[s], {}});
+    price(plan, model_);
+    if (network_digest_.empty()) {
+      network_digest_ = digest(to_json(network_).dump());
+      cluster_digest_ = digest(to_json(cluster_).dump());
+    }
+    plan.network_digest = network_digest_;
+    plan.cluster_digest = cluster_digest_;
+    predict(judgement, ranked);
+    return ranked;
+  }
+
+  // Judges the finished plan as any executor sees it.
+  void predict(const Judgement& judgement, RankedPlan& ranked) {
+    Plan& plan = ranked.plan;
+    const StepCosts costs = step_costs(plan);
+    Timeline& timeline = judge_.timeline(judgement.option, plan.tied_ends());
+    Candidate& candidate = ranked.candidate;
+    candidate.layout = judgement.option.layout;
+    candidate.closed_form = Seconds(judgement.closed_form);
+    candidate.timeline = timeline.makespan(costs);
+    candidate.breakdown = break_down(timeline, costs, plan.stages, plan.ranks(), plan.batch.microbatches);
+    candidate.bubble = bubble_of(candidate.breakdown);
+    for (const PlanStage& stage : plan.stages) candidate.stages.push_back(stage.layers);
+    plan.prediction.closed_form_step = candidate.closed_form;
+    plan.prediction.timeline_step = candidate.timeline;
+    plan.prediction.bubble = candidate.bubble;
+    plan.prediction.peak_memory = trace_header(plan, "").peak_memory;
+    plan.prediction.peak_memory.resize(static_cast<std::size_t>(plan.ranks()));
+  }
+
+  // Half of them layouts that would have been faster but do not fit, the rest slower ones, other schedules first.
+  void add_near_misses() {
+    const auto keep = static_cast<std::size_t>(std::max(0, space_.keep));
+    for (const LayoutOption& option : misfits_) {
+      if (result_.near_misses.size() >= (keep + 1) / 2) break;
+      add_misfit(option);
+    }
+    std::set<std::string> schedules{result_.ranked.front().candidate.layout.schedule};
+    for (const bool only_new : {true, false}) {
+      for (std::size_t i = result_.ranked.size(); i < best_.size() && result_.near_misses.size() < keep; ++i) {
+        if (schedules.insert(best_[i].option.layout.schedule).second == only_new) add_slower(best_[i]);
+      }
+    }
+  }
+
+  void add_misfit(const LayoutOption& option) {
+    const Candidate& winner = result_.ranked.front().candidate;
+    for (const Geometry& geometry : judge_.geometries(option.layout)) {
+      const PartitionProblem problem = judge_.problem(option, geometry);
+      const auto partition = least_memory_partition(problem);
+      if (!partition || partition->closed_form >= winner.timeline->value()) continue;
+      Candidate candidate;
+      candidate.layout = option.layout;
+      candidate.fate = Fate::out_of_memory;
+      candidate.closed_form = Seconds(partition->closed_form);
+      candidate.shortage = shortage_of(cluster_, problem, geometry, partition->cuts);
+      candidate.stages = stage_ranges(cuts_.search, partition->cuts).stages;
+      candidate.verdict = why_not(*candidate.shortage);
+      result_.near_misses.push_back(std::move(candidate));
+      return;
+    }
+  }
+
+  void add_slower(const Judgement& judgement) {
+    Candidate candidate = make_plan(judgement).candidate;
+    candidate.verdict = why_slower(candidate, result_.ranked.front().candidate);
+    result_.near_misses.push_back(std::move(candidate));
+  }
+
+  const Network& network_;
+  const Cluster& cluster_;
+  const CostModel& model_;
+  const SearchSpace& space_;
+  Cuts cuts_;
+  PriceList prices_;
+  Judge judge_;
+  std::optional<Judge> fine_judge_;
+  std::vector<LayoutOption> options_;  // by rising estimate
+  std::vector<double> estimates_;      // seconds
+  std::vector<Judgement> best_;        // by closed form, then by timeline
+  std::set<const Geometry*> on_all_cuts_;
+  std::vector<LayoutOption> misfits_;
+  std::string network_digest_, cluster_digest_;
+  SearchResult result_;
+};
+
+}  // namespace
+
+SearchResult search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space) {
+  return Search(network, cluster, model, space).run();
+}
+
+}  // namespace stagecraft
