@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <string_view>
@@ -55,6 +56,7 @@ SharedMemory::~SharedMemory() { munmap(data_, bytes_); }
 void run_in_child(const char* what, const std::function<void()>& work) {
   const SharedMemory memory(sizeof(Failure));
   Failure& failure = *reinterpret_cast<Failure*>(memory.data());
+  std::fflush(nullptr);  // or the child may write what the parent has buffered
   const pid_t child = fork();
   if (child < 0) throw Error(ErrorKind::internal, fmt::format("{}: fork: {}", what, std::strerror(errno)));
   if (child == 0) {

@@ -1,0 +1,101 @@
+#include <gtest/gtest.h>
+
+#include "sim/timeline.hpp"
+#include "tests/sim/plans.hpp"
+#include "tests/sim/traces.hpp"
+
+namespace stagecraft {
+namespace {
+
+using test::make_plan;
+using test::PlanShape;
+using test::stage_cost;
+
+TEST(StepCosts, TakesTheSlowestReplicasPathBetweenStages) {
+  PlanShape shape;
+  shape.replicas = shape.devices_per_node = 2;
+  shape.local = {Seconds(1), BytesPerSecond(10)};
+  shape.network = {Seconds(2), BytesPerSecond(5)};
+  shape.costs = {stage_cost(1, 1, 1, 10)};
+  Plan plan = make_plan(shape);
+  EXPECT_EQ(step_costs(plan).hops, (std::vector<Link>{shape.local}));
+  std::swap(plan.devices[0][1], plan.devices[1][1]);  // now both replicas go from node to node
+  EXPECT_EQ(step_costs(plan).hops, (std::vector<Link>{{Seconds(4), BytesPerSecond(5)}}));
+}
+
+TEST(StepCosts, SumsGradientsOverReplicasAndTheTiedTableOverTheEnds) {
+  PlanShape shape;
+  shape.replicas = 2;
+  shape.tied = true;
+  shape.network = {Seconds(0.5), BytesPerSecond(100)};
+  shape.costs = {stage_cost(1, 1, 1)};
+  shape.costs[0].gradients = Bytes(400);
+  shape.costs[0].tied = Bytes(200);
+  const StepCosts costs = step_costs(make_plan(shape));
+  EXPECT_EQ(costs.reduce_grad, std::vector<Seconds>(2, Seconds(2 * (1 + 2))));
+  EXPECT_EQ(costs.reduce_tied, Seconds(2 * (1 + 1)));
+  shape.replicas = 1;
+  shape.tied = false;
+  EXPECT_EQ(step_costs(make_plan(shape)).reduce_grad, std::vector<Seconds>(2, Seconds(0)));
+  EXPECT_EQ(step_costs(make_plan(shape)).reduce_tied, Seconds(0));
+}
+
+TEST(TimelineTrace, HoldsTheEventsOfEveryReplica) {
+  PlanShape shape;
+  shape.ranks = 2;
+  shape.replicas = 3;
+  shape.microbatches = 2;
+  shape.network = {Seconds(1), BytesPerSecond(1e9)};
+  shape.costs = {stage_cost(3, 2, 2)};
+  const Trace trace = simulate_timeline(make_plan(shape));
+  EXPECT_EQ(trace.source, "timeline");
+  EXPECT_EQ(trace.step_times.size(), 1U);
+  const TraceEvent wait = test::event(trace, 2, "1RECV_F0");
+  EXPECT_EQ(wait.start, Seconds(0));
+  EXPECT_EQ(wait.end, Seconds(5));  // forward, two latencies
+  for (std::size_t i = 1; i < trace.events.size(); ++i) {
+    const TraceEvent &before = trace.events[i - 1], &after = trace.events[i];
+    EXPECT_LE(std::tuple(before.replica, before.rank, before.start),
+              std::tuple(after.replica, after.rank, after.start));
+    EXPECT_TRUE(after.end > after.start || !after.action.stage.value || after.action.kind != ActionKind::recv_forward);
+  }
+}
+
+TEST(TimelineTrace, FindsThePeakMemoryFromTheOrderOfTheActions) {
+  PlanShape shape;
+  shape.ranks = 3;
+  shape.microbatches = 5;
+  shape.costs = {stage_cost(1, 1, 1)};
+  shape.costs[0].weights = Bytes(1000);
+  shape.costs[0].gradients = Bytes(2000);
+  shape.costs[0].optimizer_state = Bytes(4000);
+  shape.costs[0].workspace = Bytes(500);
+  shape.costs[0].stash = Bytes(10);
+  EXPECT_EQ(simulate_timeline(make_plan(shape)).peak_memory,
+            (std::vector<Bytes>{Bytes(7530), Bytes(7520), Bytes(7510)}));
+  shape.schedule = "gpipe";
+  EXPECT_EQ(simulate_timeline(make_plan(shape)).peak_memory, std::vector<Bytes>(3, Bytes(7550)));
+}
+
+TEST(TimelineTrace, CountsTheLargestWorkspaceAndAllStashesOfARanksStages) {
+  PlanShape shape;
+  shape.ranks = 2;
+  shape.costs = {stage_cost(1, 1, 1), stage_cost(1, 1, 1)};
+  for (StageCost& cost : shape.costs) cost.weights = Bytes(100);
+  shape.costs[0].stash = Bytes(1);
+  shape.costs[1].stash = Bytes(10);
+  shape.costs[0].workspace = Bytes(40);
+  shape.costs[1].workspace = Bytes(30);
+  Plan plan = make_plan(shape);
+  // Both stages on one rank, the weight gradients late: two stashes of the second stage, one of the first.
+  plan.stages[1].rank = RankId{0};
+  plan.devices = {{DeviceId{0}}};
+  plan.schedule = {"custom", 2, 2, {{}}};
+  for (const char* text : {"0F0", "1F0", "1I0", "0B0", "0F1", "1F1", "1W0", "1B1", "0B1"}) {
+    plan.schedule.ranks[0].push_back(parse_action(text).value());
+  }
+  EXPECT_EQ(simulate_timeline(plan).peak_memory, (std::vector<Bytes>{Bytes(200 + 40 + 21)}));
+}
+
+}  // namespace
+}  // namespace stagecraft
