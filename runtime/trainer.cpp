@@ -18,6 +18,7 @@
 #include "models/version.hpp"
 #include "runtime/affinity.hpp"
 #include "runtime/checkpoint.hpp"
+#include "runtime/network_check.hpp"
 #include "runtime/token_data.hpp"
 #include "runtime/transport.hpp"
 #include "runtime/worker.hpp"
@@ -324,16 +325,7 @@ void train_in_processes(const Plan& plan, const LoweredSchedule& schedule, const
 }  // namespace
 
 void check_runnable(const Plan& plan, const TrainingOptions& options, const MpiSession* mpi) {
-  if (!plan.network.transformer) {
-    throw bad_input(
-        "network '{}' is a hand-written graph: it can be planned and simulated, training needs a "
-        "transformer description",
-        plan.network.name);
-  }
-  if (plan.network.transformer->experts > 0) {
-    throw bad_input("network '{}' is a mixture of experts: it can be planned and simulated, not trained here",
-                    plan.network.name);
-  }
+  check_trainable(plan.network);
   if (plan.precision != DataType::fp32) {
     throw bad_input("precision: the CPU backend trains in fp32, the plan says {}", name(plan.precision));
   }

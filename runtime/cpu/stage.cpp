@@ -2,12 +2,29 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
+#include <utility>
 
 #include "kernels/cpu/elementwise.hpp"
 #include "kernels/cpu/rope.hpp"
 #include "runtime/cpu/carver.hpp"
 
 namespace stagecraft::cpu {
+namespace {
+
+// Seconds since the last call, or since construction.
+class Stopwatch {
+ public:
+  double lap() {
+    const auto now = std::chrono::steady_clock::now();
+    return std::chrono::duration<double>(now - std::exchange(last_, now)).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
 
 Stage::Stage(const StageSpec& spec, std::optional<ParameterView> shared_table, MemoryPool& pool)
     : spec_(spec),
@@ -35,6 +52,7 @@ Stage::Stage(const StageSpec& spec, std::optional<ParameterView> shared_table, M
     layer.sizes = layer.module->sizes();
     layers_.push_back(std::move(layer));
   }
+  times_.resize(layers_.size());
   lay_out();
 }
 
@@ -96,6 +114,17 @@ void Stage::lay_out() {
   slab_floats_ = slab.size(), split_floats_ = split.size(), workspace_floats_ = workspace.size();
 }
 
+std::int64_t Stage::layer_stash_floats(std::size_t layer) const {
+  const Layer& at = layers_[layer];
+  const std::int64_t input = at.input >= 0 ? boundary_floats() : spec_.shape.rows();
+  return input + (at.recomputed ? 0 : at.sizes.stash);
+}
+
+std::int64_t Stage::layer_workspace_floats(std::size_t layer) const {
+  const Layer& at = layers_[layer];
+  return 2 * boundary_floats() + at.sizes.gradients + at.sizes.workspace + (at.recomputed ? at.sizes.stash : 0);
+}
+
 void Stage::open(std::int64_t microbatch) {
   Buffer& slab = slabs_[static_cast<std::size_t>(microbatch)];
   assert(!slab);
@@ -135,10 +164,12 @@ Pass Stage::pass(const Layer& layer, std::int64_t microbatch) {
 double Stage::forward(std::int64_t microbatch, float* output) {
   float* const slab = slabs_[static_cast<std::size_t>(microbatch)].data();
   double loss = 0;
+  Stopwatch watch;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     Pass p = pass(layers_[i], microbatch);
     p.output = i + 1 < layers_.size() ? slab + layers_[i + 1].input : output;
     loss += layers_[i].module->forward(p);
+    times_[i].forward = watch.lap();
   }
   return loss;
 }
@@ -146,15 +177,19 @@ double Stage::forward(std::int64_t microbatch, float* output) {
 void Stage::backward(std::int64_t microbatch, const float* d_output, float* d_input) {
   const float* from = d_output;
   float* to = workspace_ + ping_;
+  Stopwatch watch;
   for (std::size_t i = layers_.size(); i-- > 0;) {
     const Layer& layer = layers_[i];
     Pass p = pass(layer, microbatch);
     if (layer.recomputed) layer.module->forward(p);
+    times_[i].recompute = watch.lap();
     p.d_output = from;
     p.d_input = i > 0 ? to : d_input;
     p.gradients = workspace_ + gradients_;
     layer.module->backward_input(p);
+    times_[i].backward_input = watch.lap();
     layer.module->backward_weight(p);
+    times_[i].backward_weight = watch.lap();
     from = to;
     to = workspace_ + (to == workspace_ + ping_ ? pong_ : ping_);
   }
@@ -168,6 +203,7 @@ void Stage::backward_input(std::int64_t microbatch, const float* d_output, float
   if (layers_.back().d_output >= 0) {
     kernels::cpu::copy(split + layers_.back().d_output, d_output, boundary_floats());
   }
+  Stopwatch watch;
   for (std::size_t i = layers_.size(); i-- > 0;) {
     const Layer& layer = layers_[i];
     Pass p = pass(layer, microbatch);
@@ -175,16 +211,19 @@ void Stage::backward_input(std::int64_t microbatch, const float* d_output, float
       p.stash = split + layer.recomputed_stash;
       layer.module->forward(p);
     }
+    times_[i].recompute = watch.lap();
     if (layer.d_output >= 0) p.d_output = split + layer.d_output;
     p.d_input = i > 0 ? split + layers_[i - 1].d_output : d_input;
     p.gradients = split + layer.gradients;
     layer.module->backward_input(p);
+    times_[i].backward_input = watch.lap();
   }
 }
 
 void Stage::backward_weight(std::int64_t microbatch) {
   Buffer& split_buffer = splits_[static_cast<std::size_t>(microbatch)];
   float* const split = split_buffer.data();
+  Stopwatch watch;
   for (std::size_t i = layers_.size(); i-- > 0;) {
     const Layer& layer = layers_[i];
     Pass p = pass(layer, microbatch);
@@ -192,6 +231,7 @@ void Stage::backward_weight(std::int64_t microbatch) {
     if (layer.d_output >= 0) p.d_output = split + layer.d_output;
     p.gradients = split + layer.gradients;
     layer.module->backward_weight(p);
+    times_[i].backward_weight = watch.lap();
   }
   split_buffer.release();
   slabs_[static_cast<std::size_t>(microbatch)].release();

@@ -28,6 +28,14 @@ struct StageSpec {
   float gradient_scale = 1;  // of the head's summed loss
 };
 
+// How long one layer took in the last call that ran it, seconds.
+struct LayerTimes {
+  double forward = 0;
+  double recompute = 0;
+  double backward_input = 0;
+  double backward_weight = 0;
+};
+
 class Stage {
  public:
   // `shared_table`: where the token table is when another stage of this rank owns it; else a tied head outside the
@@ -47,6 +55,8 @@ class Stage {
   std::int64_t stash_floats() const { return slab_floats_; }           // a micro-batch in flight
   std::int64_t split_floats() const { return split_floats_; }          // one between backward_input and _weight
   std::int64_t workspace_floats() const { return workspace_floats_; }  // shared by all stages of a rank
+  std::int64_t layer_stash_floats(std::size_t layer) const;            // its share of stash_floats()
+  std::int64_t layer_workspace_floats(std::size_t layer) const;        // what the workspace would be for it alone
   // REQUIRES: workspace_floats() floats that nobody uses during a call of this stage.
   void set_workspace(float* workspace) { workspace_ = workspace; }
 
@@ -64,6 +74,9 @@ class Stage {
   void backward(std::int64_t microbatch, const float* d_output, float* d_input);
   void backward_input(std::int64_t microbatch, const float* d_output, float* d_input);
   void backward_weight(std::int64_t microbatch);
+
+  // By layer of the stage.
+  const std::vector<LayerTimes>& last_times() const { return times_; }
 
  private:
   struct Layer {
@@ -88,6 +101,7 @@ class Stage {
   const ParameterStore::Entry* table_ = nullptr;
   Buffer rope_table_;
   std::vector<Layer> layers_;
+  std::vector<LayerTimes> times_;            // by layer
   std::int64_t tokens_ = -1, targets_ = -1;  // offsets into the slab
   std::int64_t slab_floats_ = 0, split_floats_ = 0, workspace_floats_ = 0;
   // Offsets into the workspace.

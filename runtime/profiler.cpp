@@ -1,0 +1,311 @@
+#include "runtime/profiler.hpp"
+
+#include <fmt/chrono.h>
+
+#include <algorithm>
+#include <barrier>
+#include <chrono>
+#include <ctime>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+#include "kernels/cpu/linear.hpp"
+#include "models/cluster/cluster.hpp"
+#include "models/version.hpp"
+#include "runtime/affinity.hpp"
+#include "runtime/cpu/stage.hpp"
+#include "runtime/link_profiler.hpp"
+#include "runtime/network_check.hpp"
+#include "runtime/transport.hpp"
+
+namespace stagecraft {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// The small network that a core runs: an embedding, some blocks and a head, with two micro-batches in flight, so that a
+// layer finds in the caches what it would find in a step.
+constexpr std::int64_t measured_blocks = 3;
+constexpr std::int64_t in_flight = 2;
+constexpr int least_repetitions = 3;
+constexpr int most_repetitions = 60;
+
+// Seconds that one layer kind took, one entry a call.
+struct Samples {
+  std::vector<double> forward, recompute, backward_input, backward_weight;
+};
+
+struct Kinds {
+  Samples embedding, block, head;
+  std::vector<double> optimizer;  // a parameter
+};
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+void append(std::vector<double>& to, const std::vector<double>& from) { to.insert(to.end(), from.begin(), from.end()); }
+
+void append(Samples& to, const Samples& from) {
+  append(to.forward, from.forward);
+  append(to.recompute, from.recompute);
+  append(to.backward_input, from.backward_input);
+  append(to.backward_weight, from.backward_weight);
+}
+
+Measured measured(std::vector<double> samples) {
+  std::sort(samples.begin(), samples.end());
+  const auto at = [&](double share) {
+    const double position = share * static_cast<double>(samples.size() - 1);
+    const auto below = static_cast<std::size_t>(position);
+    const std::size_t above = std::min(below + 1, samples.size() - 1);
+    return Seconds(samples[below] + (position - static_cast<double>(below)) * (samples[above] - samples[below]));
+  };
+  if (samples.empty()) return {};
+  return {at(0.5), at(0.1), at(0.9), static_cast<int>(samples.size())};
+}
+
+Measured scaled(Measured time, double factor) {
+  return {time.median * factor, time.low * factor, time.high * factor, time.count};
+}
+
+// One core's copy of the measured network.
+class Core {
+ public:
+  Core(const cpu::StageSpec& spec)
+      : spec_(spec),
+        stage_(spec, std::nullopt, pool_),
+        workspace_(pool_.allocate(stage_.workspace_floats(), "workspace")) {
+    stage_.set_workspace(workspace_.data());
+    stage_.parameters().initialize(1);
+    for (const auto& entry : stage_.parameters().entries()) parameters_ += entry.parameter.count();
+  }
+
+  // One step of the measured network; times go to `kinds` unless it is null.
+  void step(Kinds* kinds) {
+    for (std::int64_t m = 0; m < in_flight; ++m) {
+      stage_.open(m);
+      fill_tokens(m);
+      stage_.forward(m, nullptr);
+      if (kinds != nullptr) {
+        each(*kinds, [](Samples& s, const cpu::LayerTimes& t) { s.forward.push_back(t.forward); });
+      }
+    }
+    for (std::int64_t m = 0; m < in_flight; ++m) {
+      stage_.backward(m, nullptr, nullptr);
+      if (kinds == nullptr) continue;
+      each(*kinds, [](Samples& s, const cpu::LayerTimes& t) {
+        s.recompute.push_back(t.recompute);
+        s.backward_input.push_back(t.backward_input);
+        s.backward_weight.push_back(t.backward_weight);
+      });
+    }
+    const auto start = Clock::now();
+    stage_.parameters().squared_gradient_norm();  // as clipping does
+    stage_.parameters().step({}, 1e-4, ++steps_, 1.0);
+    if (kinds != nullptr) kinds->optimizer.push_back(seconds_since(start) / static_cast<double>(parameters_));
+  }
+
+  const cpu::Stage& stage() const { return stage_; }
+
+ private:
+  template <class Take>
+  void each(Kinds& kinds, Take&& take) {
+    const auto& times = stage_.last_times();
+    take(kinds.embedding, times.front());
+    for (std::size_t i = 1; i + 1 < times.size(); ++i) take(kinds.block, times[i]);
+    take(kinds.head, times.back());
+  }
+
+  void fill_tokens(std::int64_t m) {
+    const auto tokens = stage_.tokens(m), targets = stage_.targets(m);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      next_ = next_ * 1664525U + 1013904223U;  // Knuth's "quick and dirty" generator: any tokens do
+      tokens[i] = targets[i] = static_cast<std::int32_t>(
+          (std::uint64_t{next_} * static_cast<std::uint64_t>(spec_.transformer.vocabulary)) >> 32U);
+    }
+  }
+
+  cpu::StageSpec spec_;
+  MemoryPool pool_;
+  cpu::Stage stage_;
+  Buffer workspace_;
+  std::int64_t parameters_ = 0;
+  std::int64_t steps_ = 0;
+  std::uint32_t next_ = 1;
+};
+
+// What one combination of micro-batch and recomputation gave.
+struct Combination {
+  Kinds kinds;
+  Bytes stash[3], workspace[3];  // embedding, block, head
+};
+
+// Runs `spec` on every core at once until the budget is spent.
+Combination measure(const cpu::StageSpec& spec, const std::vector<int>& cores, Seconds budget,
+                    const std::atomic<bool>* stop) {
+  Combination result;
+  std::vector<Kinds> kinds(cores.size());
+  std::vector<std::thread> threads;
+  std::barrier gate(static_cast<std::ptrdiff_t>(cores.size()));
+  std::atomic<bool> done{false};
+  std::mutex mutex;
+  std::exception_ptr failure;
+  for (std::size_t i = 0; i < cores.size(); ++i) {
+    threads.emplace_back([&, i] {
+      try {
+        pin_to_core(cores[i]);
+        Core core(spec);
+        core.step(nullptr);
+        gate.arrive_and_wait();
+        const auto start = Clock::now();
+        for (int repetition = 0; !done; ++repetition) {
+          core.step(&kinds[i]);
+          gate.arrive_and_wait();
+          const bool enough = repetition + 1 >= most_repetitions ||
+                              (repetition + 1 >= least_repetitions && seconds_since(start) > budget.value());
+          if (i == 0 && (enough || (stop != nullptr && *stop))) done = true;
+          gate.arrive_and_wait();
+        }
+        const std::size_t layers[] = {0, 1, core.stage().last_times().size() - 1};
+        for (std::size_t k = 0; i == 0 && k < 3; ++k) {
+          result.stash[k] = Bytes(4.0 * static_cast<double>(core.stage().layer_stash_floats(layers[k])));
+          result.workspace[k] = Bytes(4.0 * static_cast<double>(core.stage().layer_workspace_floats(layers[k])));
+        }
+      } catch (...) {  // no memory
+        const std::lock_guard lock(mutex);
+        failure = std::current_exception();
+        done = true;
+      }
+      gate.arrive_and_drop();  // nobody waits for this core any more
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  if (failure) std::rethrow_exception(failure);
+  for (const Kinds& one : kinds) {
+    append(result.kinds.embedding, one.embedding);
+    append(result.kinds.block, one.block);
+    append(result.kinds.head, one.head);
+    append(result.kinds.optimizer, one.optimizer);
+  }
+  return result;
+}
+
+LayerSample sample_of(const Samples& samples, std::int64_t microbatch, bool recomputed, Bytes stash, Bytes workspace) {
+  LayerSample sample;
+  sample.microbatch = microbatch;
+  sample.forward = measured(samples.forward);
+  sample.backward_input = measured(samples.backward_input);
+  sample.backward_weight = measured(samples.backward_weight);
+  if (recomputed) sample.recompute = measured(samples.recompute);
+  sample.stash = stash;
+  sample.workspace = workspace;
+  return sample;
+}
+
+void warn_about_spread(Profile& profile) {
+  for (const LayerProfile& layer : profile.layers) {
+    for (const LayerSample& sample : layer.samples) {
+      const double spread = (sample.forward.high - sample.forward.low) / sample.forward.median;
+      if (layer.kind != "block" || spread < 0.25) continue;
+      profile.warnings.push_back(fmt::format(
+          "noisy machine: the forward of a block took {} to {} (micro-batch {}, recompute {})",
+          to_string(sample.forward.low), to_string(sample.forward.high), sample.microbatch, name(layer.recompute)));
+      return;
+    }
+  }
+}
+
+void check_options(const Transformer& transformer, const ProfileOptions& options) {
+  if (options.sequence < 1 || options.sequence > transformer.max_sequence) {
+    throw bad_input("sequence: expected 1 to the network's {} positions, got {}", transformer.max_sequence,
+                    options.sequence);
+  }
+  if (options.microbatches.empty() || options.recompute.empty()) {
+    throw bad_input("expected at least one micro-batch size and one recompute mode to measure");
+  }
+  for (const std::int64_t microbatch : options.microbatches) {
+    if (microbatch < 1) throw bad_input("micro-batch: expected at least 1, got {}", microbatch);
+  }
+}
+
+void measure_layers(const Network& network, const ProfileOptions& options, const std::vector<int>& cores,
+                    Profile& profile, const ProfileProgress& progress) {
+  Transformer transformer = *network.transformer;
+  transformer.layers = std::min(transformer.layers, measured_blocks);
+  std::vector<std::int64_t> microbatches = options.microbatches;
+  std::sort(microbatches.begin(), microbatches.end());
+  microbatches.erase(std::unique(microbatches.begin(), microbatches.end()), microbatches.end());
+  const int total = static_cast<int>(microbatches.size() * options.recompute.size());
+  const Seconds budget = options.time_budget / static_cast<double>(total);
+  const LayerId ids[] = {0, 1, static_cast<LayerId>(network.transformer->layers + 1)};
+  int done = 0;
+  for (const Recompute recompute : options.recompute) {
+    LayerProfile kinds[3];
+    std::vector<double> optimizer;
+    for (const std::int64_t microbatch : microbatches) {
+      if (progress) progress(done, total, fmt::format("micro-batch {}, recompute {}", microbatch, name(recompute)));
+      if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
+      const cpu::StageSpec spec{.transformer = transformer,
+                                .layers = {0, transformer.layers + 2},
+                                .shape = {microbatch, options.sequence},
+                                .microbatches = in_flight,
+                                .recompute = recompute,
+                                .fused_attention = false,
+                                .optimizer = options.optimizer,
+                                .gradient_scale = 1.0F / static_cast<float>(microbatch * options.sequence)};
+      const Combination found = measure(spec, cores, budget, options.stop);
+      const Samples* samples[] = {&found.kinds.embedding, &found.kinds.block, &found.kinds.head};
+      for (std::size_t k = 0; k < 3; ++k) {
+        const bool recomputed = k == 1 && recompute == Recompute::full;
+        kinds[k].samples.push_back(sample_of(*samples[k], microbatch, recomputed, found.stash[k], found.workspace[k]));
+      }
+      append(optimizer, found.kinds.optimizer);
+      ++done;
+    }
+    for (std::size_t k = 0; k < 3; ++k) {
+      kinds[k].kind = network.graph[ids[k]].kind;
+      kinds[k].recompute = recompute;
+      kinds[k].parameters = network.graph[ids[k]].parameters;
+      kinds[k].optimizer = scaled(measured(optimizer), static_cast<double>(kinds[k].parameters));
+      profile.layers.push_back(std::move(kinds[k]));
+    }
+  }
+  if (progress) progress(total, total, "links");
+}
+
+}  // namespace
+
+Profile profile_cpu(const Network& network, const ProfileOptions& options, const ProfileProgress& progress) {
+  check_trainable(network);
+  check_options(*network.transformer, options);
+  kernels::cpu::set_blas_threads_per_caller(1);
+  std::vector<int> cores = available_cores();
+  if (options.cores > static_cast<int>(cores.size())) {
+    throw device_error("cores: asked to measure {}, this process may use {}", options.cores, cores.size());
+  }
+  if (options.cores > 0) cores.resize(static_cast<std::size_t>(options.cores));
+
+  const Cluster machine = local_cpu();
+  Profile profile;
+  profile.tool_version = version;
+  profile.machine = fmt::format("{}, {} cores", machine.device_types.front().name, machine.devices.size());
+  profile.date = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  profile.network = network.name;
+  profile.device = machine.device_types.front();
+  profile.devices = static_cast<int>(cores.size());
+  profile.sequence = options.sequence;
+  profile.precision = DataType::fp32;
+  profile.optimizer = options.optimizer;
+
+  if (options.mpi == nullptr || options.mpi->process() == 0) {
+    measure_layers(network, options, cores, profile, progress);
+    profile.links.push_back(profile_channel(cores));
+    warn_about_spread(profile);
+  }
+  if (options.mpi != nullptr && options.mpi->processes() > 1) {
+    if (auto link = profile_mpi(*options.mpi)) profile.links.push_back(std::move(*link));
+  }
+  return profile;
+}
+
+}  // namespace stagecraft
