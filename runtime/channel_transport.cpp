@@ -94,10 +94,11 @@ class ChannelEndpoint : public Transport {
   void wait(std::unique_lock<std::mutex>& lock, ChannelNetwork::Mailbox& box, Condition&& condition,
             const char* missing) {
     const auto deadline = Clock::now() + network_.options_.peer_timeout;
-    while (!condition()) {
+    for (;;) {
       if (network_.aborted_) throw device_error("another worker failed");
       const std::atomic<bool>* terminate = network_.options_.terminate;
       if (terminate != nullptr && *terminate) throw device_error("told to terminate while waiting");
+      if (condition()) return;
       const auto now = Clock::now();
       if (now >= deadline) throw peer_silent(missing, network_.options_.peer_timeout);
       // A signal handler can set `terminate` but not notify, hence the short naps.

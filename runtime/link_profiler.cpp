@@ -98,8 +98,17 @@ std::optional<LinkProfile> profile_mpi(MpiSession& mpi) {
   TransportOptions options;
   options.peer_timeout = std::chrono::hours(1);  // process 0 measures the layers first
   const auto transport = mpi.endpoint(options);
-  if (mpi.process() == 0) return lead(*transport, "mpi");
-  if (mpi.process() == 1) follow(*transport);
+  std::byte done{};
+  if (mpi.process() == 0) {
+    LinkProfile link = lead(*transport, "mpi");
+    for (int to = 2; to < mpi.processes(); ++to) transport->send(to, tag, std::span(&done, 1));
+    return link;
+  }
+  if (mpi.process() == 1) {
+    follow(*transport);
+  } else {
+    transport->receive(0, tag, std::span(&done, 1));
+  }
   return {};
 }
 

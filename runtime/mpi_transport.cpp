@@ -1,11 +1,213 @@
+// The only file that knows MPI (its C interface). Without STAGECRAFT_WITH_MPI it says so.
+#include <cstdlib>
+#include <exception>
+#include <string>
+
 #include "runtime/transport.hpp"
+
+#ifdef STAGECRAFT_WITH_MPI
+
+#define OMPI_SKIP_MPICXX 1
+#include <mpi.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+namespace stagecraft {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+void check(int code, const char* what) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = "";
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  throw device_error("{}: {}", what, std::string(text, static_cast<std::size_t>(length)));
+}
+
+// MPI promises tags up to 32767 only; equal tags of different messages merely weaken a sanity check.
+int tag_number(const MessageTag& tag) { return (tag.stage * 31 + tag.microbatch + 1) & 0x7fff; }
+
+// Lanes are communicators, so that each has an order of its own.
+class MpiEndpoint : public Transport {
+ public:
+  MpiEndpoint(const TransportOptions& options, int process, int processes, bool one_host)
+      : options_(options), process_(process), processes_(processes), one_host_(one_host) {
+    for (MPI_Comm& lane : lanes_) {
+      check(MPI_Comm_dup(MPI_COMM_WORLD, &lane), "MPI_Comm_dup");
+      MPI_Comm_set_errhandler(lane, MPI_ERRORS_RETURN);
+    }
+  }
+
+  ~MpiEndpoint() override {
+    if (std::uncaught_exceptions() > 0) return;  // all processes will be aborted
+    const auto deadline = Clock::now() + options_.peer_timeout;
+    while (!finish_sends() && Clock::now() < deadline) ::sched_yield();
+    for (MPI_Comm& lane : lanes_) MPI_Comm_free(&lane);
+  }
+
+  int worker() const override { return process_; }
+  int workers() const override { return processes_; }
+  bool shared_clock() const override { return one_host_; }
+  std::int64_t buffer_bytes() const override { return buffer_bytes_; }
+
+  void send(int to, const MessageTag& tag, std::span<const std::byte> content) override {
+    const auto unreceived = [&] {
+      finish_sends();
+      return std::count_if(outgoing_.begin(), outgoing_.end(),
+                           [&](const Outgoing& o) { return o.to == to && o.lane == tag.lane; });
+    };
+    wait([&] { return unreceived() < options_.capacity; }, "no room");
+    Outgoing& message = outgoing_.emplace_back();
+    message.to = to;
+    message.lane = tag.lane;
+    message.content = take_spare(content.size());
+    std::memcpy(message.content.data(), content.data(), content.size());
+    check(MPI_Isend(message.content.data(), static_cast<int>(content.size()), MPI_BYTE, to, tag_number(tag), lane(tag),
+                    &message.request),
+          "MPI_Isend");
+  }
+
+  void receive(int from, const MessageTag& tag, std::span<std::byte> content) override {
+    MPI_Request request;
+    check(MPI_Irecv(content.data(), static_cast<int>(content.size()), MPI_BYTE, from, MPI_ANY_TAG, lane(tag), &request),
+          "MPI_Irecv");
+    MPI_Status status;
+    const auto arrived = [&] {
+      int done = 0;
+      check(MPI_Test(&request, &done, &status), "the message");
+      return done != 0;
+    };
+    try {
+      wait(arrived, "no message");
+    } catch (...) {
+      // The buffer may go; the peer is dead or silent, so the cancellation needs no partner.
+      if (request != MPI_REQUEST_NULL) MPI_Cancel(&request);
+      throw;
+    }
+    int bytes = 0;
+    MPI_Get_count(&status, MPI_BYTE, &bytes);
+    if (status.MPI_TAG != tag_number(tag) || static_cast<std::size_t>(bytes) != content.size()) {
+      check_arrival(tag, content.size(), {tag.lane, -1, -1}, static_cast<std::size_t>(bytes));
+    }
+  }
+
+ private:
+  struct Outgoing {
+    int to = 0;
+    Lane lane = Lane::control;
+    std::vector<std::byte> content;
+    MPI_Request request = MPI_REQUEST_NULL;
+  };
+
+  MPI_Comm lane(const MessageTag& tag) const { return lanes_[static_cast<std::size_t>(tag.lane)]; }
+
+  std::vector<std::byte> take_spare(std::size_t size) {
+    const auto fits = std::find_if(spare_.begin(), spare_.end(), [&](const auto& s) { return s.size() == size; });
+    if (fits == spare_.end()) {
+      buffer_bytes_ += static_cast<std::int64_t>(size);
+      return std::vector<std::byte>(size);
+    }
+    std::vector<std::byte> taken = std::move(*fits);
+    spare_.erase(fits);
+    return taken;
+  }
+
+  // Collects the buffers of sends that are through. Returns whether none is left.
+  bool finish_sends() {
+    std::erase_if(outgoing_, [&](Outgoing& message) {
+      int done = 0;
+      check(MPI_Test(&message.request, &done, MPI_STATUS_IGNORE), "a message sent before");
+      if (done != 0) spare_.push_back(std::move(message.content));
+      return done != 0;
+    });
+    return outgoing_.empty();
+  }
+
+  template <class Condition>
+  void wait(Condition&& condition, const char* missing) {
+    const auto start = Clock::now();
+    for (;;) {
+      if (options_.terminate != nullptr && *options_.terminate) {
+        throw device_error("told to terminate while waiting; has another process died?");
+      }
+      if (condition()) return;
+      const auto waited = Clock::now() - start;
+      if (waited >= options_.peer_timeout) throw peer_silent(missing, options_.peer_timeout);
+      // A short wait keeps the core for a quick answer; a long one leaves it to others.
+      if (waited < std::chrono::microseconds(300)) {
+        ::sched_yield();
+      } else {
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+      }
+    }
+  }
+
+  TransportOptions options_;
+  int process_, processes_;
+  bool one_host_;
+  MPI_Comm lanes_[lane_count] = {};
+  std::vector<Outgoing> outgoing_;
+  std::vector<std::vector<std::byte>> spare_;
+  std::int64_t buffer_bytes_ = 0;
+};
+
+long number_in_environment(const char* name) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? 0 : std::strtol(text, nullptr, 10);
+}
+
+}  // namespace
+
+bool MpiSession::launched() {
+  return number_in_environment("OMPI_COMM_WORLD_SIZE") > 1 || number_in_environment("PMI_SIZE") > 1 ||
+         (std::getenv("PMIX_RANK") != nullptr && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr);
+}
+
+MpiSession::MpiSession() : exceptions_(std::uncaught_exceptions()) {
+  int provided = 0;
+  if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
+    throw device_error("MPI cannot be started");
+  }
+  MPI_Comm_rank(MPI_COMM_WORLD, &process_);
+  MPI_Comm_size(MPI_COMM_WORLD, &processes_);
+  MPI_Comm host;
+  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, process_, MPI_INFO_NULL, &host);
+  MPI_Comm_rank(host, &local_process_);
+  MPI_Comm_size(host, &local_processes_);
+  MPI_Comm_free(&host);
+}
+
+MpiSession::~MpiSession() {
+  if (std::uncaught_exceptions() > exceptions_) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(ErrorKind::device));
+  MPI_Finalize();
+}
+
+std::unique_ptr<Transport> MpiSession::endpoint(const TransportOptions& options) {
+  return std::make_unique<MpiEndpoint>(options, process_, processes_, local_processes_ == processes_);
+}
+
+void MpiSession::abort(int exit_code) {
+  MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::abort();  // MPI_Abort does not return
+}
+
+}  // namespace stagecraft
+
+#else
 
 namespace stagecraft {
 
 bool MpiSession::launched() { return false; }
-MpiSession::MpiSession() { throw device_error("this build has no MPI"); }
+MpiSession::MpiSession() { throw device_error("this build has no MPI: install it and configure again"); }
 MpiSession::~MpiSession() = default;
 std::unique_ptr<Transport> MpiSession::endpoint(const TransportOptions&) { return nullptr; }
 void MpiSession::abort(int) { std::abort(); }
 
 }  // namespace stagecraft
+
+#endif
