@@ -82,8 +82,24 @@ void append_events(const Plan& plan, const LoweredSchedule& schedule, int replic
           {0, replica, RankId{static_cast<std::int32_t>(rank)}, action, span.start, span.end, bytes_of(plan, action)});
     }
     // Only reductions can begin later than the list says: they wait for others while their rank goes on.
-    std::stable_sort(trace.events.begin() + first, trace.events.end(),
-                     [](const TraceEvent& a, const TraceEvent& b) { return a.start < b.start; });
+    const auto earlier = [](const TraceEvent& a, const TraceEvent& b) { return a.start < b.start; };
+    const auto begin = trace.events.begin() + first;
+    if (!std::is_sorted(begin, trace.events.end(), earlier)) std::stable_sort(begin, trace.events.end(), earlier);
+  }
+}
+
+void append_copy(int earlier, int replica, Trace& trace) {
+  auto& events = trace.events;
+  const auto of = [&](int wanted) {
+    return static_cast<std::size_t>(
+        std::partition_point(events.begin(), events.end(),
+                             [&](const TraceEvent& event) { return event.replica < wanted; }) -
+        events.begin());
+  };
+  const std::size_t first = of(earlier), last = of(earlier + 1);
+  for (std::size_t i = first; i < last; ++i) {
+    events.push_back(events[i]);
+    events.back().replica = replica;
   }
 }
 

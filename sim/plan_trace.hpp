@@ -20,4 +20,7 @@ Trace trace_header(const Plan& plan, std::string source);
 void append_events(const Plan& plan, const LoweredSchedule& schedule, int replica,
                    std::span<const Timeline::Span> spans, Trace& trace);
 
+// Appends for one replica what an earlier one did. REQUIRES: the trace has that one's events.
+void append_copy(int earlier, int replica, Trace& trace);
+
 }  // namespace stagecraft

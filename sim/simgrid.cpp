@@ -6,6 +6,10 @@
 #include <memory>
 #include <simgrid/kernel/Timer.hpp>
 #include <simgrid/s4u.hpp>
+#include <span>
+#include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "models/error.hpp"
@@ -349,9 +353,9 @@ class Execution {
   Span* spans_;                           // by representative, rank, position
 };
 
-// Exact transfer times (no protocol overheads, no cross-traffic, no window limit), and silence.
 void simulate(const Plan& plan, const LoweredSchedule& schedule, const Traffic& traffic, const Ports& ports,
               const Folding& folding, Span* spans) {
+  // Exact transfer times (no protocol overheads, no cross-traffic, no window limit), and silence.
   std::vector<std::string> options{"stagecraft", "--log=root.thresh:error", "--cfg=network/model:CM02",
                                    "--cfg=network/crosstraffic:0", "--cfg=network/TCP-gamma:1e300"};
   std::vector<char*> arguments;
@@ -384,11 +388,18 @@ Trace simulate_simgrid(const Plan& plan, const SimGridOptions& options) {
   run_in_child("SimGrid", [&] { simulate(plan, schedule, traffic, ports, folding, spans); });
 
   Trace trace = trace_header(plan, "simgrid");
+  trace.events.reserve(plan.devices.size() * actions);
   Seconds end;
-  for (std::size_t d = 0; d < plan.devices.size(); ++d) {
-    const Span* first = spans + index(folding.representative_of[d]) * actions;
-    append_events(plan, schedule, static_cast<int>(d), {first, actions}, trace);
-    for (std::size_t i = 0; i < actions; ++i) end = std::max(end, first[i].end);
+  for (int replica = 0; replica < plan.replicas(); ++replica) {
+    const int position = folding.representative_of[index(replica)];
+    const int representative = folding.representatives[index(position)];  // the first of its class
+    if (representative != replica) {
+      append_copy(representative, replica, trace);
+      continue;
+    }
+    const std::span<const Span> mine(spans + index(position) * actions, actions);
+    append_events(plan, schedule, replica, mine, trace);
+    for (const Span& span : mine) end = std::max(end, span.end);
   }
   trace.step_times.push_back(end);
   return trace;

@@ -36,7 +36,7 @@ StepCosts step_costs(const Plan& plan) {
     for (std::size_t d = 0; d < plan.devices.size(); ++d) replicas.push_back(device_of(plan, d, s));
     costs.reduce_grad.push_back(plan_all_reduce(plan.cluster, replicas, plan.stages[s].cost.gradients).time);
   }
-  if (plan.tied_ends()) {
+  if (plan.tied_ends() && plan.stages.front().rank != plan.stages.back().rank) {
     for (std::size_t d = 0; d < plan.devices.size(); ++d) {
       const std::vector<DeviceId> ends{device_of(plan, d, 0), device_of(plan, d, stages - 1)};
       costs.reduce_tied =
@@ -53,7 +53,8 @@ Trace simulate_timeline(const Plan& plan) {
   Trace trace = trace_header(plan, "timeline");
   trace.step_times.push_back(timeline.evaluate(step_costs(plan), spans));
   trace.events.reserve(spans.size() * plan.devices.size());
-  for (int replica = 0; replica < plan.replicas(); ++replica) append_events(plan, schedule, replica, spans, trace);
+  append_events(plan, schedule, 0, spans, trace);
+  for (int replica = 1; replica < plan.replicas(); ++replica) append_copy(0, replica, trace);
   return trace;
 }
 

@@ -50,6 +50,7 @@ class TimelineBuilder {
     for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
       assert(ranks_[rank].position == schedule_.ranks[rank].size() && "REQUIRES: a schedule from lower()");
       timeline_.last_nodes_.push_back(ranks_[rank].last);
+      timeline_.rank_ends_.push_back(static_cast<std::uint32_t>(ranks_[rank].first_action + ranks_[rank].position));
     }
   }
 
@@ -99,7 +100,7 @@ class TimelineBuilder {
       const std::size_t at = rank.first_action + rank.position;
       if (is_compute(action.kind)) {
         rank.last = add_node(rank.last, arrived_from, arrived, weight(static_cast<Block>(action.kind), action.stage));
-        timeline_.actions_[at] = {rank.last, no_weight, Role::node};
+        timeline_.actions_[at] = {rank.last, no_weight, Role::occupy};
         if (++rank.position < actions.size()) push_ready(rank_index);
         return;
       }
@@ -149,7 +150,7 @@ class TimelineBuilder {
       return;
     }
     const std::uint32_t node = add_node(after, tied_after_, no_weight, weight(Block::tied, StageId{0}));
-    timeline_.actions_[tied_first_] = timeline_.actions_[at] = {node, no_weight, Role::node};
+    timeline_.actions_[tied_first_] = timeline_.actions_[at] = {node, no_weight, Role::reduce};
     tied_done_ = true;
     reduced_.front() = reduced_.back() = node;
     if (tied_waited_by_ != none) push_ready(tied_waited_by_);
@@ -163,7 +164,7 @@ class TimelineBuilder {
     const bool is_step = action.kind == ActionKind::optimizer_step;
     const std::uint32_t node =
         add_node(rank.last, reduced, no_weight, weight(is_step ? Block::step : Block::grad, action.stage));
-    timeline_.actions_[at] = {node, no_weight, Role::node};
+    timeline_.actions_[at] = {node, no_weight, is_step ? Role::occupy : Role::reduce};
     (is_step ? rank.last : reduced) = node;
     return true;
   }
@@ -230,22 +231,33 @@ Seconds Timeline::makespan(const StepCosts& costs) {
 
 Seconds Timeline::evaluate(const StepCosts& costs, std::vector<Span>& spans) {
   const Seconds last = makespan(costs);
-  spans.resize(actions_.size());
-  for (std::size_t i = 0; i < actions_.size(); ++i) {
-    const ActionNode& action = actions_[i];
-    const Node& node = nodes_[action.node];
+  node_spans_.resize(nodes_.size());
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    const Node& node = nodes_[i];
     const double start = std::max(ends_[node.after], ends_[node.message_from] + weights_[node.message]);
-    const double end = ends_[action.node];
-    switch (action.role) {
-      case Role::node:
-        spans[i] = {Seconds(start), Seconds(end)};
-        break;
-      case Role::message:
-        spans[i] = {Seconds(end), Seconds(end + weights_[action.message])};
-        break;
-      case Role::wait:
-        spans[i] = {Seconds(ends_[node.after]), Seconds(start)};
-        break;
+    node_spans_[i] = {Seconds(start), Seconds(ends_[i])};
+  }
+  spans.resize(actions_.size());
+  std::size_t at = 0;
+  for (const std::uint32_t end : rank_ends_) {
+    Seconds free_from;  // when the rank's last node ended
+    for (; at < end; ++at) {
+      const ActionNode& action = actions_[at];
+      const Span& node = node_spans_[action.node];
+      switch (action.role) {
+        case Role::occupy:
+          free_from = node.end;
+          [[fallthrough]];
+        case Role::reduce:
+          spans[at] = node;
+          break;
+        case Role::message:
+          spans[at] = {free_from, free_from + Seconds(weights_[action.message])};
+          break;
+        case Role::wait:
+          spans[at] = {free_from, node.start};
+          break;
+      }
     }
   }
   return last;

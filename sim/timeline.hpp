@@ -53,9 +53,10 @@ class Timeline {
   };
   // How an action's span follows from the ends.
   enum class Role : std::uint8_t {
-    node,     // that of the node
-    message,  // from the node's end, for weights[message]
-    wait,     // from the end of what the node comes after to the node's start
+    occupy,   // the node's; the rank is free from its end
+    reduce,   // the node's; the rank goes on meanwhile
+    message,  // from when the rank is free, for weights[message]
+    wait,     // from when the rank is free to the start of the node
   };
   struct ActionNode {
     std::uint32_t node;
@@ -68,9 +69,11 @@ class Timeline {
   int stages_ = 0;
   std::vector<Node> nodes_;                // in topological order; node 0 is the start of the step
   std::vector<ActionNode> actions_;        // in the order of ranks, then positions
+  std::vector<std::uint32_t> rank_ends_;   // one past the last action, by rank
   std::vector<std::uint32_t> last_nodes_;  // by rank
   std::vector<double> weights_;            // seconds: durations and message times, indexed by nodes
   std::vector<double> ends_;               // seconds, by node
+  std::vector<Span> node_spans_;           // of the last evaluate()
 };
 
 // One step of a plan, all replicas alike, as a trace with predicted peak memory.

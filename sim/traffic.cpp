@@ -78,7 +78,7 @@ void add_tied(const Plan& plan, std::size_t replica, std::vector<Flow>& flows) {
 Traffic traffic_of(const Plan& plan) {
   Traffic traffic;
   traffic.stages = static_cast<int>(plan.stages.size());
-  traffic.tied = plan.tied_ends();
+  traffic.tied = plan.tied_ends() && plan.stages.front().rank != plan.stages.back().rank;
   traffic.replicas.resize(plan.devices.size());
   for (std::size_t d = 0; d < plan.devices.size(); ++d) {
     add_messages(plan, d, traffic.replicas[d]);
