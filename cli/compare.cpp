@@ -1,0 +1,56 @@
+#include <memory>
+
+#include "cli/command.hpp"
+#include "cli/console.hpp"
+#include "reports/comparison.hpp"
+
+namespace stagecraft {
+namespace {
+
+struct CompareOptions {
+  std::vector<std::string> files;
+  std::optional<double> max_error;
+  bool json = false;
+  bool markdown = false;
+};
+
+void run(const CompareOptions& options) {
+  const Documents documents = load_documents(options.files);
+  if (!documents.measured)
+    throw bad_input("compare: expected a measured trace (from 'stagecraft run') among the files");
+  if (!documents.plan && documents.predicted.empty()) {
+    throw bad_input("compare: expected a plan or a simulated trace to compare with");
+  }
+  const Comparison comparison =
+      compare(documents.plan ? &*documents.plan : nullptr, documents.predicted, *documents.measured);
+  if (options.json) {
+    print_json(to_json(comparison));
+  } else {
+    print(options.markdown ? to_markdown(comparison) : to_text(comparison));
+  }
+  if (options.max_error && comparison.exceeds(*options.max_error)) {
+    throw Error(ErrorKind::check_failed,
+                fmt::format("the predicted step time is off by more than {} %", *options.max_error));
+  }
+}
+
+}  // namespace
+
+void add_compare_command(CLI::App& app) {
+  const auto options = std::make_shared<CompareOptions>();
+  CLI::App* command = app.add_subcommand("compare", "Lay predicted and measured times side by side, with errors");
+  command->add_option("FILE", options->files, "A plan and traces, in any order: simulated ones and a measured one")
+      ->required();
+  command
+      ->add_option("--max-error", options->max_error,
+                   "Exit with 1 if the best prediction of the step time is off by more (percent)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_flag("--json", options->json, "For scripts");
+  command->add_flag("--markdown", options->markdown, "For documents");
+  set_examples(*command,
+               "  stagecraft compare plan.json timeline.json simgrid.json measured.json\n"
+               "  stagecraft compare plan.json measured.json --max-error 5 --json");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace stagecraft

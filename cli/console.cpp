@@ -1,0 +1,73 @@
+#include "cli/console.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "models/files.hpp"
+
+namespace stagecraft {
+
+void print(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+    throw bad_input("standard output: cannot be written: {}", std::strerror(errno));
+  }
+}
+
+void print_json(const Json& json) { print(json.dump(2) + "\n"); }
+
+void note(std::string_view text) { fmt::print(stderr, "{}\n", text); }
+
+Progress::Progress()
+    : terminal_(::isatty(STDERR_FILENO) == 1), start_(std::chrono::steady_clock::now()), last_(start_) {}
+
+Progress::~Progress() {
+  if (shown_) fmt::print(stderr, "\r\x1b[K");
+}
+
+void Progress::show(std::string_view text) {
+  using namespace std::chrono_literals;
+  const auto now = std::chrono::steady_clock::now();
+  if (!terminal_ || now - start_ < 1s || (shown_ && now - last_ < 100ms)) return;
+  last_ = now;
+  shown_ = true;
+  fmt::print(stderr, "\r\x1b[K{}", text.substr(0, 79));
+  std::fflush(stderr);
+}
+
+Documents load_documents(std::span<const std::string> files) {
+  Documents documents;
+  for (const std::string& file : files) {
+    const std::string text = read_file(file, 2ULL << 30);
+    const Json json = parse_json(text, file);
+    const JsonValue value(json, file);
+    JsonObject object = value.object();
+    const std::string format = object.required("format").string();
+    if (format == "stagecraft-plan") {
+      if (documents.plan) throw bad_input("{}: a second plan; expected one", file);
+      documents.plan = plan_from_json(value);
+    } else if (format == "stagecraft-trace") {
+      Trace trace = trace_from_json(value);
+      if (trace.source == "timeline" || trace.source == "simgrid") {
+        documents.predicted.push_back(std::move(trace));
+      } else {
+        if (documents.measured) throw bad_input("{}: a second measured trace; expected one", file);
+        documents.measured = std::move(trace);
+      }
+    } else {
+      throw object.required("format").expected("'stagecraft-plan' or 'stagecraft-trace'");
+    }
+  }
+  std::stable_sort(documents.predicted.begin(), documents.predicted.end(),
+                   [](const Trace& a, const Trace& b) { return (a.source == "simgrid") < (b.source == "simgrid"); });
+  return documents;
+}
+
+void set_examples(CLI::App& command, std::string_view examples) {
+  command.footer("\nExamples:\n" + std::string(examples));
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,117 @@
+#include "models/profile.hpp"
+
+#include <algorithm>
+#include <memory>
+
+#include "cli/command.hpp"
+#include "cli/console.hpp"
+#include "cli/signals.hpp"
+#include "models/network/network.hpp"
+#include "runtime/profiler.hpp"
+#include "runtime/transport.hpp"
+
+namespace stagecraft {
+namespace {
+
+struct ProfileCommand {
+  std::string network, output;
+  std::string optimizer = "adamw";
+  std::vector<std::string> recompute{"none", "selective", "full"};
+  ProfileOptions options;
+  double seconds = 30;
+  bool json = false;
+};
+
+std::string spread(const Measured& time) {
+  if (time.count == 0) return "-";
+  return fmt::format("{} ({:+.0f} {:+.0f} %)", to_string(time.median), 100 * (time.low / time.median - 1),
+                     100 * (time.high / time.median - 1));
+}
+
+std::string tables(const Profile& profile) {
+  std::vector<std::vector<std::string>> layers{{"layer", "recompute", "micro-batch", "F", "I", "W", "stash"}};
+  for (const LayerProfile& layer : profile.layers) {
+    for (const LayerSample& sample : layer.samples) {
+      layers.push_back({layer.kind, std::string(name(layer.recompute)), std::to_string(sample.microbatch),
+                        spread(sample.forward), to_string(sample.backward_input.median),
+                        to_string(sample.backward_weight.median), to_string(sample.stash)});
+    }
+  }
+  std::string text = fmt::format("{}, {} x {}, {} tokens a sample\n\n{}", profile.machine, profile.devices,
+                                 profile.device.name, profile.sequence, format_table(layers));
+  for (const LinkProfile& link : profile.links) {
+    text += fmt::format("\nlink '{}': {} + bytes / {}\n", link.kind, to_string(link.fit.latency),
+                        to_string(link.fit.bandwidth));
+  }
+  for (const std::string& warning : profile.warnings) text += "warning: " + warning + "\n";
+  return text;
+}
+
+void run(ProfileCommand& command) {
+  const Network network = load_network(command.network);
+  ProfileOptions& options = command.options;
+  options.optimizer = choose("--optimizer", command.optimizer, optimizer_names());
+  options.recompute.clear();
+  for (const std::string& text : command.recompute) {
+    options.recompute.push_back(choose("--recompute", text, recompute_names()));
+  }
+  std::sort(options.microbatches.begin(), options.microbatches.end());
+  options.microbatches.erase(std::unique(options.microbatches.begin(), options.microbatches.end()),
+                             options.microbatches.end());
+  options.time_budget = Seconds(command.seconds);
+  std::unique_ptr<MpiSession> mpi;
+  if (MpiSession::launched()) mpi = std::make_unique<MpiSession>();
+  options.mpi = mpi.get();
+  options.stop = &signals().stop;
+
+  Profile profile;
+  {
+    Progress progress;
+    profile = profile_cpu(network, options, [&](int done, int total, const std::string& what) {
+      progress.show(fmt::format("profiling {} of {}: {}", done + 1, total, what));
+    });
+  }
+  if (mpi && mpi->process() != 0) return;
+  save_profile(profile, command.output);
+  if (command.json) {
+    print_json(to_json(profile));
+  } else {
+    print(tables(profile));
+    note("wrote " + command.output);
+  }
+}
+
+}  // namespace
+
+void add_profile_command(CLI::App& app) {
+  const auto state = std::make_shared<ProfileCommand>();
+  CLI::App* command = app.add_subcommand("profile", "Measure what single layers and links cost on this machine");
+  command->add_option("--network", state->network, "A preset, or a JSON file")->required();
+  command->add_option("-o,--output", state->output, "Profile to write")->required();
+  command->add_option("--sequence", state->options.sequence, "Tokens a sample")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--micro-batch", state->options.microbatches, "Sizes to measure, e.g. 1,2,4,8")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--recompute", state->recompute, "Modes to measure, of " + list_of(recompute_names()))
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--optimizer", state->optimizer, list_of(optimizer_names()))->capture_default_str();
+  command->add_option("--cores", state->options.cores, "Measured together; 0: all that this process may use")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  command->add_option("--seconds", state->seconds, "Time for all measurements")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  command->add_flag("--json", state->json, "Print the profile too");
+  set_examples(
+      *command,
+      "  stagecraft profile --network demo-gpt --sequence 128 -o profile.json\n"
+      "  stagecraft profile --network ./network.json --micro-batch 1,4,16 --recompute none -o profile.json\n"
+      "  mpirun -n 2 stagecraft profile --network demo-gpt -o profile.json     # also the link between processes");
+  command->callback([state] { run(*state); });
+}
+
+}  // namespace stagecraft

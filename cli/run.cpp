@@ -1,0 +1,198 @@
+#include <array>
+#include <memory>
+
+#include "cli/command.hpp"
+#include "cli/console.hpp"
+#include "cli/signals.hpp"
+#include "models/files.hpp"
+#include "runtime/trainer.hpp"
+#include "runtime/transport.hpp"
+
+namespace stagecraft {
+namespace {
+
+constexpr std::array learning_rate_schedules{
+    std::pair<std::string_view, LearningRateSchedule>{"cosine", LearningRateSchedule::cosine},
+    std::pair<std::string_view, LearningRateSchedule>{"constant", LearningRateSchedule::constant}};
+
+enum class Backend { cpu, cuda };
+constexpr std::array backends{std::pair<std::string_view, Backend>{"cpu", Backend::cpu},
+                              std::pair<std::string_view, Backend>{"cuda", Backend::cuda}};
+
+struct RunCommand {
+  std::string plan, output;
+  std::vector<std::string> data;
+  std::string backend = "cpu";
+  std::string learning_rate_schedule = "cosine";
+  std::string checkpoint, resume;
+  std::optional<std::uint64_t> seed;
+  double clip = 1;
+  double peer_timeout = 120;
+  std::int64_t log_every = 0;
+  bool no_pin = false;
+  bool json = false;
+  TrainingOptions options;
+};
+
+TrainingOptions training_options(const RunCommand& command) {
+  TrainingOptions options = command.options;
+  options.data.assign(command.data.begin(), command.data.end());
+  options.checkpoint_directory = command.checkpoint;
+  options.resume = command.resume;
+  options.seed = command.seed;
+  options.optimizer.schedule =
+      choose<LearningRateSchedule>("--learning-rate-schedule", command.learning_rate_schedule, learning_rate_schedules);
+  options.optimizer.clip_norm = command.clip > 0 ? std::optional(command.clip) : std::nullopt;
+  options.pin = !command.no_pin;
+  options.peer_timeout = std::chrono::milliseconds(static_cast<std::int64_t>(1000 * command.peer_timeout));
+  options.stop = &signals().stop;
+  options.terminate = &signals().terminate;
+  return options;
+}
+
+Json summary_json(const Trace& trace, std::int64_t last_step) {
+  const TraceSummary summary = summarize(trace);
+  Json json = {{"steps", trace.step_times.size()},
+               {"last_step", last_step},
+               {"losses", trace.losses},
+               {"step_time_s", summary.step.value()},
+               {"tokens_per_second", static_cast<double>(trace.tokens_per_step) / summary.step.value()},
+               {"bubble", summary.bubble},
+               {"peak_memory_bytes", Json::array()},
+               {"warnings", trace.warnings}};
+  for (const Bytes peak : trace.peak_memory) json["peak_memory_bytes"].push_back(peak.value());
+  return json;
+}
+
+// Trains and reports; returns on success and on Ctrl-C.
+void train_and_report(const RunCommand& command, const Plan& plan, const std::string& plan_digest, MpiSession* mpi) {
+  const TrainingOptions options = training_options(command);
+  const bool reporter = mpi == nullptr || mpi->process() == 0;
+  const std::int64_t every = command.log_every > 0 ? command.log_every : std::max<std::int64_t>(1, options.steps / 20);
+  std::int64_t last_step = 0;
+  if (reporter && !command.json) {
+    print(fmt::format("training {} on {} {}: {} stages, {} replicas, {} micro-batches of {} x {} tokens\n",
+                      plan.network.name, plan.ranks() * plan.replicas(), mpi ? "processes" : "threads",
+                      plan.stages.size(), plan.replicas(), plan.batch.microbatches, plan.batch.microbatch,
+                      plan.batch.sequence));
+  }
+  Trace trace = train(
+      plan, options,
+      [&](const StepReport& report) {
+        last_step = report.step;
+        if (command.json || (report.step % every != 0 && report.step != 1 && report.step != options.steps)) return;
+        print(fmt::format("step {:>5}  loss {:<8.4f}  {:>8}  {:>9} tokens/s\n", report.step, report.loss,
+                          to_string(report.time), with_thousands(static_cast<long long>(report.tokens_per_second))));
+      },
+      mpi);
+  if (!reporter) return;
+  trace.plan_digest = plan_digest;
+  if (!command.output.empty() && !trace.events.empty()) save_trace(trace, command.output);
+  if (trace.events.empty()) {
+    note("no step was left to run");
+  } else if (command.json) {
+    print_json(summary_json(trace, last_step));
+  } else {
+    const TraceSummary summary = summarize(trace);
+    print(fmt::format(
+        "median step {}, {} tokens/s, bubble {:.1f} %\n", to_string(summary.step),
+        with_thousands(static_cast<long long>(static_cast<double>(trace.tokens_per_step) / summary.step.value())),
+        100 * summary.bubble));
+    for (const std::string& warning : trace.warnings) note("warning: " + warning);
+    if (!command.output.empty()) note("wrote " + command.output);
+  }
+  if (signals().stop) note(fmt::format("stopped after step {}", last_step));
+}
+
+void run(const RunCommand& command) {
+  if (choose<Backend>("--backend", command.backend, backends) == Backend::cuda) {
+    throw device_error("--backend cuda: this build runs on CPUs only");
+  }
+  const std::string text = read_file(command.plan);
+  const Json document = parse_json(text, command.plan);
+  const Plan plan = plan_from_json(JsonValue(document, command.plan));
+  signals();
+  if (!MpiSession::launched()) {
+    train_and_report(command, plan, digest(text), nullptr);
+    return;
+  }
+  MpiSession mpi;
+  terminate_on_sigterm();
+  try {
+    train_and_report(command, plan, digest(text), &mpi);
+  } catch (const Error& error) {
+    // Said before the launcher is told, which ends this process too.
+    note(fmt::format("error: {}", error.what()));
+    mpi.abort(static_cast<int>(error.kind()));
+  }
+}
+
+void add_optimizer_options(CLI::App& command, RunCommand& state) {
+  OptimizerOptions& optimizer = state.options.optimizer;
+  CLI::Option_group* group = command.add_option_group("Optimizer", "Which optimizer is the plan's choice");
+  const auto share = CLI::Range(0.0, 1.0);
+  group->add_option("--learning-rate", optimizer.learning_rate, "Highest")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  group
+      ->add_option("--learning-rate-schedule", state.learning_rate_schedule,
+                   list_of<LearningRateSchedule>(learning_rate_schedules))
+      ->capture_default_str();
+  group->add_option("--warmup-steps", optimizer.warmup_steps, "Linear from zero")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  group->add_option("--decay-steps", optimizer.decay_steps, "Where the cosine ends; 0: at --steps")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  group->add_option("--beta1", optimizer.beta1, "AdamW")->check(share)->capture_default_str();
+  group->add_option("--beta2", optimizer.beta2, "AdamW")->check(share)->capture_default_str();
+  group->add_option("--momentum", optimizer.momentum, "SGD")->check(share)->capture_default_str();
+  group->add_option("--weight-decay", optimizer.weight_decay, "On matrices")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  group->add_option("--clip", state.clip, "Longest gradient; 0: not clipped")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void add_run_command(CLI::App& app) {
+  const auto state = std::make_shared<RunCommand>();
+  TrainingOptions& options = state->options;
+  CLI::App* command = app.add_subcommand("run", "Train with a plan on this machine, or on several under mpirun");
+  command->add_option("PLAN", state->plan, "File from 'stagecraft plan', or hand-written")->required();
+  command->add_option("--data", state->data, "Text files (bytes are tokens), or .bin files of llm.c or nanoGPT")
+      ->required();
+  command->add_option("--steps", options.steps, "Last step's number, resumed ones included")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
+      ->capture_default_str();
+  command->add_option("-o,--output", state->output, "Trace to write");
+  command->add_option("--backend", state->backend, list_of<Backend>(backends))->capture_default_str();
+  command->add_option("--seed", state->seed, "Of parameters and batches (default: the checkpoint's, else 1)");
+  command->add_option("--checkpoint", state->checkpoint,
+                      "Folder for checkpoints (safetensors), written at the end and at Ctrl-C");
+  command->add_option("--checkpoint-every", options.checkpoint_interval, "Steps between checkpoints")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--resume", state->resume, "A checkpoint, or a folder: its newest");
+  command->add_option("--trace-steps", options.trace_steps, "The last so many steps are traced")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+  command->add_option("--log-every", state->log_every, "Print every so many steps (default: 20 lines in all)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--peer-timeout", state->peer_timeout, "Longest wait for another rank, in seconds")
+      ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
+  command->add_flag("--oversubscribe", options.oversubscribe, "Allow more ranks than cores");
+  command->add_flag("--no-pin", state->no_pin, "Leave the placement of threads to the system");
+  command->add_flag("--json", state->json, "Summary for scripts");
+  add_optimizer_options(*command, *state);
+  set_examples(*command,
+               "  stagecraft run plan.json --data book.txt --steps 100 -o measured.json\n"
+               "  stagecraft run plan.json --data train.bin --steps 1000 --checkpoint ckpt --checkpoint-every 100\n"
+               "  stagecraft run plan.json --data train.bin --steps 2000 --resume ckpt\n"
+               "  mpirun -n 4 stagecraft run plan.json --data book.txt     # a process a rank");
+  command->callback([state] { run(*state); });
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,130 @@
+// The whole loop as a user runs it: profile, plan, simulate, run, compare, report, export.
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/process.hpp"
+
+namespace stagecraft {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+json json_of(const fs::path& path) { return json::parse(std::ifstream(path)); }
+
+class Loop : public testing::Test {
+ protected:
+  // A network that trains in no time, and real text.
+  void SetUp() override {
+    std::ofstream(folder_.path() / "net.json") << R"({"name": "tiny", "transformer": {"family": "gpt2", "layers": 4,
+      "hidden": 32, "heads": 2, "vocabulary": 256, "max_sequence": 32}})";
+    std::string text;
+    for (const char* file : {"README.md", "CONTRIBUTING.md"}) {
+      std::ifstream in(fs::path(PROJECT_FOLDER) / file);
+      text.append(std::istreambuf_iterator<char>(in), {});
+    }
+    std::ofstream(folder_.path() / "text.txt") << text;
+  }
+
+  Outcome expect_ok(const std::string& command) {
+    Outcome outcome = shell(command, folder_.path());
+    EXPECT_EQ(outcome.exit, 0) << command << "\n" << outcome.err;
+    return outcome;
+  }
+
+  void make_plan(const std::string& extra, const std::string& output) {
+    expect_ok(
+        "stagecraft plan --network ./net.json --cluster local-cpu --global-batch 8 --sequence 32 --precision fp32 " +
+        extra + " -o " + output);
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(Loop, RunsFromProfileToReport) {
+  expect_ok("stagecraft profile --network ./net.json --sequence 32 --seconds 2 --recompute none -o profile.json");
+  make_plan("--stages 2 --schedule gpipe --micro-batch 2 --recompute none --profile profile.json", "plan.json");
+  expect_ok("stagecraft simulate plan.json -o timeline.json");
+  expect_ok("stagecraft simulate plan.json --engine simgrid -o simgrid.json");
+  const json timeline = json_of(folder_.path() / "timeline.json"), simgrid = json_of(folder_.path() / "simgrid.json");
+  EXPECT_NEAR(timeline["step_times_s"][0].get<double>(), simgrid["step_times_s"][0].get<double>(), 1e-9);
+
+  const json run = json::parse(
+      expect_ok("stagecraft run plan.json --data text.txt --steps 30 --oversubscribe --json -o measured.json").out);
+  ASSERT_EQ(run["losses"].size(), 30U);
+  EXPECT_LT(run["losses"][29].get<double>(), run["losses"][0].get<double>() - 0.5) << "the loss must fall";
+
+  const json compared =
+      json::parse(expect_ok("stagecraft compare plan.json timeline.json simgrid.json measured.json --json").out);
+  EXPECT_GT(compared["step_time_s"]["measured"].get<double>(), 0);
+  EXPECT_GT(compared["step_time_s"]["timeline"].get<double>(), 0);
+  expect_ok("stagecraft report plan.json timeline.json measured.json -o report.html -o report.md");
+  EXPECT_GT(fs::file_size(folder_.path() / "report.html"), 5000U);
+  expect_ok("stagecraft export timeline.json measured.json --to perfetto -o perfetto.json");
+  EXPECT_FALSE(json_of(folder_.path() / "perfetto.json")["traceEvents"].empty());
+  expect_ok("stagecraft export plan.json --to torch-csv -o schedule.csv");
+  expect_ok("stagecraft show schedule schedule.csv");
+  expect_ok("stagecraft export measured.json --to svg -o measured.svg");
+}
+
+TEST_F(Loop, GivesTheSameBytesForTheSameInput) {
+  make_plan("--stages 2", "a.json");
+  make_plan("--stages 2", "b.json");
+  expect_ok("cmp a.json b.json");
+  for (const char* engine : {"timeline", "simgrid"}) {
+    expect_ok(std::string("stagecraft simulate a.json -o 1.json --engine ") + engine);
+    expect_ok(std::string("stagecraft simulate a.json -o 2.json --engine ") + engine);
+    expect_ok("cmp 1.json 2.json");
+  }
+}
+
+TEST_F(Loop, TrainsTheSameWhateverThePlan) {
+  make_plan("--stages 1 --micro-batch 2 --recompute none --devices 1", "whole.json");
+  const std::string train = " --data text.txt --steps 5 --oversubscribe --json";
+  const json whole = json::parse(expect_ok("stagecraft run whole.json" + train).out);
+  for (const std::string layout : {"--schedule gpipe --recompute none", "--schedule 1f1b --recompute full",
+                                   "--schedule 1f1b --recompute selective --cuts 1"}) {
+    make_plan("--stages 2 --micro-batch 2 " + layout, "plan.json");
+    const json split = json::parse(expect_ok("stagecraft run plan.json" + train).out);
+    for (std::size_t i = 0; i < 5; ++i) {
+      EXPECT_NEAR(split["losses"][i].get<double>(), whole["losses"][i].get<double>(), 1e-5) << layout;
+    }
+  }
+}
+
+TEST_F(Loop, ResumesAfterCtrlCAsIfNothingHadHappened) {
+  make_plan("--stages 2 --micro-batch 2", "plan.json");
+  const std::string train =
+      "stagecraft run plan.json --data text.txt --oversubscribe --learning-rate-schedule constant ";
+  expect_ok(train + "--steps 200 --json --checkpoint whole > whole.txt");
+  // The interrupted run must end well, with a whole checkpoint, and be continued to the same losses.
+  const Outcome interrupted =
+      shell("exec timeout -s INT 1 " + train + "--steps 1000000 --log-every 1 --checkpoint ckpt", folder_.path());
+  EXPECT_EQ(interrupted.exit, 124) << interrupted.err;  // timeout's own code: the signal was sent
+  EXPECT_NE(interrupted.err.find("stopped after step"), std::string::npos) << interrupted.err;
+  EXPECT_FALSE(fs::is_empty(folder_.path() / "ckpt"));
+  for (const auto& entry : fs::recursive_directory_iterator(folder_.path() / "ckpt")) {
+    EXPECT_EQ(entry.path().string().find(".tmp"), std::string::npos);
+  }
+}
+
+TEST_F(Loop, PricesAHandWrittenPlan) {
+  make_plan("--stages 2 --micro-batch 2", "plan.json");
+  json plan = json_of(folder_.path() / "plan.json");
+  for (json& stage : plan["stages"]) stage.erase("cost");
+  plan["schedule"] = "1f1b";
+  plan.erase("prediction");
+  plan.erase("digests");
+  plan.erase("order");
+  std::ofstream(folder_.path() / "hand.json") << plan;
+  const Outcome outcome = expect_ok("stagecraft simulate hand.json --json");
+  EXPECT_NE(outcome.err.find("priced by the roofline"), std::string::npos);
+  EXPECT_GT(json::parse(outcome.out)["step_time_s"].get<double>(), 0);
+}
+
+}  // namespace
+}  // namespace stagecraft
