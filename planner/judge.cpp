@@ -192,7 +192,8 @@ std::optional<Judgement> Judge::partition(const LayoutOption& option, const Geom
   auto best = best_partition(todo);
   if (!best) return std::nullopt;
   const double step = closed_form_step(todo, best->cuts);
-  return Judgement{option, &geometry, std::move(*best), step, 0};
+  const double memory = worst_memory(todo, best->cuts).needed;
+  return Judgement{option, &geometry, std::move(*best), step, 0, memory};
 }
 
 Timeline& Judge::timeline(const LayoutOption& option, bool tied_ends) {
@@ -223,6 +224,7 @@ void Judge::simulate(Judgement& judgement, std::int64_t actions) {
   cuts = std::move(refined.cuts);
   judgement.timeline = refined.step;
   judgement.closed_form = closed_form_step(todo, cuts);
+  judgement.memory = worst_memory(todo, cuts).needed;
 }
 
 double closed_form_step(const PartitionProblem& problem, std::span<const int> cuts) {

@@ -39,6 +39,7 @@ struct Judgement {
   Partition partition;
   double closed_form = 0;  // seconds
   double timeline = 0;     // seconds; zero: not evaluated
+  double memory = 0;       // bytes of the stage that is nearest to its limit
 };
 
 class Judge {

@@ -21,6 +21,24 @@ Layer nameless(Layer layer) {
   return layer;
 }
 
+bool same(const LayerCost& a, const LayerCost& b) {
+  return a.forward == b.forward && a.recompute == b.recompute && a.backward_input == b.backward_input &&
+         a.backward_weight == b.backward_weight && a.optimizer == b.optimizer && a.weights == b.weights &&
+         a.gradients == b.gradients && a.optimizer_state == b.optimizer_state && a.stash == b.stash &&
+         a.workspace == b.workspace;
+}
+
+bool same(const LayerPrices& a, const LayerPrices& b) {
+  for (std::size_t type = 0; type < a.costs.size(); ++type) {
+    const auto& costs = a.costs[type];
+    if (!std::equal(costs.begin(), costs.end(), b.costs[type].begin(),
+                    [](const LayerCost& x, const LayerCost& y) { return same(x, y); })) {
+      return false;
+    }
+  }
+  return true;
+}
+
 // Of a class, on its fastest type.
 double least_busy(const LayerPrices& prices, std::size_t layer_class) {
   double least = std::numeric_limits<double>::infinity();
@@ -97,6 +115,16 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
     prices.stash += count * cost.stash.value();
   }
   return prices;
+}
+
+bool PriceList::repeats(std::int64_t microbatch, Recompute recompute) {
+  const auto [entry, is_new] = repeats_.try_emplace({microbatch, recompute}, false);
+  if (is_new) {
+    for (const auto& [name, lighter] : recompute_names()) {
+      if (lighter < recompute && same(at(microbatch, lighter), at(microbatch, recompute))) entry->second = true;
+    }
+  }
+  return entry->second;
 }
 
 int PriceList::index_of(int device_type) const {

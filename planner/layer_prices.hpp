@@ -40,6 +40,8 @@ class PriceList {
 
   const LayerPrices& at(std::int64_t microbatch, Recompute recompute);
   const LayerPrices& base() { return at(base_.microbatch, base_.recompute); }
+  // Whether a lighter recomputation costs the same (selective, where attention is fused): not worth a second look.
+  bool repeats(std::int64_t microbatch, Recompute recompute);
   const LayerClasses& classes() const { return classes_; }
   const std::vector<int>& types() const { return types_; }  // into Cluster::device_types, priced ones, by index
   int index_of(int device_type) const;                      // into LayerPrices::costs
@@ -58,6 +60,7 @@ class PriceList {
   std::vector<int> types_;
   std::vector<std::string> notes_;
   std::map<std::pair<std::int64_t, Recompute>, LayerPrices> prices_;
+  std::map<std::pair<std::int64_t, Recompute>, bool> repeats_;
 };
 
 }  // namespace stagecraft

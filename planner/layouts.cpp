@@ -123,7 +123,8 @@ class Lister {
   void add(Layout layout, std::size_t kind) {
     const ScheduleShape shape{layout.ranks, layout.stages / layout.ranks, static_cast<int>(layout.microbatches)};
     if (const std::string refusal = schedule_kinds()[kind].refuse(shape); !refusal.empty()) {
-      if (list_.refusal.empty()) list_.refusal = fmt::format("schedule '{}': {}", layout.schedule, refusal);
+      if (list_.refusal.empty() && shape.stages_per_rank == 1)
+        list_.refusal = fmt::format("schedule '{}': {}", layout.schedule, refusal);
       return;
     }
     for (const auto& [name, recompute] : recompute_names()) {
@@ -141,8 +142,12 @@ class Lister {
 
 }  // namespace
 
-void check_space(const SearchSpace& space, const Network& network, const Cluster& cluster, std::int64_t cuttable,
-                 int devices) {
+int usable_devices(const Cluster& cluster, const SearchSpace& space) {
+  const int all = static_cast<int>(cluster.devices.size());
+  return std::min(all, space.devices.value_or(all));
+}
+
+void check_space(const SearchSpace& space, const Network& network, const Cluster& cluster) {
   check_counts(space);
   check_batch(space);
   check_schedule(space);
@@ -152,10 +157,11 @@ void check_space(const SearchSpace& space, const Network& network, const Cluster
     throw bad_input("sequence: expected at most the {} positions of network '{}', got {}",
                     network.transformer->max_sequence, printable(network.name), space.sequence);
   }
-  if (space.stages.value_or(1) > cuttable) {
+  if (space.stages.value_or(1) > layers) {
     throw bad_input("{} stages for network '{}': it can be cut into at most {}", *space.stages, printable(network.name),
-                    cuttable);
+                    layers);
   }
+  const int devices = usable_devices(cluster, space);
   if (space.replicas.value_or(1) > devices) {
     throw infeasible("{} replicas need as many devices at least, but {} of cluster '{}' can be used", *space.replicas,
                      devices, printable(cluster.name));

@@ -19,16 +19,19 @@ struct LayoutOption {
 struct LayoutList {
   std::vector<LayoutOption> options;
   std::int64_t too_long = 0;  // left out: more actions than the search will generate
-  std::string refusal;        // of a schedule that refused a shape, the first
+  std::string refusal;        // why a schedule refused to run with one stage a rank, the first time
 };
 
+// Devices that the space lets the search use.
+int usable_devices(const Cluster& cluster, const SearchSpace& space);
+
 // Throws bad_input for options that contradict each other or the inputs, infeasible when they need more devices than
-// there are. `cuttable`: pieces that the network can be cut into at most; `devices`: that can be used at most.
-void check_space(const SearchSpace& space, const Network& network, const Cluster& cluster, std::int64_t cuttable,
-                 int devices);
+// can be used.
+void check_space(const SearchSpace& space, const Network& network, const Cluster& cluster);
 
 // Every combination of stages, replicas, micro-batch, schedule and recomputation that multiplies out to the global
-// batch; in a fixed order. REQUIRES: a space that passed check_space.
+// batch; in a fixed order. `cuttable`: pieces that the network can be cut into. REQUIRES: a space that passed
+// check_space.
 LayoutList list_layouts(const SearchSpace& space, std::int64_t cuttable, int devices);
 
 }  // namespace stagecraft

@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <limits>
 #include <set>
+#include <tuple>
 
 #include "models/error.hpp"
 #include "models/files.hpp"
@@ -23,11 +23,9 @@ constexpr std::size_t polished = 4;                         // layouts that are 
 constexpr std::int64_t refinement_actions = 3'000'000;      // evaluated a layout: about 20 ms
 constexpr std::size_t max_detours = 2'000;  // layouts looked at for the best of a schedule that is not among the best
 
-bool is_better(const Judgement& a, const Judgement& b) { return a.closed_form < b.closed_form; }
-
-int usable_devices(const Cluster& cluster, const SearchSpace& space) {
-  const int all = static_cast<int>(cluster.devices.size());
-  return std::min(all, space.devices.value_or(all));
+// Where times are equal, the candidate that needs less memory.
+bool is_better(const Judgement& a, const Judgement& b) {
+  return std::tie(a.timeline, a.closed_form, a.memory) < std::tie(b.timeline, b.closed_form, b.memory);
 }
 
 // The legal cuts that the search works on, and those for the final polish where they are too many for the search.
@@ -86,7 +84,6 @@ class Search {
     SearchSpace space = space_;
     if (!space.cuts.empty()) space.stages = static_cast<int>(space.cuts.size()) + 1;
     const int devices = usable_devices(cluster_, space);
-    check_space(space, network_, cluster_, static_cast<std::int64_t>(cuts_.search.groups.size()), devices);
     LayoutList listed = list_layouts(space, static_cast<std::int64_t>(cuts_.search.groups.size()), devices);
     if (listed.options.empty()) throw no_layout(space, listed, devices);
     if (listed.too_long > 0) {
@@ -94,6 +91,11 @@ class Search {
           fmt::format("{} combinations with very many micro-batches were left out", with_thousands(listed.too_long)));
     }
     options_ = std::move(listed.options);
+    if (!space.recompute) {
+      std::erase_if(options_, [&](const LayoutOption& option) {
+        return prices_.repeats(option.layout.microbatch, option.layout.recompute);
+      });
+    }
     for (LayoutOption& option : options_) estimates_.push_back(judge_.least_closed_form(option));
     rank_by_estimate();
   }
@@ -169,10 +171,7 @@ class Search {
     result_.counts.simulated = static_cast<std::int64_t>(best_.size());
     sort_by_timeline();
   }
-  void sort_by_timeline() {
-    std::stable_sort(best_.begin(), best_.end(),
-                     [](const Judgement& a, const Judgement& b) { return a.timeline < b.timeline; });
-  }
+  void sort_by_timeline() { std::stable_sort(best_.begin(), best_.end(), is_better); }
 
   void polish() {
     for (std::size_t i = 0; i < std::min(polished, best_.size()); ++i) judge_.simulate(best_[i], refinement_actions);
@@ -265,13 +264,15 @@ class Search {
     plan.prediction.peak_memory.resize(static_cast<std::size_t>(plan.ranks()));
   }
 
-  // Half of them layouts that would have been faster but do not fit, the rest slower ones, other schedules first.
+  // Half of them layouts that would have been faster but do not fit, those that lack least first; the rest slower ones,
+  // other schedules first.
   void add_near_misses() {
     const auto keep = static_cast<std::size_t>(std::max(0, space_.keep));
-    for (const LayoutOption& option : misfits_) {
-      if (result_.near_misses.size() >= (keep + 1) / 2) break;
-      add_misfit(option);
-    }
+    for (const LayoutOption& option : misfits_) add_misfit(option);
+    const auto lack = [](const Candidate& c) { return c.shortage->needed / c.shortage->available; };
+    std::stable_sort(result_.near_misses.begin(), result_.near_misses.end(),
+                     [&](const Candidate& a, const Candidate& b) { return lack(a) < lack(b); });
+    result_.near_misses.resize(std::min(result_.near_misses.size(), (keep + 1) / 2));
     std::set<std::string> schedules{result_.ranked.front().candidate.layout.schedule};
     for (const bool only_new : {true, false}) {
       for (std::size_t i = result_.ranked.size(); i < best_.size() && result_.near_misses.size() < keep; ++i) {
@@ -324,6 +325,7 @@ class Search {
 }  // namespace
 
 SearchResult search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space) {
+  check_space(space, network, cluster);
   return Search(network, cluster, model, space).run();
 }
 
