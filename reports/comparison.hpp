@@ -20,9 +20,9 @@ namespace stagecraft {
 // What a row is about. Times are seconds, memory is bytes, both bubbles are shares of 1.
 enum class Figure {
   step_time,    // median of the steps
-  action,       // one kind of action of one stage: median duration
   bubble,       // idle / total over the ranks, first forward to last backward
   span_bubble,  // the zero-bubble papers' rate over the longest per-rank span
+  action,       // one kind of action of one stage: median duration
   peak_memory,  // of one pipeline rank, the largest of the replicas
 };
 

@@ -3,6 +3,7 @@
 
 #include "models/text.hpp"
 #include "reports/comparison.hpp"
+#include "reports/markdown.hpp"
 #include "reports/text_width.hpp"
 
 namespace stagecraft {
@@ -50,16 +51,6 @@ std::string context_line(const Comparison& comparison) {
     if (!part->empty()) line += ", " + printable(*part, 80);
   }
   return line;
-}
-
-// A cell of a Markdown table: no character that would end the cell or start markup.
-std::string markdown_cell(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (std::string_view("|<>*_`[]\\").find(c) != std::string_view::npos) out += '\\';
-    out += c;
-  }
-  return out;
 }
 
 void put(Json& object, const std::string& rung, const std::optional<double>& value) {
@@ -159,23 +150,14 @@ std::string to_text(const Comparison& comparison) {
 
 std::string to_markdown(const Comparison& comparison) {
   const Comparison shown = condensed(comparison);
-  std::string out = markdown_cell(context_line(shown)) + "\n\n";
-  const Rows rows = table_rows(shown, 0, shown.rungs.size());
-  for (std::size_t r = 0; r < rows.size(); ++r) {
-    out += "|";
-    for (const std::string& cell : rows[r]) out += " " + markdown_cell(cell) + " |";
-    out += "\n";
-    if (r > 0) continue;
-    out += "|---|";
-    for (std::size_t c = 1; c < rows[0].size(); ++c) out += "---:|";
-    out += "\n";
-  }
+  std::string out = markdown_text(context_line(shown)) + "\n\n";
+  out += markdown_table(table_rows(shown, 0, shown.rungs.size()));
   out += "\n";
   for (std::size_t rung = 0; rung < shown.rungs.size() && !shown.measured.empty(); ++rung) {
-    out += "- " + markdown_cell(rung_summary(shown, rung)) + "\n";
+    out += "- " + markdown_text(rung_summary(shown, rung)) + "\n";
   }
   for (const std::string& warning : shown.warnings) {
-    out += "- **warning:** " + markdown_cell(printable(warning, 400)) + "\n";
+    out += "- **warning:** " + markdown_text(warning) + "\n";
   }
   return out;
 }

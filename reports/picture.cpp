@@ -9,6 +9,7 @@
 #include <set>
 
 #include "models/error.hpp"
+#include "reports/chart.hpp"
 #include "reports/escape.hpp"
 
 namespace stagecraft {
@@ -54,14 +55,6 @@ std::vector<int> chunks_by_stage(const Trace& trace) {
   return chunks;
 }
 
-// 1, 2 or 5 times a power of ten, so that about `count` fit into `range`.
-double nice_step(double range, double count) {
-  const double rough = range / count;
-  const double power = std::pow(10.0, std::floor(std::log10(rough)));
-  const double lead = rough / power;
-  return power * (lead < 1.5 ? 1 : lead < 3.5 ? 2 : lead < 7.5 ? 5 : 10);
-}
-
 struct AxisUnit {
   double scale;
   std::string_view name;
@@ -78,7 +71,7 @@ std::string box_title(const PictureBox& box, bool unitless) {
   const auto time = [&](double seconds) {
     return unitless ? fmt::format("{:g}", seconds) : to_string(Seconds(seconds));
   };
-  std::string title = fmt::format("{}: {}, start {}, {}", to_string(box.action), kind_name(box.action.kind),
+  std::string title = fmt::format("{}: {}, starts {}, lasts {}", to_string(box.action), kind_name(box.action.kind),
                                   time(box.start), time(box.end - box.start));
   if (box.bytes > 0) title += ", " + to_string(Bytes(box.bytes));
   return title;
@@ -287,15 +280,15 @@ double append_legend(std::string& out, const std::vector<const Picture*>& pictur
 std::string_view picture_style() {
   // Light fills with dark digits in both schemes; hues and lightness differ, so that kinds stay apart for readers who
   // see fewer colours.
-  return R"(.pic{--ink:#1d2530;--soft:#5b6675;--line:#d9dee6;--idle:#eceff3;--f:#7cb7ea;--b:#f0a04b;--i:#f6d365;--w:#5fbf9b;--s:#8b6fd6;--g:#d9578f;--o:#9aa5b8;--digit:#10202e;font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-@media(prefers-color-scheme:dark){.pic{--ink:#e6eaf0;--soft:#9aa6b6;--line:#323b47;--idle:#252c36;--f:#6aa9e0;--b:#e5964a;--i:#e8c65c;--w:#56b592;--s:#a58cf0;--g:#ea74a6;--o:#8f9bb0;--digit:#0b141d}}
+  return R"(.pic{--ink:#1d2530;--soft:#5b6675;--line:#d9dee6;--idle:#eceff3;--f:#7cb7ea;--b:#f0a04b;--i:#f6d365;--w:#5fbf9b;--s:#8b6fd6;--g:#d9578f;--o:#5d6980;--digit:#10202e;font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+@media(prefers-color-scheme:dark){.pic{--ink:#e6eaf0;--soft:#9aa6b6;--line:#323b47;--idle:#252c36;--f:#6aa9e0;--b:#e5964a;--i:#e8c65c;--w:#56b592;--s:#a58cf0;--g:#ea74a6;--o:#c3cbd9;--digit:#0b141d}}
 .pic text{font-size:11px;fill:var(--soft)}
 .pic .ttl{font-size:15px;font-weight:600;fill:var(--ink)}
 .pic .rl{text-anchor:end}
 .pic .idle{fill:var(--idle)}
 .pic .f{fill:var(--f)}.pic .b{fill:var(--b)}.pic .i{fill:var(--i)}.pic .w{fill:var(--w)}
 .pic .s{fill:var(--s)}.pic .g{fill:var(--g)}.pic .o{fill:var(--o)}
-.pic .r{fill:var(--soft);fill-opacity:.22}
+.pic .r{fill:var(--soft);fill-opacity:.2}
 .pic .c1{fill-opacity:.8}.pic .c2{fill-opacity:.65}.pic .c3{fill-opacity:.55}
 .pic .boxes rect{stroke:var(--page,#fff);stroke-width:.6;vector-effect:non-scaling-stroke}
 .pic .boxes rect:hover{stroke:var(--ink);stroke-width:1.5}

@@ -129,8 +129,9 @@ std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan) {
                                             with_thousands(total_parameters(plan.network.graph))));
   facts.emplace_back("cluster", fmt::format("{}, {} of {} devices used", printable(plan.cluster.name),
                                             plan.replicas() * plan.ranks(), plan.cluster.devices.size()));
-  facts.emplace_back("layout", fmt::format("{} stages on {} ranks x {} replicas, schedule {}", plan.stages.size(),
-                                           plan.ranks(), plan.replicas(), printable(plan.schedule.name)));
+  facts.emplace_back("layout",
+                     fmt::format("{} stages on {} ranks, {} replica{}, schedule {}", plan.stages.size(), plan.ranks(),
+                                 plan.replicas(), plan.replicas() == 1 ? "" : "s", printable(plan.schedule.name)));
   facts.emplace_back("batch", fmt::format("{} samples of {} tokens a step: {} micro-batches of {} a replica",
                                           batch.global, batch.sequence, batch.microbatches, batch.microbatch));
   facts.emplace_back("training", fmt::format("{}, {}, recompute {}{}", name(plan.precision), name(plan.optimizer),
@@ -167,7 +168,7 @@ std::string network_table(const Network& network, const Workload& workload) {
   LayerGroup total{"total"};
   const auto add_row = [&](const LayerGroup& group) {
     rows.push_back({printable(group.kind, name_width), with_thousands(group.count), with_thousands(group.parameters),
-                    to_string(Flops(group.flops)), to_string(Bytes(group.stash))});
+                    group.flops > 0 ? to_string(Flops(group.flops)) : "-", to_string(Bytes(group.stash))});
   };
   for (const LayerGroup& group : groups) {
     add_row(group);

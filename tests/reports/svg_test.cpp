@@ -55,7 +55,7 @@ TEST(Svg, DrawsABoxForEveryEventOfOneStep) {
   const std::string svg = to_svg(trace);
   EXPECT_EQ(fault_of_markup(svg), "");
   EXPECT_EQ(count(svg, "</title></rect>"), trace.events.size() / 3);
-  EXPECT_THAT(svg, HasSubstr("<title>1B0: backward, start "));
+  EXPECT_THAT(svg, HasSubstr("<title>1B0: backward, starts "));
   EXPECT_THAT(svg, HasSubstr(">rank 1</text>"));
 }
 

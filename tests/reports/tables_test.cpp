@@ -70,7 +70,7 @@ TEST(Tables, KeepClustersOfManyUnlikeNodesWithinAHundredColumns) {
 TEST(Tables, ShowAPlan) {
   EXPECT_EQ(plan_table(example_plan()), R"(network    toy, 4,000 parameters
 cluster    laptop, 2 of 2 devices used
-layout     2 stages on 2 ranks x 1 replicas, schedule gpipe
+layout     2 stages on 2 ranks, 1 replica, schedule gpipe
 batch      2 samples of 32 tokens a step: 2 micro-batches of 1 a replica
 training   fp32, adamw, recompute none
 costs      roofline of the devices
