@@ -8,9 +8,10 @@
 
 namespace stagecraft {
 
-// compute_only (torch's default): F, B, I, W and empty cells. Lines end in "\n"; no empty cells are written.
+// compute_only (torch's default, torch 2.6 or newer): F, B, I, W. Lines end in "\n"; no empty cells are written.
 std::string to_torch_csv(const ComputeSchedule& schedule);
-// compute_comms: everything explicit, with REDUCE_GRAD after each stage's last weight gradient, without STEP.
+// compute_comms (torch 2.10 or newer): everything explicit, with REDUCE_GRAD for each stage at the end of its work,
+// without STEP and REDUCE_TIED, which torch does not know.
 std::string to_torch_csv(const LoweredSchedule& schedule);
 
 // Reads compute_only text ("\n" or "\r\n"). Throws bad_input "file: line 3, cell 5: ..." for text that is no action,
