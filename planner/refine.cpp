@@ -25,7 +25,9 @@ class Refinement {
       std::vector<int> path{0};
       try_all(path);
     } else {
+      neighbours_ = cuts_.neighbours();
       climb();
+      widen();
     }
     return best_;
   }
@@ -48,6 +50,7 @@ class Refinement {
     --left_;
     ++best_.evaluations;
     const double step = timeline_.step(path);
+    unexpanded_.emplace(step, path);
     if (!best_.cuts.empty() && step >= best_.step) return false;
     best_.cuts = path;
     best_.step = step;
@@ -83,14 +86,17 @@ class Refinement {
 
   // First improvement, from the last moved stage on; the order of moves is fixed, so the result is as well.
   void climb() {
-    neighbours_ = cuts_.neighbours();
     bool improved = true;
     while (improved && left_ > 0) {
       improved = false;
       for (std::size_t cut = 1; cut + 1 < best_.cuts.size() && left_ > 0; ++cut) {
         while (left_ > 0 && move(cut)) improved = true;
       }
-      for (std::size_t cut = 1; !improved && cut + 2 < best_.cuts.size() && left_ > 0; ++cut) improved = move_two(cut);
+      for (std::size_t distance = 1; !improved && distance + 2 < best_.cuts.size() && left_ > 0; ++distance) {
+        for (std::size_t cut = 1; !improved && cut + distance + 1 < best_.cuts.size(); ++cut) {
+          improved = move_two(cut, cut + distance);
+        }
+      }
     }
   }
 
@@ -103,18 +109,35 @@ class Refinement {
     }
     return false;
   }
-  // Both ends of a stage: what it gains on one side, it gives on the other, or it grows or shrinks on both.
-  bool move_two(std::size_t cut) {
+  // Two ends of stages, neighbouring ones first: what a stage gains on one side, it gives on the other, or it grows or
+  // shrinks on both.
+  bool move_two(std::size_t one, std::size_t other) {
     const std::vector<int> from = best_.cuts;
-    for (const int first : neighbours_[static_cast<std::size_t>(from[cut])]) {
-      for (const int second : neighbours_[static_cast<std::size_t>(from[cut + 1])]) {
+    for (const int first : neighbours_[static_cast<std::size_t>(from[one])]) {
+      for (const int second : neighbours_[static_cast<std::size_t>(from[other])]) {
         std::vector<int> path = from;
-        path[cut] = first;
-        path[cut + 1] = second;
+        path[one] = first;
+        path[other] = second;
         if (left_ > 0 && legal(path) && consider(path)) return true;
       }
     }
     return false;
+  }
+
+  // What is left goes into looking beyond the local optimum: always on from the best partition whose neighbours have
+  // not all been tried.
+  void widen() {
+    while (left_ > 0 && !unexpanded_.empty()) {
+      const std::vector<int> from = unexpanded_.begin()->second;
+      unexpanded_.erase(unexpanded_.begin());
+      for (std::size_t cut = 1; cut + 1 < from.size(); ++cut) {
+        for (const int to : neighbours_[static_cast<std::size_t>(from[cut])]) {
+          std::vector<int> path = from;
+          path[cut] = to;
+          if (left_ > 0 && legal(path)) consider(path);
+        }
+      }
+    }
   }
 
   PartitionTimeline& timeline_;
@@ -123,6 +146,7 @@ class Refinement {
   std::int64_t left_;  // evaluations
   Refined best_;
   std::set<std::vector<int>> known_;
+  std::set<std::pair<double, std::vector<int>>> unexpanded_;  // step, path
   std::vector<std::vector<std::int64_t>> ways_;
   std::vector<std::vector<int>> neighbours_;  // by cut
 };

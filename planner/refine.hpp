@@ -35,9 +35,10 @@ struct Refined {
   std::int64_t evaluations = 0;
 };
 
-// The best of `starts`, of all partitions where these are few, and of the local moves from the best start: an end of a
-// stage goes one group of layers up or down, or two ends do, until nothing helps or `actions` actions have been
-// evaluated. Only partitions that fit into memory. REQUIRES: at least one start; the starts fit.
+// The best of `starts`, of all partitions where these are few, and of those that local moves reach: an end of a stage
+// goes one group of layers up or down, or two ends do; from the best start until nothing helps, then from the next best
+// partitions, until `actions` actions have been evaluated. Only partitions that fit into memory.
+// REQUIRES: at least one start; the starts fit.
 Refined refine(PartitionTimeline& timeline, std::span<const std::vector<int>> starts, std::int64_t actions);
 
 }  // namespace stagecraft
