@@ -74,7 +74,7 @@ class Core {
   Core(const cpu::StageSpec& spec)
       : spec_(spec),
         stage_(spec, std::nullopt, pool_),
-        workspace_(pool_.allocate(stage_.workspace_floats(), "workspace")) {
+        workspace_(pool_.allocate(stage_.layout().workspace, "workspace")) {
     stage_.set_workspace(workspace_.data());
     stage_.parameters().initialize(1);
     for (const auto& entry : stage_.parameters().entries()) parameters_ += entry.parameter.count();
@@ -166,10 +166,11 @@ Combination measure(const cpu::StageSpec& spec, const std::vector<int>& cores, S
           if (i == 0 && (enough || (stop != nullptr && *stop))) done = true;
           gate.arrive_and_wait();
         }
-        const std::size_t layers[] = {0, 1, core.stage().last_times().size() - 1};
+        const cpu::StageLayout& layout = core.stage().layout();
+        const std::size_t layers[] = {0, 1, layout.layers.size() - 1};
         for (std::size_t k = 0; i == 0 && k < 3; ++k) {
-          result.stash[k] = Bytes(4.0 * static_cast<double>(core.stage().layer_stash_floats(layers[k])));
-          result.workspace[k] = Bytes(4.0 * static_cast<double>(core.stage().layer_workspace_floats(layers[k])));
+          result.stash[k] = Bytes(4.0 * static_cast<double>(cpu::layer_stash(layout, layers[k])));
+          result.workspace[k] = Bytes(4.0 * static_cast<double>(cpu::layer_workspace(layout, layers[k])));
         }
       } catch (...) {  // no memory
         const std::lock_guard lock(mutex);

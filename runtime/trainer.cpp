@@ -18,6 +18,7 @@
 #include "models/version.hpp"
 #include "runtime/affinity.hpp"
 #include "runtime/checkpoint.hpp"
+#include "runtime/memory_need.hpp"
 #include "runtime/network_check.hpp"
 #include "runtime/token_data.hpp"
 #include "runtime/transport.hpp"
@@ -273,6 +274,30 @@ void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSe
   }
 }
 
+// Finds out before anything starts that memory will run out.
+void check_memory(const Plan& plan, const MpiSession* mpi) {
+  const LoweredSchedule schedule = plan.lowered();
+  const Cluster machine = local_cpu();
+  const double available = machine.device_types.front().memory.value() * static_cast<double>(machine.devices.size());
+  double total = 0, largest = 0;
+  int where = 0;
+  for (int rank = 0; rank < plan.ranks(); ++rank) {
+    const auto bytes = static_cast<double>(memory_need(plan, schedule, rank).total());
+    if (bytes > largest) where = rank;
+    largest = std::max(largest, bytes);
+    total += bytes * plan.replicas();
+  }
+  if (mpi != nullptr && mpi->local_processes() < mpi->processes()) total = largest;  // the others are on other hosts
+  if (total <= available) return;
+  const MemoryNeed need = memory_need(plan, schedule, where);
+  const auto text = [](std::int64_t bytes) { return to_string(Bytes(static_cast<double>(bytes))); };
+  throw device_error(
+      "the plan needs {} of memory, this machine has {}; the largest share is rank {}'s: {} (weights {}, gradients {}, "
+      "optimizer state {}, activations {})",
+      to_string(Bytes(total)), to_string(Bytes(available)), where, text(need.total()), text(need.weights),
+      text(need.gradients), text(need.optimizer_state), text(need.activations));
+}
+
 void train_in_threads(const Plan& plan, const LoweredSchedule& schedule, const TrainingOptions& options,
                       const TransportOptions& transport_options, const TokenData& data, const CheckpointInfo& start,
                       const StepCallback& callback, Trace& trace) {
@@ -331,6 +356,7 @@ void check_runnable(const Plan& plan, const TrainingOptions& options, const MpiS
   }
   validate(plan, "plan");
   check_devices(plan, options, mpi);
+  check_memory(plan, mpi);
 }
 
 Trace train(const Plan& plan, const TrainingOptions& options, const StepCallback& callback, MpiSession* mpi) {

@@ -5,26 +5,12 @@
 #include <cmath>
 
 #include "runtime/collectives.hpp"
+#include "runtime/memory_need.hpp"
 
 namespace stagecraft {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-bool makes_weight_gradient(ActionKind kind) {
-  return kind == ActionKind::backward || kind == ActionKind::backward_weight;
-}
-
-// The most that are open at once when `opens` and `closes` say what an action does.
-template <class Opens, class Closes>
-int most_open(const std::vector<Action>& actions, Opens&& opens, Closes&& closes) {
-  int open = 0, most = 0;
-  for (const Action& action : actions) {
-    if (opens(action)) most = std::max(most, ++open);
-    if (closes(action)) --open;
-  }
-  return most;
-}
 
 }  // namespace
 
@@ -47,52 +33,34 @@ Worker::Worker(const Plan& plan, const LoweredSchedule& schedule, const Training
 }
 
 void Worker::make_stages() {
-  const Batch& batch = plan_.batch;
-  const double rows = static_cast<double>(batch.global) * static_cast<double>(batch.sequence);
   for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
     if (plan_.stages[s].rank.value != rank_) continue;
-    const cpu::StageSpec spec{.transformer = *plan_.network.transformer,
-                              .layers = plan_.stages[s].layers,
-                              .shape = {batch.microbatch, batch.sequence},
-                              .microbatches = batch.microbatches,
-                              .recompute = plan_.recompute,
-                              .fused_attention = plan_.fused_attention,
-                              .optimizer = plan_.optimizer,
-                              .gradient_scale = static_cast<float>(1.0 / rows)};
     // A later stage of this rank reads the table where the first one has it.
     std::optional<cpu::ParameterView> table;
     if (const auto first = stages_.find(0); first != stages_.end()) table = first->second->parameters().view(0);
-    stages_[static_cast<int>(s)] = std::make_unique<cpu::Stage>(spec, table, pool_);
+    stages_[static_cast<int>(s)] = std::make_unique<cpu::Stage>(stage_spec(plan_, s), table, pool_);
   }
 }
 
 // Takes what the steps will need, and gives it back to the pool: micro-batches in flight, messages, workspace.
 void Worker::reserve_memory() {
   std::int64_t workspace = 0;
-  for (const auto& entry : stages_) workspace = std::max(workspace, entry.second->workspace_floats());
+  for (const auto& entry : stages_) workspace = std::max(workspace, entry.second->layout().workspace);
   workspace_ = pool_.allocate_zeroed(workspace, "workspace");
   if (transport_.workers() > 1) scratch_ = pool_.allocate_zeroed(collective_piece_floats, "reduction buffers");
   std::vector<Buffer> reserved;
   for (const auto& [number, stage] : stages_) {
     stage->set_workspace(workspace_.data());
-    const int s = number;
-    const bool from_here = local(s - 1) != nullptr;
-    // As open() is called: with the arrival of the input.
-    const Action opening{from_here || s == 0 ? ActionKind::forward : ActionKind::recv_forward,
-                         StageId{from_here ? s - 1 : s}};
-    const int in_flight = most_open(
-        actions_, [&](const Action& a) { return a.kind == opening.kind && a.stage == opening.stage; },
-        [&](const Action& a) { return makes_weight_gradient(a.kind) && a.stage.value == s; });
-    for (int i = 0; i < in_flight; ++i) {
-      reserved.push_back(pool_.allocate_zeroed(stage->stash_floats(), "activations"));
+    const InFlight open = count_in_flight(actions_, number, local(number - 1) != nullptr);
+    for (int i = 0; i < open.slabs; ++i) {
+      reserved.push_back(pool_.allocate_zeroed(stage->layout().slab, "activations"));
     }
-    const int split = most_open(
-        actions_, [&](const Action& a) { return a.kind == ActionKind::backward_input && a.stage.value == s; },
-        [&](const Action& a) { return a.kind == ActionKind::backward_weight && a.stage.value == s; });
-    for (int i = 0; i < split; ++i) {
-      reserved.push_back(pool_.allocate_zeroed(stage->split_floats(), "gradients of activations"));
+    for (int i = 0; i < open.splits; ++i) {
+      reserved.push_back(pool_.allocate_zeroed(stage->layout().split, "gradients of activations"));
     }
-    if (!stage->has_head()) reserved.push_back(pool_.allocate_zeroed(stage->boundary_floats(), "messages"));
+    for (int i = (stage->has_embedding() ? 0 : 1) + (stage->has_head() ? 0 : 1); i > 0; --i) {
+      reserved.push_back(pool_.allocate_zeroed(stage->layout().boundary, "messages"));
+    }
   }
 }
 
@@ -148,14 +116,14 @@ void Worker::execute(const Action& action) {
         peer = fmt::format(" from rank {}", worker_of(stage - 1) % plan_.ranks());
         open(stage, action.microbatch.value);
         const std::span input(stage_of(action).input(action.microbatch.value),
-                              static_cast<std::size_t>(stage_of(action).boundary_floats()));
+                              static_cast<std::size_t>(stage_of(action).layout().boundary));
         transport_.receive(worker_of(stage - 1), {Lane::forward, stage - 1, action.microbatch.value},
                            std::as_writable_bytes(input));
         break;
       }
       case ActionKind::recv_backward: {
         peer = fmt::format(" from rank {}", worker_of(stage + 1) % plan_.ranks());
-        Buffer& buffer = d_outputs_[key] = pool_.allocate(stage_of(action).boundary_floats(), "messages");
+        Buffer& buffer = d_outputs_[key] = pool_.allocate(stage_of(action).layout().boundary, "messages");
         transport_.receive(worker_of(stage + 1), {Lane::backward, stage + 1, action.microbatch.value}, buffer.bytes());
         break;
       }
@@ -176,7 +144,7 @@ void Worker::execute(const Action& action) {
   record(action, start, is_compute(action.kind) ? 0 : message_bytes(action));
 }
 
-std::int64_t Worker::message_bytes(const Action& action) { return stage_of(action).boundary_floats() * 4; }
+std::int64_t Worker::message_bytes(const Action& action) { return stage_of(action).layout().boundary * 4; }
 
 void Worker::record(const Action& action, Clock::time_point start, std::int64_t bytes) {
   if (events_.empty()) return;
@@ -221,7 +189,7 @@ void Worker::forward(const Action& action) {
     open(stage + 1, microbatch);
     output = local(stage + 1)->input(microbatch);
   } else if (!at.has_head()) {
-    output = (outputs_[{stage, microbatch}] = pool_.allocate(at.boundary_floats(), "messages")).data();
+    output = (outputs_[{stage, microbatch}] = pool_.allocate(at.layout().boundary, "messages")).data();
   }
   result_.loss_sum += at.forward(microbatch, output);
 }
@@ -238,7 +206,7 @@ void Worker::backward(const Action& action) {
   if (!at.has_embedding()) {
     auto& made = local(stage - 1) != nullptr ? d_outputs_ : d_inputs_;
     d_input = (made[{stage - (local(stage - 1) != nullptr ? 1 : 0), microbatch}] =
-                   pool_.allocate(at.boundary_floats(), "messages"))
+                   pool_.allocate(at.layout().boundary, "messages"))
                   .data();
   }
   if (action.kind == ActionKind::backward) {

@@ -7,7 +7,6 @@
 
 #include "kernels/cpu/elementwise.hpp"
 #include "kernels/cpu/rope.hpp"
-#include "runtime/cpu/carver.hpp"
 
 namespace stagecraft::cpu {
 namespace {
@@ -29,31 +28,19 @@ class Stopwatch {
 Stage::Stage(const StageSpec& spec, std::optional<ParameterView> shared_table, MemoryPool& pool)
     : spec_(spec),
       pool_(pool),
+      layout_(lay_out(spec)),
       slabs_(static_cast<std::size_t>(spec.microbatches)),
       splits_(static_cast<std::size_t>(spec.microbatches)) {
   const Transformer& t = spec_.transformer;
   make_parameters(shared_table, pool);
-  if (t.position == PositionKind::rotary) {
-    rope_table_ = pool.allocate(kernels::cpu::rope_table_floats(spec_.shape.sequence, t.head_size), "rotation table");
+  if (layout_.rope_table > 0) {
+    rope_table_ = pool.allocate(layout_.rope_table, "rotation table");
     kernels::cpu::rope_table(rope_table_.data(), spec_.shape.sequence, t.head_size, t.rope_theta);
   }
-  const bool keep_probabilities = spec_.recompute != Recompute::selective && !spec_.fused_attention;
   for (std::int64_t id = spec_.layers.first; id < spec_.layers.last; ++id) {
-    const auto& views = views_[layers_.size()];
-    Layer layer;
-    if (id == 0) {
-      layer.module = make_embedding(t, spec_.shape, views);
-    } else if (id <= t.layers) {
-      layer.module = make_block(t, spec_.shape, views, keep_probabilities, rope_table_.data());
-      layer.recomputed = spec_.recompute == Recompute::full;
-    } else {
-      layer.module = make_head(t, spec_.shape, views, spec_.gradient_scale);
-    }
-    layer.sizes = layer.module->sizes();
-    layers_.push_back(std::move(layer));
+    modules_.push_back(make_module(spec_, id, views_[modules_.size()], rope_table_.data()));
   }
-  times_.resize(layers_.size());
-  lay_out();
+  times_.resize(modules_.size());
 }
 
 void Stage::make_parameters(std::optional<ParameterView> shared_table, MemoryPool& pool) {
@@ -84,55 +71,14 @@ void Stage::make_parameters(std::optional<ParameterView> shared_table, MemoryPoo
   if (tied) views_.back().push_back(*shared_table);
 }
 
-void Stage::lay_out() {
-  const std::int64_t rows = spec_.shape.rows(), hidden = boundary_floats();
-  Carver slab, split;
-  if (has_embedding()) tokens_ = slab.take(rows);
-  if (has_head()) targets_ = slab.take(rows);
-  std::int64_t gradients = 0, recomputed = 0, scratch = 0;
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    Layer& layer = layers_[i];
-    const bool embedding = i == 0 && has_embedding(), head = i + 1 == layers_.size() && has_head();
-    if (!embedding) layer.input = slab.take(hidden);
-    if (!head) layer.d_output = split.take(hidden);
-    layer.gradients = split.take(layer.sizes.gradients);
-    if (layer.recomputed) {
-      layer.recomputed_stash = split.take(layer.sizes.stash);
-      recomputed = std::max(recomputed, layer.sizes.stash);
-    } else {
-      layer.stash = slab.take(layer.sizes.stash);
-    }
-    gradients = std::max(gradients, layer.sizes.gradients);
-    scratch = std::max(scratch, layer.sizes.workspace);
-  }
-  Carver workspace;
-  ping_ = workspace.take(hidden);
-  pong_ = workspace.take(hidden);
-  gradients_ = workspace.take(gradients);
-  recomputed_ = workspace.take(recomputed);
-  scratch_ = workspace.take(scratch);
-  slab_floats_ = slab.size(), split_floats_ = split.size(), workspace_floats_ = workspace.size();
-}
-
-std::int64_t Stage::layer_stash_floats(std::size_t layer) const {
-  const Layer& at = layers_[layer];
-  const std::int64_t input = at.input >= 0 ? boundary_floats() : spec_.shape.rows();
-  return input + (at.recomputed ? 0 : at.sizes.stash);
-}
-
-std::int64_t Stage::layer_workspace_floats(std::size_t layer) const {
-  const Layer& at = layers_[layer];
-  return 2 * boundary_floats() + at.sizes.gradients + at.sizes.workspace + (at.recomputed ? at.sizes.stash : 0);
-}
-
 void Stage::open(std::int64_t microbatch) {
   Buffer& slab = slabs_[static_cast<std::size_t>(microbatch)];
   assert(!slab);
-  slab = pool_.allocate(slab_floats_, "activations");
+  slab = pool_.allocate(layout_.slab, "activations");
 }
 
 float* Stage::input(std::int64_t microbatch) {
-  const std::int64_t offset = layers_.front().input;
+  const std::int64_t offset = layout_.layers.front().input;
   return offset < 0 ? nullptr : slabs_[static_cast<std::size_t>(microbatch)].data() + offset;
 }
 
@@ -143,15 +89,15 @@ std::span<std::int32_t> Stage::integers(std::int64_t microbatch, std::int64_t of
   return {data, static_cast<std::size_t>(spec_.shape.rows())};
 }
 
-std::span<std::int32_t> Stage::tokens(std::int64_t microbatch) { return integers(microbatch, tokens_); }
-std::span<std::int32_t> Stage::targets(std::int64_t microbatch) { return integers(microbatch, targets_); }
+std::span<std::int32_t> Stage::tokens(std::int64_t microbatch) { return integers(microbatch, layout_.tokens); }
+std::span<std::int32_t> Stage::targets(std::int64_t microbatch) { return integers(microbatch, layout_.targets); }
 
 // What every call of a layer shares.
-Pass Stage::pass(const Layer& layer, std::int64_t microbatch) {
+Pass Stage::pass(const StageLayout::Layer& layer, std::int64_t microbatch) {
   float* const slab = slabs_[static_cast<std::size_t>(microbatch)].data();
   Pass p;
-  p.workspace = workspace_ + scratch_;
-  p.stash = layer.recomputed ? workspace_ + recomputed_ : slab + layer.stash;
+  p.workspace = workspace_ + layout_.scratch;
+  p.stash = layer.recomputed ? workspace_ + layout_.recomputed : slab + layer.stash;
   if (layer.input >= 0) {
     p.input = slab + layer.input;
     p.tokens = targets(microbatch).data();
@@ -165,10 +111,10 @@ double Stage::forward(std::int64_t microbatch, float* output) {
   float* const slab = slabs_[static_cast<std::size_t>(microbatch)].data();
   double loss = 0;
   Stopwatch watch;
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    Pass p = pass(layers_[i], microbatch);
-    p.output = i + 1 < layers_.size() ? slab + layers_[i + 1].input : output;
-    loss += layers_[i].module->forward(p);
+  for (std::size_t i = 0; i < modules_.size(); ++i) {
+    Pass p = pass(layout_.layers[i], microbatch);
+    p.output = i + 1 < modules_.size() ? slab + layout_.layers[i + 1].input : output;
+    loss += modules_[i]->forward(p);
     times_[i].forward = watch.lap();
   }
   return loss;
@@ -176,46 +122,46 @@ double Stage::forward(std::int64_t microbatch, float* output) {
 
 void Stage::backward(std::int64_t microbatch, const float* d_output, float* d_input) {
   const float* from = d_output;
-  float* to = workspace_ + ping_;
+  float* to = workspace_ + layout_.ping;
   Stopwatch watch;
-  for (std::size_t i = layers_.size(); i-- > 0;) {
-    const Layer& layer = layers_[i];
+  for (std::size_t i = modules_.size(); i-- > 0;) {
+    const StageLayout::Layer& layer = layout_.layers[i];
     Pass p = pass(layer, microbatch);
-    if (layer.recomputed) layer.module->forward(p);
+    if (layer.recomputed) modules_[i]->forward(p);
     times_[i].recompute = watch.lap();
     p.d_output = from;
     p.d_input = i > 0 ? to : d_input;
-    p.gradients = workspace_ + gradients_;
-    layer.module->backward_input(p);
+    p.gradients = workspace_ + layout_.gradients;
+    modules_[i]->backward_input(p);
     times_[i].backward_input = watch.lap();
-    layer.module->backward_weight(p);
+    modules_[i]->backward_weight(p);
     times_[i].backward_weight = watch.lap();
     from = to;
-    to = workspace_ + (to == workspace_ + ping_ ? pong_ : ping_);
+    to = workspace_ + (to == workspace_ + layout_.ping ? layout_.pong : layout_.ping);
   }
   slabs_[static_cast<std::size_t>(microbatch)].release();
 }
 
 void Stage::backward_input(std::int64_t microbatch, const float* d_output, float* d_input) {
   Buffer& split_buffer = splits_[static_cast<std::size_t>(microbatch)];
-  split_buffer = pool_.allocate(split_floats_, "gradients of activations");
+  split_buffer = pool_.allocate(layout_.split, "gradients of activations");
   float* const split = split_buffer.data();
-  if (layers_.back().d_output >= 0) {
-    kernels::cpu::copy(split + layers_.back().d_output, d_output, boundary_floats());
+  if (layout_.layers.back().d_output >= 0) {
+    kernels::cpu::copy(split + layout_.layers.back().d_output, d_output, layout_.boundary);
   }
   Stopwatch watch;
-  for (std::size_t i = layers_.size(); i-- > 0;) {
-    const Layer& layer = layers_[i];
+  for (std::size_t i = modules_.size(); i-- > 0;) {
+    const StageLayout::Layer& layer = layout_.layers[i];
     Pass p = pass(layer, microbatch);
     if (layer.recomputed) {
       p.stash = split + layer.recomputed_stash;
-      layer.module->forward(p);
+      modules_[i]->forward(p);
     }
     times_[i].recompute = watch.lap();
     if (layer.d_output >= 0) p.d_output = split + layer.d_output;
-    p.d_input = i > 0 ? split + layers_[i - 1].d_output : d_input;
+    p.d_input = i > 0 ? split + layout_.layers[i - 1].d_output : d_input;
     p.gradients = split + layer.gradients;
-    layer.module->backward_input(p);
+    modules_[i]->backward_input(p);
     times_[i].backward_input = watch.lap();
   }
 }
@@ -224,13 +170,13 @@ void Stage::backward_weight(std::int64_t microbatch) {
   Buffer& split_buffer = splits_[static_cast<std::size_t>(microbatch)];
   float* const split = split_buffer.data();
   Stopwatch watch;
-  for (std::size_t i = layers_.size(); i-- > 0;) {
-    const Layer& layer = layers_[i];
+  for (std::size_t i = modules_.size(); i-- > 0;) {
+    const StageLayout::Layer& layer = layout_.layers[i];
     Pass p = pass(layer, microbatch);
     if (layer.recomputed) p.stash = split + layer.recomputed_stash;
     if (layer.d_output >= 0) p.d_output = split + layer.d_output;
     p.gradients = split + layer.gradients;
-    layer.module->backward_weight(p);
+    modules_[i]->backward_weight(p);
     times_[i].backward_weight = watch.lap();
   }
   split_buffer.release();

@@ -10,23 +10,12 @@
 #include <span>
 #include <vector>
 
-#include "models/plan.hpp"
 #include "runtime/cpu/module.hpp"
 #include "runtime/cpu/parameters.hpp"
+#include "runtime/cpu/stage_layout.hpp"
 #include "runtime/memory_pool.hpp"
 
 namespace stagecraft::cpu {
-
-struct StageSpec {
-  Transformer transformer;
-  LayerRange layers;  // 0 the embedding, 1..L the blocks, L+1 the head
-  Shape shape;
-  std::int64_t microbatches = 1;
-  Recompute recompute = Recompute::none;
-  bool fused_attention = false;  // attention probabilities are never kept
-  Optimizer optimizer = Optimizer::adamw;
-  float gradient_scale = 1;  // of the head's summed loss
-};
 
 // How long one layer took in the last call that ran it, seconds.
 struct LayerTimes {
@@ -47,17 +36,10 @@ class Stage {
   // The token table and its gradient when this stage has it, owned or a copy.
   const ParameterStore::Entry* table() const { return table_; }
 
-  bool has_embedding() const { return spec_.layers.first == 0; }
-  bool has_head() const { return spec_.layers.last == spec_.transformer.layers + 2; }
-  std::int64_t boundary_floats() const { return spec_.shape.rows() * spec_.transformer.hidden; }
-
-  // Sizes in floats, before and while memory is taken.
-  std::int64_t stash_floats() const { return slab_floats_; }           // a micro-batch in flight
-  std::int64_t split_floats() const { return split_floats_; }          // one between backward_input and _weight
-  std::int64_t workspace_floats() const { return workspace_floats_; }  // shared by all stages of a rank
-  std::int64_t layer_stash_floats(std::size_t layer) const;            // its share of stash_floats()
-  std::int64_t layer_workspace_floats(std::size_t layer) const;        // what the workspace would be for it alone
-  // REQUIRES: workspace_floats() floats that nobody uses during a call of this stage.
+  bool has_embedding() const { return spec_.has_embedding(); }
+  bool has_head() const { return spec_.has_head(); }
+  const StageLayout& layout() const { return layout_; }
+  // REQUIRES: layout().workspace floats that nobody uses during a call of this stage.
   void set_workspace(float* workspace) { workspace_ = workspace; }
 
   // Takes the slab of a micro-batch. REQUIRES: it is not in flight.
@@ -79,19 +61,8 @@ class Stage {
   const std::vector<LayerTimes>& last_times() const { return times_; }
 
  private:
-  struct Layer {
-    std::unique_ptr<Module> module;
-    ModuleSizes sizes;
-    bool recomputed = false;
-    std::int64_t input = -1;  // offsets into the slab; the embedding has no input
-    std::int64_t stash = -1;  // not for recomputed layers
-    // Offsets into the split slab.
-    std::int64_t d_output = -1, gradients = -1, recomputed_stash = -1;
-  };
-
   void make_parameters(std::optional<ParameterView> shared_table, MemoryPool& pool);
-  void lay_out();
-  Pass pass(const Layer& layer, std::int64_t microbatch);
+  Pass pass(const StageLayout::Layer& layer, std::int64_t microbatch);
   std::span<std::int32_t> integers(std::int64_t microbatch, std::int64_t offset);
 
   StageSpec spec_;
@@ -100,12 +71,9 @@ class Stage {
   std::vector<std::vector<ParameterView>> views_;  // by layer of the stage
   const ParameterStore::Entry* table_ = nullptr;
   Buffer rope_table_;
-  std::vector<Layer> layers_;
-  std::vector<LayerTimes> times_;            // by layer
-  std::int64_t tokens_ = -1, targets_ = -1;  // offsets into the slab
-  std::int64_t slab_floats_ = 0, split_floats_ = 0, workspace_floats_ = 0;
-  // Offsets into the workspace.
-  std::int64_t ping_ = 0, pong_ = 0, gradients_ = 0, recomputed_ = 0, scratch_ = 0;
+  StageLayout layout_;
+  std::vector<std::unique_ptr<Module>> modules_;  // by layer
+  std::vector<LayerTimes> times_;                 // by layer
   float* workspace_ = nullptr;
   std::vector<Buffer> slabs_, splits_;  // by micro-batch
 };

@@ -23,7 +23,7 @@ struct WholeNetwork {
              .optimizer = Optimizer::sgd,
              .gradient_scale = 1.0F / 12},
         stage(spec, std::nullopt, pool),
-        workspace(pool.allocate(stage.workspace_floats(), "workspace")) {
+        workspace(pool.allocate(stage.layout().workspace, "workspace")) {
     stage.set_workspace(workspace.data());
     std::uint64_t tensor = 0;
     for (const auto& entry : stage.parameters().entries()) {
@@ -123,7 +123,7 @@ TEST_P(StageTest, KeepsAboutWhatTheCostModelSays) {
         expected += whole - (recompute == Recompute::none ? 0 : attention);
       }
     }
-    const double actual = static_cast<double>(network.stage.stash_floats()) * 4;
+    const double actual = static_cast<double>(network.stage.layout().slab) * 4;
     EXPECT_GE(actual, expected);
     // Tokens, the norms' statistics and the alignment come on top.
     EXPECT_LE(actual, expected * 1.15 + 1000) << static_cast<int>(recompute);

@@ -1,0 +1,77 @@
+#include "runtime/memory_need.hpp"
+
+#include <algorithm>
+
+#include "runtime/collectives.hpp"
+
+namespace stagecraft {
+namespace {
+
+constexpr std::int64_t float_bytes = 4;
+
+// The most that are open at once when `opens` and `closes` say what an action does.
+template <class Opens, class Closes>
+int most_open(const std::vector<Action>& actions, Opens&& opens, Closes&& closes) {
+  int open = 0, most = 0;
+  for (const Action& action : actions) {
+    if (opens(action)) most = std::max(most, ++open);
+    if (closes(action)) --open;
+  }
+  return most;
+}
+
+}  // namespace
+
+cpu::StageSpec stage_spec(const Plan& plan, std::size_t stage) {
+  const Batch& batch = plan.batch;
+  const double rows = static_cast<double>(batch.global) * static_cast<double>(batch.sequence);
+  return {.transformer = *plan.network.transformer,
+          .layers = plan.stages[stage].layers,
+          .shape = {batch.microbatch, batch.sequence},
+          .microbatches = batch.microbatches,
+          .recompute = plan.recompute,
+          .fused_attention = plan.fused_attention,
+          .optimizer = plan.optimizer,
+          .gradient_scale = static_cast<float>(1.0 / rows)};
+}
+
+InFlight count_in_flight(const std::vector<Action>& actions, int stage, bool previous_is_local) {
+  // A slab is taken when the input arrives, or is made here.
+  const Action opening{previous_is_local || stage == 0 ? ActionKind::forward : ActionKind::recv_forward,
+                       StageId{previous_is_local ? stage - 1 : stage},
+                       {}};
+  const auto is = [&](const Action& action, ActionKind kind) {
+    return action.kind == kind && action.stage.value == stage;
+  };
+  const auto ends = [&](const Action& a) { return is(a, ActionKind::backward) || is(a, ActionKind::backward_weight); };
+  return {.slabs = most_open(
+              actions, [&](const Action& a) { return a.kind == opening.kind && a.stage == opening.stage; }, ends),
+          .splits = most_open(
+              actions, [&](const Action& a) { return is(a, ActionKind::backward_input); },
+              [&](const Action& a) { return is(a, ActionKind::backward_weight); })};
+}
+
+MemoryNeed memory_need(const Plan& plan, const LoweredSchedule& schedule, int rank) {
+  MemoryNeed need;
+  const auto& actions = schedule.ranks[static_cast<std::size_t>(rank)];
+  const auto states = static_cast<std::int64_t>(cpu::state_names(plan.optimizer).size());
+  std::int64_t workspace = 0;
+  for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+    if (plan.stages[s].rank.value != rank) continue;
+    const cpu::StageLayout layout = cpu::lay_out(stage_spec(plan, s));
+    const bool previous_is_local = s > 0 && plan.stages[s - 1].rank.value == rank;
+    const InFlight open = count_in_flight(actions, static_cast<int>(s), previous_is_local);
+    need.weights += layout.parameters * float_bytes;
+    need.activations += (layout.slab * open.slabs + layout.split * open.splits) * float_bytes;
+    need.workspace += layout.rope_table * float_bytes;
+    workspace = std::max(workspace, layout.workspace);
+    if (s > 0) need.messages += layout.boundary * float_bytes;
+    if (s + 1 < plan.stages.size()) need.messages += layout.boundary * float_bytes;
+  }
+  need.gradients = need.weights;
+  need.optimizer_state = need.weights * states;
+  need.workspace += (workspace + (plan.ranks() * plan.replicas() > 1 ? collective_piece_floats : 0)) * float_bytes;
+  return need;
+}
+
+}  // namespace stagecraft
