@@ -262,8 +262,9 @@ void put_memory(std::string& out, std::vector<MemoryFact> memory) {
       if (!value) continue;
       put(out,
           "<span class=\"bar track\" style=\"width:{:.1f}%\"><span class=\"{}\" style=\"width:{:.1f}%;"
-          "background:var(--f)\"></span></span>",
-          100 * device / full, css, device > 0 ? 100 * *value / device : 0);
+          "background:var(--{})\"></span></span>",
+          100 * device / full, css, device > 0 ? 100 * *value / device : 0,
+          fact.available && *value > *fact.available ? "poor" : "f");
     }
     out += "</td></tr>\n";
   }

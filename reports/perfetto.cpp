@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <map>
 #include <vector>
 
@@ -15,7 +17,7 @@ namespace stagecraft {
 namespace {
 
 constexpr int lanes_per_rank = 1000;      // thread number = rank * lanes_per_rank + lane
-constexpr std::size_t event_bytes = 190;  // about what an event takes, with its share of arrows and counters
+constexpr std::size_t event_bytes = 240;  // about what an event takes, with its share of arrows and counters
 
 bool is_send(ActionKind kind) { return kind == ActionKind::send_forward || kind == ActionKind::send_backward; }
 bool is_receive(ActionKind kind) { return kind == ActionKind::recv_forward || kind == ActionKind::recv_backward; }
@@ -25,32 +27,66 @@ bool overlaps(ActionKind kind) {
 
 std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', true, Json::error_handler_t::replace); }
 
-// Appends numbers and text; std::string's own growth is all the buffering that this needs.
+// Appends through a small buffer that stays in the cache: a large trace has some hundred million bytes.
 class Writer {
  public:
   explicit Writer(std::size_t bytes) { out_.reserve(bytes); }
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
 
-  Writer& text(std::string_view value) { return out_.append(value), *this; }
-  Writer& number(std::int64_t value) {
-    const fmt::format_int digits(value);
-    return out_.append(digits.data(), digits.size()), *this;
+  template <std::size_t n>
+  Writer& text(const char (&literal)[n]) {
+    std::memcpy(at_, literal, n - 1);
+    at_ += n - 1;
+    return *this;
   }
-  // Whole nanoseconds as microseconds.
-  Writer& microseconds(std::int64_t nanoseconds) {
-    if (nanoseconds < 0) out_ += '-', nanoseconds = -nanoseconds;
-    number(nanoseconds / 1000);
-    if (const auto rest = static_cast<int>(nanoseconds % 1000); rest != 0) {
-      const char digits[] = {'.', static_cast<char>('0' + rest / 100), static_cast<char>('0' + rest / 10 % 10),
-                             static_cast<char>('0' + rest % 10)};
-      out_.append(digits, sizeof digits);
+  Writer& text(std::string_view value) {
+    if (value.size() + record_bytes > static_cast<std::size_t>(buffer_.data() + buffer_.size() - at_)) flush();
+    if (value.size() > buffer_.size() / 2) {
+      out_.append(value);
+    } else {
+      at_ = std::copy(value.begin(), value.end(), at_);
     }
     return *this;
   }
-  Writer& begin() { return text(first_ ? "\n{" : ",\n{"), first_ = false, *this; }
-  std::string take() { return std::move(out_); }
+  Writer& number(std::int64_t value) {
+    const fmt::format_int digits(value);
+    std::memcpy(at_, digits.data(), digits.size());
+    at_ += digits.size();
+    return *this;
+  }
+  // Whole nanoseconds as microseconds.
+  Writer& microseconds(std::int64_t nanoseconds) {
+    if (nanoseconds < 0) *at_++ = '-', nanoseconds = -nanoseconds;
+    number(nanoseconds / 1000);
+    if (const auto rest = static_cast<int>(nanoseconds % 1000); rest != 0) {
+      *at_++ = '.';
+      *at_++ = static_cast<char>('0' + rest / 100);
+      *at_++ = static_cast<char>('0' + rest / 10 % 10);
+      *at_++ = static_cast<char>('0' + rest % 10);
+    }
+    return *this;
+  }
+  // Starts a record. Its numbers and literals fit into record_bytes, so they are not checked one by one.
+  Writer& begin() {
+    if (at_ > buffer_.data() + buffer_.size() - record_bytes) flush();
+    if (!first_) *at_++ = ',';
+    first_ = false;
+    return text("\n{");
+  }
+  std::string take() { return flush(), std::move(out_); }
 
  private:
+  static constexpr std::size_t record_bytes = 1024;
+
+  void flush() {
+    out_.append(buffer_.data(), static_cast<std::size_t>(at_ - buffer_.data()));
+    at_ = buffer_.data();
+  }
+
   std::string out_;
+  std::array<char, 64 * 1024> buffer_;
+  char* at_ = buffer_.data();
   bool first_ = true;
 };
 

@@ -39,11 +39,19 @@ int median_step(const std::map<int, double>& ends) {
   return by_length[(by_length.size() - 1) / 2].second;
 }
 
-// `count` of 0 .. total-1, evenly, first and last among them.
-std::set<int> evenly(int total, int count) {
-  std::set<int> chosen;
-  for (int i = 0; i < count; ++i) {
-    chosen.insert(count == 1 ? 0 : static_cast<int>(std::llround(static_cast<double>(i) * (total - 1) / (count - 1))));
+// `count` of the rows, which are replica * ranks + rank: the first replicas whole or, where not even one fits, ranks of
+// the first evenly, its first and last among them.
+std::vector<int> choose_rows(std::vector<int> rows, int ranks, std::size_t count) {
+  if (rows.size() <= count) return rows;
+  const auto of_first = static_cast<std::size_t>(
+      std::count_if(rows.begin(), rows.end(), [&](int row) { return row / ranks == rows.front() / ranks; }));
+  if (count >= of_first) {
+    rows.resize(count / of_first * of_first);
+    return rows;
+  }
+  std::vector<int> chosen;
+  for (std::size_t i = 0; i < count; ++i) {
+    chosen.push_back(rows[count == 1 ? 0 : (i * (of_first - 1) + (count - 1) / 2) / (count - 1)]);
   }
   return chosen;
 }
@@ -153,10 +161,9 @@ Picture make_picture(const Trace& trace, int step, std::size_t max_rows, std::si
   const std::vector<int> all_rows(traced.begin(), traced.end());
   std::size_t row_count = std::min(all_rows.size(), max_rows);
   if (all_boxes > max_boxes) row_count = std::min(row_count, all_rows.size() * max_boxes / all_boxes);
-  const std::set<int> chosen = evenly(static_cast<int>(all_rows.size()), std::max(1, static_cast<int>(row_count)));
+  const std::vector<int> chosen = choose_rows(all_rows, trace.ranks, std::max<std::size_t>(1, row_count));
   std::map<int, int> row_index;
-  for (const int i : chosen) {
-    const int row = all_rows[static_cast<std::size_t>(i)];
+  for (const int row : chosen) {
     row_index.emplace(row, static_cast<int>(picture.rows.size()));
     picture.rows.push_back(trace.replicas > 1 ? fmt::format("{} / rank {}", row / trace.ranks, row % trace.ranks)
                                               : fmt::format("rank {}", row));

@@ -27,8 +27,8 @@ struct Picture {
   std::string note;  // what was left out; empty when nothing
 };
 
-// The step, or the one whose length is nearest the median of all (-1). More boxes or rows than allowed: rows are
-// thinned out evenly, first and last kept, then the latest boxes left out.
+// The step, or the one whose length is nearest the median of all (-1). More boxes or rows than allowed: whole
+// replicas are left out, then ranks evenly (first and last kept), then the latest boxes.
 // Throws bad_input when the trace has no such step. REQUIRES: at least one event.
 Picture make_picture(const Trace& trace, int step, std::size_t max_rows, std::size_t max_boxes);
 

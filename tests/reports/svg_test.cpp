@@ -77,6 +77,24 @@ TEST(Svg, SaysWhatItLeftOut) {
   EXPECT_EQ(count(svg, "</title></rect>"), 3U);
 }
 
+TEST(Svg, KeepsWholeReplicasWhereTheyFit) {
+  Trace trace = example_trace("cpu", 2, 3);
+  trace.replicas = 3;
+  const std::vector<TraceEvent> first = trace.events;
+  for (int replica = 1; replica < 3; ++replica) {
+    for (TraceEvent event : first) {
+      event.replica = replica;
+      trace.events.push_back(event);
+    }
+  }
+  SvgOptions options;
+  options.max_boxes = trace.events.size() - 1;
+  const std::string svg = to_svg(trace, options);
+  EXPECT_THAT(svg, HasSubstr("1 / rank 1"));
+  EXPECT_THAT(svg, Not(HasSubstr("2 / rank 0")));
+  EXPECT_THAT(svg, HasSubstr("shows 4 of 6 ranks"));
+}
+
 TEST(Svg, LeavesOutReplicasThatTheTraceDoesNotHold) {
   Trace trace = example_trace("simgrid", 2, 3);
   trace.replicas = 8;
