@@ -32,6 +32,10 @@ std::vector<std::pair<const char*, double>> handicaps(const Candidate& first, co
   return result;
 }
 
+std::string named(const Candidate& candidate) {
+  return fmt::format("{} on {}", to_string(candidate.layout), candidate.devices);
+}
+
 std::string percent(double share) { return fmt::format("{:.3g} %", 100 * share); }
 
 }  // namespace
@@ -91,7 +95,7 @@ std::string why_not(const Shortage& shortage) {
 }
 
 std::string why_best(const Candidate& winner, const Candidate* runner_up) {
-  std::string text = fmt::format("{}: {} a step, of which", to_string(winner.layout), to_string(*winner.timeline));
+  std::string text = fmt::format("{}: {} a step, of which", named(winner), to_string(*winner.timeline));
   const char* separator = " ";
   for (const Term& term : terms) {
     const Seconds seconds = winner.breakdown.*term.seconds;
@@ -100,15 +104,18 @@ std::string why_best(const Candidate& winner, const Candidate* runner_up) {
     separator = ", ";
   }
   if (runner_up == nullptr) return text + "; no other layout is feasible";
-  text += fmt::format("\nagainst the runner-up {} ({}, +{}):", to_string(runner_up->layout),
+  text += fmt::format("\nagainst the runner-up, {}: {} a step, +{};", named(*runner_up),
                       to_string(*runner_up->timeline), percent(step_of(*runner_up) / step_of(winner) - 1));
-  separator = " ";
+  std::string saved, paid;
   for (const auto& [name, seconds] : handicaps(*runner_up, winner)) {
     if (std::abs(seconds) < 0.0005 * step_of(winner)) continue;
-    text += fmt::format("{}{} {}{}", separator, name, seconds > 0 ? "-" : "+", to_string(Seconds(std::abs(seconds))));
-    separator = ", ";
+    std::string& list = seconds > 0 ? saved : paid;
+    list += fmt::format("{}{} of {}", list.empty() ? "" : ", ", to_string(Seconds(std::abs(seconds))), name);
   }
-  return *separator == ' ' ? text + " no difference that counts" : text;
+  if (saved.empty() && paid.empty()) return text + " no difference that counts";
+  if (!saved.empty()) text += " saves " + saved;
+  if (!paid.empty()) text += (saved.empty() ? " costs " : ", costs ") + paid;
+  return text;
 }
 
 }  // namespace stagecraft

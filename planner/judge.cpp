@@ -1,6 +1,7 @@
 #include "planner/judge.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "models/cost/communication.hpp"
 #include "models/cost/pipeline_formulas.hpp"
@@ -45,7 +46,13 @@ double Judge::least_closed_form(const LayoutOption& option) {
   const auto [entry, is_new] = bottlenecks_.try_emplace({layout.microbatch, layout.recompute, layout.stages}, 0);
   if (is_new) entry->second = prices_.least_bottleneck(prices, layout.stages);
   const int chunks = option.chunks();
-  return prices.latency / chunks + static_cast<double>(layout.microbatches - 1) * chunks * entry->second;
+  const double steady = static_cast<double>(layout.microbatches - 1) * chunks * entry->second;
+  // Some stage reduces at least its share of the gradients, after its last backward; at most the backwards of the
+  // stages in front follow, which the latency counts already.
+  double tail = std::numeric_limits<double>::infinity();
+  for (const Geometry& geometry : geometries(layout)) tail = std::min(tail, geometry.least_tail);
+  if (tail == std::numeric_limits<double>::infinity()) tail = 0;  // no devices: partition() will say so
+  return steady + std::max(prices.latency / chunks, prices.forward / chunks + tail);
 }
 
 // Fastest types first, and largest memories first where that differs.
@@ -85,6 +92,11 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
       const double twice = all_reduce_time(cluster_, replicas, mean * 2).value();
       geometry.reduce_per_byte.push_back((twice - once) / mean.value());
       geometry.reduce_latency.push_back(std::max(0.0, 2 * once - twice));
+    }
+    for (std::size_t rank = 0; rank < geometry.types.size(); ++rank) {
+      const double tail =
+          geometry.reduce_latency[rank] + geometry.reduce_per_byte[rank] * prices.gradients / layout.ranks;
+      geometry.least_tail = rank == 0 ? tail : std::min(geometry.least_tail, tail);
     }
     geometry.assignment = std::move(assignment);
     all.push_back(std::move(geometry));
@@ -193,7 +205,7 @@ std::optional<Judgement> Judge::partition(const LayoutOption& option, const Geom
   if (!best) return std::nullopt;
   const double step = closed_form_step(todo, best->cuts);
   const double memory = worst_memory(todo, best->cuts).needed;
-  return Judgement{option, &geometry, std::move(*best), step, 0, memory};
+  return Judgement{option, &geometry, &cuts_, std::move(*best), step, 0, memory};
 }
 
 Timeline& Judge::timeline(const LayoutOption& option, bool tied_ends) {

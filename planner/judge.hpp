@@ -24,6 +24,7 @@ struct Geometry {
   Assignment assignment;
   std::vector<int> types;                               // by rank: into LayerPrices::costs
   std::vector<double> reduce_latency, reduce_per_byte;  // by rank: all-reduce over the replicas
+  double least_tail = 0;                                // seconds: of an equal share of the gradients, on the best rank
 };
 
 // What a schedule means for memory and placement, by stage.
@@ -36,6 +37,7 @@ struct ScheduleFacts {
 struct Judgement {
   LayoutOption option;
   const Geometry* geometry = nullptr;
+  const CutGraph* cuts = nullptr;  // that the partition is of
   Partition partition;
   double closed_form = 0;  // seconds
   double timeline = 0;     // seconds; zero: not evaluated

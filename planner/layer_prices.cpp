@@ -110,6 +110,9 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
     const auto count = static_cast<double>(classes_.counts[c]);
     const LayerCost& cost = prices.costs.front()[c];
     prices.latency += count * least_busy(prices, c);
+    double forward = std::numeric_limits<double>::infinity();
+    for (const auto& of_type : prices.costs) forward = std::min(forward, of_type[c].forward.value());
+    prices.forward += count * forward;
     prices.resident += count * (cost.weights + cost.gradients + cost.optimizer_state).value();
     prices.gradients += count * cost.gradients.value();
     prices.stash += count * cost.stash.value();

@@ -27,6 +27,7 @@ struct LayerPrices {
   std::vector<std::vector<LayerCost>> costs;  // [type][class]
 
   double latency = 0;    // seconds: forward and backward of all layers, each on its fastest type
+  double forward = 0;    // seconds: forward alone, likewise
   double resident = 0;   // bytes: weights, gradients and optimizer state of all layers
   double gradients = 0;  // bytes, of all layers
   double stash = 0;      // bytes, of all layers, one micro-batch

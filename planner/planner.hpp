@@ -73,6 +73,7 @@ struct Candidate {
   Breakdown breakdown;                 // where `timeline` is known
   double bubble = 0;                   // as in Prediction
   std::vector<LayerRange> stages;      // positions in the plan's order
+  std::string devices;                 // types along the pipeline: "2x A100, 2x V100"
   std::string verdict;  // "slower: +12 %, bubble 27 % against 9 %", "out of memory on stage 3: needs X, has Y"
 };
 

@@ -1,17 +1,16 @@
 #include <algorithm>
+#include <map>
 #include <set>
 #include <tuple>
 
 #include "models/error.hpp"
-#include "models/files.hpp"
 #include "models/text.hpp"
-#include "models/version.hpp"
+#include "planner/assemble.hpp"
 #include "planner/downsets.hpp"
 #include "planner/explain.hpp"
 #include "planner/infeasible.hpp"
 #include "planner/judge.hpp"
 #include "planner/planner.hpp"
-#include "sim/plan_trace.hpp"
 
 namespace stagecraft {
 namespace {
@@ -19,8 +18,9 @@ namespace {
 constexpr DownsetLimits search_limits{5'000, 150'000};      // every layout is partitioned on such a graph
 constexpr DownsetLimits polish_limits{200'000, 4'000'000};  // the best few are
 constexpr std::int64_t max_positions = 500;                 // of a long chain in the search
-constexpr std::size_t polished = 4;                         // layouts that are refined
-constexpr std::int64_t refinement_actions = 3'000'000;      // evaluated a layout: about 20 ms
+constexpr std::size_t polished = 4;                         // layouts that are refined at length
+constexpr std::int64_t refinement_actions = 1'000'000;      // evaluated for each of the best: about 5 ms
+constexpr std::int64_t polish_actions = 3'000'000;          // and for those that are polished
 constexpr std::size_t max_detours = 2'000;  // layouts looked at for the best of a schedule that is not among the best
 
 // Where times are equal, the candidate that needs less memory.
@@ -63,7 +63,8 @@ class Search {
         prices_(network.graph, cluster, model,
                 {space.microbatch.value_or(1), space.sequence, space.precision, space.optimizer,
                  space.recompute.value_or(Recompute::none), space.fused_attention}),
-        judge_(network, cluster, cuts_.search, prices_) {}
+        judge_(network, cluster, cuts_.search, prices_),
+        maker_(network, cluster, model, space, judge_) {}
 
   SearchResult run() {
     list();
@@ -143,7 +144,7 @@ class Search {
       best_.insert(at, std::move(*judgement));
     }
     ++(feasible ? result_.counts.partitioned : result_.counts.out_of_memory);
-    if (!feasible) note_out_of_memory(option);
+    if (!feasible) misfits_.push_back(option);
     trim(wanted);
     return feasible;
   }
@@ -158,25 +159,33 @@ class Search {
     });
   }
 
-  // The first of each schedule and recomputation: by estimate, the most promising one.
-  void note_out_of_memory(const LayoutOption& option) {
-    const bool known = std::any_of(misfits_.begin(), misfits_.end(), [&](const LayoutOption& other) {
-      return other.schedule == option.schedule && other.layout.recompute == option.layout.recompute;
-    });
-    if (!known) misfits_.push_back(option);
-  }
-
+  // Refined a little, so that the closed form's favour for one kind of partition does not decide.
   void simulate_best() {
-    for (Judgement& judgement : best_) judge_.simulate(judgement, 0);
+    for (Judgement& judgement : best_) judge_.simulate(judgement, refinement_actions);
     result_.counts.simulated = static_cast<std::int64_t>(best_.size());
-    sort_by_timeline();
+    rank();
   }
-  void sort_by_timeline() { std::stable_sort(best_.begin(), best_.end(), is_better); }
 
   void polish() {
-    for (std::size_t i = 0; i < std::min(polished, best_.size()); ++i) judge_.simulate(best_[i], refinement_actions);
+    for (std::size_t i = 0; i < std::min(polished, best_.size()); ++i) judge_.simulate(best_[i], polish_actions);
     if (cuts_.polish) polish_on_all_cuts();
-    sort_by_timeline();
+    rank();
+  }
+
+  // Of layouts that differ only in their schedule and take the same time, the one that needs least memory says it all.
+  void rank() {
+    std::stable_sort(best_.begin(), best_.end(), is_better);
+    std::vector<Judgement> kept;
+    for (Judgement& judgement : best_) {
+      const bool known = std::any_of(kept.begin(), kept.end(), [&](const Judgement& other) {
+        Layout layout = other.option.layout;
+        layout.schedule = judgement.option.layout.schedule;
+        return layout == judgement.option.layout && other.geometry == judgement.geometry &&
+               judgement.timeline - other.timeline <= 1e-9 * other.timeline;
+      });
+      if (!known) kept.push_back(std::move(judgement));
+    }
+    best_ = std::move(kept);
   }
 
   // The same layouts on the graph of all legal cuts: kept where the timeline agrees that they are better.
@@ -188,22 +197,15 @@ class Search {
         if (geometry.assignment != best_[i].geometry->assignment) continue;
         auto judgement = fine_judge_->partition(option, geometry);
         if (!judgement) continue;
-        fine_judge_->simulate(*judgement, refinement_actions);
-        if (judgement->timeline < best_[i].timeline) {
-          best_[i] = std::move(*judgement);
-          on_all_cuts_.insert(best_[i].geometry);
-        }
+        fine_judge_->simulate(*judgement, polish_actions);
+        if (judgement->timeline < best_[i].timeline) best_[i] = std::move(*judgement);
       }
     }
   }
 
-  const CutGraph& cuts_of(const Judgement& judgement) const {
-    return on_all_cuts_.contains(judgement.geometry) ? *cuts_.polish : cuts_.search;
-  }
-
   void assemble() {
     const auto keep = static_cast<std::size_t>(std::max(1, space_.keep));
-    for (std::size_t i = 0; i < std::min(keep, best_.size()); ++i) result_.ranked.push_back(make_plan(best_[i]));
+    for (std::size_t i = 0; i < std::min(keep, best_.size()); ++i) result_.ranked.push_back(maker_.make(best_[i]));
     std::stable_sort(result_.ranked.begin(), result_.ranked.end(), [](const RankedPlan& a, const RankedPlan& b) {
       return *a.candidate.timeline < *b.candidate.timeline;
     });
@@ -215,92 +217,67 @@ class Search {
     result_.why = why_best(winner, result_.ranked.size() > 1 ? &result_.ranked[1].candidate : nullptr);
   }
 
-  RankedPlan make_plan(const Judgement& judgement) {
-    const Layout& layout = judgement.option.layout;
-    RankedPlan ranked;
-    Plan& plan = ranked.plan;
-    plan.tool_version = version;
-    plan.network = network_;
-    plan.cluster = cluster_;
-    plan.batch = {space_.global_batch, layout.microbatch, layout.microbatches, space_.sequence};
-    plan.precision = space_.precision;
-    plan.optimizer = space_.optimizer;
-    plan.recompute = layout.recompute;
-    plan.fused_attention = space_.fused_attention;
-    plan.devices = judgement.geometry->assignment.devices;
-    plan.schedule = make_schedule(layout.schedule,
-                                  {layout.ranks, judgement.option.chunks(), static_cast<int>(layout.microbatches)});
-    StageRanges ranges = stage_ranges(cuts_of(judgement), judgement.partition.cuts);
-    plan.order = std::move(ranges.order);
-    const std::vector<RankId> ranks = placement(plan.schedule);
-    for (std::size_t s = 0; s < ranges.stages.size(); ++s) plan.stages.push_back({ranges.stages[s], ranks[s], {}});
-    price(plan, model_);
-    if (network_digest_.empty()) {
-      network_digest_ = digest(to_json(network_).dump());
-      cluster_digest_ = digest(to_json(cluster_).dump());
-    }
-    plan.network_digest = network_digest_;
-    plan.cluster_digest = cluster_digest_;
-    predict(judgement, ranked);
-    return ranked;
-  }
-
-  // Judges the finished plan as any executor sees it.
-  void predict(const Judgement& judgement, RankedPlan& ranked) {
-    Plan& plan = ranked.plan;
-    const StepCosts costs = step_costs(plan);
-    Timeline& timeline = judge_.timeline(judgement.option, plan.tied_ends());
-    Candidate& candidate = ranked.candidate;
-    candidate.layout = judgement.option.layout;
-    candidate.closed_form = Seconds(judgement.closed_form);
-    candidate.timeline = timeline.makespan(costs);
-    candidate.breakdown = break_down(timeline, costs, plan.stages, plan.ranks(), plan.batch.microbatches);
-    candidate.bubble = bubble_of(candidate.breakdown);
-    for (const PlanStage& stage : plan.stages) candidate.stages.push_back(stage.layers);
-    plan.prediction.closed_form_step = candidate.closed_form;
-    plan.prediction.timeline_step = candidate.timeline;
-    plan.prediction.bubble = candidate.bubble;
-    plan.prediction.peak_memory = trace_header(plan, "").peak_memory;
-    plan.prediction.peak_memory.resize(static_cast<std::size_t>(plan.ranks()));
-  }
-
   // Half of them layouts that would have been faster but do not fit, those that lack least first; the rest slower ones,
   // other schedules first.
   void add_near_misses() {
     const auto keep = static_cast<std::size_t>(std::max(0, space_.keep));
-    for (const LayoutOption& option : misfits_) add_misfit(option);
+    add_misfits();
     const auto lack = [](const Candidate& c) { return c.shortage->needed / c.shortage->available; };
     std::stable_sort(result_.near_misses.begin(), result_.near_misses.end(),
                      [&](const Candidate& a, const Candidate& b) { return lack(a) < lack(b); });
     result_.near_misses.resize(std::min(result_.near_misses.size(), (keep + 1) / 2));
     std::set<std::string> schedules{result_.ranked.front().candidate.layout.schedule};
-    for (const bool only_new : {true, false}) {
-      for (std::size_t i = result_.ranked.size(); i < best_.size() && result_.near_misses.size() < keep; ++i) {
-        if (schedules.insert(best_[i].option.layout.schedule).second == only_new) add_slower(best_[i]);
+    std::vector<const Judgement*> others, same;
+    for (std::size_t i = result_.ranked.size(); i < best_.size(); ++i) {
+      (schedules.insert(best_[i].option.layout.schedule).second ? others : same).push_back(&best_[i]);
+    }
+    others.insert(others.end(), same.begin(), same.end());
+    others.resize(std::min(others.size(), keep - result_.near_misses.size()));
+    for (const Judgement* judgement : others) add_slower(*judgement);
+  }
+
+  // Of each schedule and recomputation the one that needs least memory on average.
+  void add_misfits() {
+    constexpr int tries = 3;  // a kind of misfit: the mean is not the worst stage
+    std::vector<std::pair<double, const LayoutOption*>> order;
+    for (const LayoutOption& option : misfits_) {
+      if (judge_.least_closed_form(option) < result_.ranked.front().candidate.timeline->value()) {
+        order.emplace_back(judge_.mean_memory(option), &option);
       }
+    }
+    std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::map<std::pair<std::size_t, Recompute>, int> tried;
+    for (const auto& [memory, option] : order) {
+      int& count = tried[{option->schedule, option->layout.recompute}];
+      if (count < tries) count = add_misfit(*option) ? tries : count + 1;
     }
   }
 
-  void add_misfit(const LayoutOption& option) {
+  bool add_misfit(const LayoutOption& option) {
+    constexpr double near = 4;  // times the memory that there is
     const Candidate& winner = result_.ranked.front().candidate;
     for (const Geometry& geometry : judge_.geometries(option.layout)) {
       const PartitionProblem problem = judge_.problem(option, geometry);
       const auto partition = least_memory_partition(problem);
       if (!partition || partition->closed_form >= winner.timeline->value()) continue;
+      const Shortage shortage = shortage_of(cluster_, problem, geometry, partition->cuts);
+      if (shortage.needed > shortage.available * near) continue;
       Candidate candidate;
       candidate.layout = option.layout;
       candidate.fate = Fate::out_of_memory;
       candidate.closed_form = Seconds(partition->closed_form);
-      candidate.shortage = shortage_of(cluster_, problem, geometry, partition->cuts);
+      candidate.shortage = shortage;
       candidate.stages = stage_ranges(cuts_.search, partition->cuts).stages;
+      candidate.devices = types_along(cluster_, geometry.assignment);
       candidate.verdict = why_not(*candidate.shortage);
       result_.near_misses.push_back(std::move(candidate));
-      return;
+      return true;
     }
+    return false;
   }
 
   void add_slower(const Judgement& judgement) {
-    Candidate candidate = make_plan(judgement).candidate;
+    Candidate candidate = maker_.make(judgement).candidate;
     candidate.verdict = why_slower(candidate, result_.ranked.front().candidate);
     result_.near_misses.push_back(std::move(candidate));
   }
@@ -312,13 +289,12 @@ class Search {
   Cuts cuts_;
   PriceList prices_;
   Judge judge_;
+  PlanMaker maker_;
   std::optional<Judge> fine_judge_;
   std::vector<LayoutOption> options_;  // by rising estimate
   std::vector<double> estimates_;      // seconds
   std::vector<Judgement> best_;        // by closed form, then by timeline
-  std::set<const Geometry*> on_all_cuts_;
   std::vector<LayoutOption> misfits_;
-  std::string network_digest_, cluster_digest_;
   SearchResult result_;
 };
 

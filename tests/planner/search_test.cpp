@@ -247,8 +247,9 @@ TEST(Search, ExplainsTheWinnerInTermsOfItsStep) {
   SearchSpace space = make_space(4);
   space.replicas = 1;
   const SearchResult result = find(make_network(make_chain(4)), make_cluster({{1, 2}}), space);
-  EXPECT_THAT(result.why, AllOf(HasSubstr("30.0 s a step"), HasSubstr("compute 24.0 s (80 %)"),
-                                HasSubstr("bubble 6.00 s (20 %)"), HasSubstr("against the runner-up")));
+  EXPECT_THAT(result.why,
+              AllOf(HasSubstr("30.0 s a step"), HasSubstr("compute 24.0 s (80 %)"), HasSubstr("bubble 6.00 s (20 %)"),
+                    HasSubstr("on 2x type0"), HasSubstr("against the runner-up"), HasSubstr("saves 6.00 s of bubble")));
   EXPECT_GT(result.counts.layouts, 0);
   EXPECT_EQ(result.counts.layouts, result.counts.partitioned + result.counts.out_of_memory + result.counts.outclassed);
 }

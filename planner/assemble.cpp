@@ -1,0 +1,78 @@
+#include "planner/assemble.hpp"
+
+#include <algorithm>
+
+#include "models/files.hpp"
+#include "models/version.hpp"
+#include "planner/explain.hpp"
+#include "sim/plan_trace.hpp"
+
+namespace stagecraft {
+
+std::string types_along(const Cluster& cluster, const Assignment& assignment) {
+  std::string text;
+  for (auto at = assignment.types.begin(); at != assignment.types.end();) {
+    const auto end = std::find_if(at, assignment.types.end(), [&](int type) { return type != *at; });
+    text += fmt::format("{}{}x {}", text.empty() ? "" : ", ", end - at,
+                        cluster.device_types[static_cast<std::size_t>(*at)].name);
+    at = end;
+  }
+  return text;
+}
+
+PlanMaker::PlanMaker(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space,
+                     Judge& judge)
+    : network_(network),
+      cluster_(cluster),
+      model_(model),
+      space_(space),
+      judge_(judge),
+      network_digest_(digest(to_json(network).dump())),
+      cluster_digest_(digest(to_json(cluster).dump())) {}
+
+RankedPlan PlanMaker::make(const Judgement& judgement) {
+  const Layout& layout = judgement.option.layout;
+  RankedPlan ranked;
+  Plan& plan = ranked.plan;
+  plan.tool_version = version;
+  plan.network = network_;
+  plan.cluster = cluster_;
+  plan.batch = {space_.global_batch, layout.microbatch, layout.microbatches, space_.sequence};
+  plan.precision = space_.precision;
+  plan.optimizer = space_.optimizer;
+  plan.recompute = layout.recompute;
+  plan.fused_attention = space_.fused_attention;
+  plan.devices = judgement.geometry->assignment.devices;
+  plan.schedule =
+      make_schedule(layout.schedule, {layout.ranks, judgement.option.chunks(), static_cast<int>(layout.microbatches)});
+  StageRanges ranges = stage_ranges(*judgement.cuts, judgement.partition.cuts);
+  plan.order = std::move(ranges.order);
+  const std::vector<RankId> ranks = placement(plan.schedule);
+  for (std::size_t s = 0; s < ranges.stages.size(); ++s) plan.stages.push_back({ranges.stages[s], ranks[s], {}});
+  price(plan, model_);
+  plan.network_digest = network_digest_;
+  plan.cluster_digest = cluster_digest_;
+  predict(judgement, ranked);
+  return ranked;
+}
+
+void PlanMaker::predict(const Judgement& judgement, RankedPlan& ranked) {
+  Plan& plan = ranked.plan;
+  const StepCosts costs = step_costs(plan);
+  Timeline& timeline = judge_.timeline(judgement.option, plan.tied_ends());
+  Candidate& candidate = ranked.candidate;
+  candidate.layout = judgement.option.layout;
+  candidate.closed_form = Seconds(judgement.closed_form);
+  candidate.timeline = timeline.makespan(costs);
+  candidate.breakdown = break_down(timeline, costs, plan.stages, plan.ranks(), plan.batch.microbatches);
+  candidate.bubble = bubble_of(candidate.breakdown);
+  for (const PlanStage& stage : plan.stages) candidate.stages.push_back(stage.layers);
+  candidate.devices = types_along(cluster_, judgement.geometry->assignment);
+  plan.prediction.closed_form_step = candidate.closed_form;
+  plan.prediction.timeline_step = candidate.timeline;
+  plan.prediction.bubble = candidate.bubble;
+  plan.prediction.peak_memory = trace_header(plan, "").peak_memory;
+  plan.prediction.peak_memory.resize(static_cast<std::size_t>(plan.ranks()));
+}
+
+}  // namespace stagecraft

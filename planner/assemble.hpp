@@ -1,0 +1,34 @@
+// From a judged layout to a plan, with its step predicted as every executor sees it.
+#pragma once
+
+#include <string>
+
+#include "planner/judge.hpp"
+#include "planner/planner.hpp"
+
+namespace stagecraft {
+
+// "2x A100, 2x V100": the types along a pipeline.
+std::string types_along(const Cluster& cluster, const Assignment& assignment);
+
+class PlanMaker {
+ public:
+  // All are used, not owned.
+  PlanMaker(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space,
+            Judge& judge);
+
+  // A plan that validates, priced by the model, with timeline, breakdown and peak memory; the verdict is left empty.
+  RankedPlan make(const Judgement& judgement);
+
+ private:
+  void predict(const Judgement& judgement, RankedPlan& ranked);
+
+  const Network& network_;
+  const Cluster& cluster_;
+  const CostModel& model_;
+  const SearchSpace& space_;
+  Judge& judge_;
+  std::string network_digest_, cluster_digest_;
+};
+
+}  // namespace stagecraft
