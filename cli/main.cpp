@@ -45,10 +45,10 @@ std::vector<std::string> known_words(const CLI::App& app) {
 int usage_error(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App& command = deepest(app);
   std::string message = error.what();
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
-    const auto extras = command.remaining().empty() ? app.remaining(true) : command.remaining();
-    const std::string word = extras.empty() ? std::string() : extras.front();
-    message = fmt::format("'{}': no such {} of '{}'{}", printable(word), word.starts_with("-") ? "option" : "word",
+  // A word that nobody knows explains the error better than what is missing because of it.
+  if (const auto extras = app.remaining(true); !extras.empty()) {
+    const std::string& word = extras.front();
+    message = fmt::format("'{}': no such {} of '{}'{}", printable(word), word.starts_with("-") ? "option" : "command",
                           full_name(command), did_you_mean(word.substr(0, word.find('=')), known_words(command)));
   }
   return fail(fmt::format("{}; see '{} --help'", message, full_name(command)), ErrorKind::bad_input);

@@ -160,6 +160,7 @@ void add_optimizer_options(CLI::App& command, RunCommand& state) {
 void add_run_command(CLI::App& app) {
   const auto state = std::make_shared<RunCommand>();
   TrainingOptions& options = state->options;
+  options.optimizer.warmup_steps = 10;  // without any, AdamW's first steps are as long as its noisiest
   CLI::App* command = app.add_subcommand("run", "Train with a plan on this machine, or on several under mpirun");
   command->add_option("PLAN", state->plan, "File from 'stagecraft plan', or hand-written")->required();
   command->add_option("--data", state->data, "Text files (bytes are tokens), or .bin files of llm.c or nanoGPT")

@@ -44,9 +44,15 @@ Json parse_json(std::string_view text, const std::string& file) {
   try {
     return Json::parse(text);
   } catch (const nlohmann::json::exception& error) {
+    // Of "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error while parsing value - why" the
+    // place and the reason are for the reader.
     std::string message = error.what();
-    // The library's prefix "[json.exception.parse_error.101] parse error at line 1, column 2: " keeps its position.
-    if (const auto at = message.find("at line"); at != std::string::npos) message = message.substr(at + 3);
+    for (const std::string_view noise : {"[json.exception.", "parse error at ", "syntax error while parsing "}) {
+      const auto at = message.find(noise);
+      if (at == std::string::npos) continue;
+      const std::size_t end = noise.front() == '[' ? message.find("] ") + 2 : at + noise.size();
+      message.erase(at, end - at);
+    }
     throw bad_input("{}: not JSON: {}", file, printable(message, 200));
   }
 }

@@ -84,7 +84,7 @@ TEST(JsonReader, ListsTheNamesOfAChoice) {
 
 TEST(JsonReader, SaysWhereTextIsMalformed) {
   EXPECT_THAT(complaint([] { parse_json("{\n  \"a\": }", "f.json"); }),
-              StartsWith("f.json: not JSON: line 2, column 8"));
+              StartsWith("f.json: not JSON: line 2, column 8: value - "));
   EXPECT_THAT(complaint([] { parse_json("", "f.json"); }), StartsWith("f.json: not JSON: line 1, column 1"));
   EXPECT_THAT(complaint([] { parse_json("\x01\x02", "f.json"); }), StartsWith("f.json: not JSON"));
 }
