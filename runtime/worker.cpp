@@ -89,9 +89,6 @@ StepResult Worker::run_step(std::int64_t step, Clock::time_point origin) {
 
 void Worker::execute(const Action& action) {
   const auto start = Clock::now();
-  const int stage = action.stage.value;
-  const Key key{stage, action.microbatch.value};
-  std::string peer;
   try {
     switch (action.kind) {
       case ActionKind::forward:
@@ -103,30 +100,15 @@ void Worker::execute(const Action& action) {
         backward(action);
         break;
       case ActionKind::send_forward:
-        peer = fmt::format(" to rank {}", worker_of(stage + 1) % plan_.ranks());
-        send(action, outputs_.at(key), worker_of(stage + 1));
-        outputs_.erase(key);
+        send(action, outputs_);
         break;
       case ActionKind::send_backward:
-        peer = fmt::format(" to rank {}", worker_of(stage - 1) % plan_.ranks());
-        send(action, d_inputs_.at(key), worker_of(stage - 1));
-        d_inputs_.erase(key);
+        send(action, d_inputs_);
         break;
-      case ActionKind::recv_forward: {
-        peer = fmt::format(" from rank {}", worker_of(stage - 1) % plan_.ranks());
-        open(stage, action.microbatch.value);
-        const std::span input(stage_of(action).input(action.microbatch.value),
-                              static_cast<std::size_t>(stage_of(action).layout().boundary));
-        transport_.receive(worker_of(stage - 1), {Lane::forward, stage - 1, action.microbatch.value},
-                           std::as_writable_bytes(input));
+      case ActionKind::recv_forward:
+      case ActionKind::recv_backward:
+        receive(action);
         break;
-      }
-      case ActionKind::recv_backward: {
-        peer = fmt::format(" from rank {}", worker_of(stage + 1) % plan_.ranks());
-        Buffer& buffer = d_outputs_[key] = pool_.allocate(stage_of(action).layout().boundary, "messages");
-        transport_.receive(worker_of(stage + 1), {Lane::backward, stage + 1, action.microbatch.value}, buffer.bytes());
-        break;
-      }
       case ActionKind::reduce_tied:
       case ActionKind::reduce_grad:
         pending_.push_back(action);
@@ -139,12 +121,45 @@ void Worker::execute(const Action& action) {
         return;
     }
   } catch (const Error& error) {
+    const bool message = has_microbatch(action.kind) && !is_compute(action.kind);
+    const std::string peer = message ? " " + describe_peer(action) : "";
     throw Error(error.kind(), fmt::format("rank {}: {}{}: {}", rank_, to_string(action), peer, error.what()));
   }
-  record(action, start, is_compute(action.kind) ? 0 : message_bytes(action));
+  record(action, start, is_compute(action.kind) ? 0 : stage_of(action).layout().boundary * 4);
 }
 
-std::int64_t Worker::message_bytes(const Action& action) { return stage_of(action).layout().boundary * 4; }
+// The worker at the other end of a message.
+int Worker::peer_of(const Action& action) const {
+  const bool next = action.kind == ActionKind::send_forward || action.kind == ActionKind::recv_backward;
+  return worker_of(action.stage.value + (next ? 1 : -1));
+}
+
+std::string Worker::describe_peer(const Action& action) const {
+  const bool sends = action.kind == ActionKind::send_forward || action.kind == ActionKind::send_backward;
+  return fmt::format("{} rank {}", sends ? "to" : "from", peer_of(action) % plan_.ranks());
+}
+
+void Worker::send(const Action& action, std::map<Key, Buffer>& made) {
+  const Lane lane = action.kind == ActionKind::send_forward ? Lane::forward : Lane::backward;
+  const auto tensor = made.find({action.stage.value, action.microbatch.value});
+  transport_.send(peer_of(action), {lane, action.stage.value, action.microbatch.value}, tensor->second.bytes());
+  made.erase(tensor);
+}
+
+void Worker::receive(const Action& action) {
+  const int stage = action.stage.value;
+  const std::int64_t microbatch = action.microbatch.value;
+  cpu::Stage& at = stage_of(action);
+  if (action.kind == ActionKind::recv_forward) {
+    open(stage, microbatch);
+    const std::span input(at.input(microbatch), static_cast<std::size_t>(at.layout().boundary));
+    transport_.receive(peer_of(action), {Lane::forward, stage - 1, action.microbatch.value},
+                       std::as_writable_bytes(input));
+  } else {
+    Buffer& buffer = d_outputs_[{stage, microbatch}] = pool_.allocate(at.layout().boundary, "messages");
+    transport_.receive(peer_of(action), {Lane::backward, stage + 1, action.microbatch.value}, buffer.bytes());
+  }
+}
 
 void Worker::record(const Action& action, Clock::time_point start, std::int64_t bytes) {
   if (events_.empty()) return;
@@ -217,16 +232,11 @@ void Worker::backward(const Action& action) {
   if (arrived != d_outputs_.end()) d_outputs_.erase(arrived);
 }
 
-void Worker::send(const Action& action, Buffer& buffer, int to) {
-  const Lane lane = action.kind == ActionKind::send_forward ? Lane::forward : Lane::backward;
-  transport_.send(to, {lane, action.stage.value, action.microbatch.value}, buffer.bytes());
-}
-
 // What the first STEP waits for: the reductions so far, and the length of the whole gradient.
 void Worker::finish_gradients() {
   for (const Action& action : pending_) {
     const auto start = Clock::now();
-    with_context(fmt::format("rank {}: {}", rank_, to_string(action)), [&] { reduce(action); });
+    with_context(to_string(action), [&] { reduce(action); });
     const cpu::Stage& stage = stage_of(action);
     const std::int64_t floats = action.kind == ActionKind::reduce_tied
                                     ? stage.table()->parameter.count()
@@ -234,7 +244,7 @@ void Worker::finish_gradients() {
     record(action, start, floats * 4);
   }
   pending_.clear();
-  if (optimizer_.clip_norm) with_context(fmt::format("rank {}: norm of the gradient", rank_), [&] { clip(); });
+  if (optimizer_.clip_norm) with_context("norm of the gradient", [&] { clip(); });
 }
 
 void Worker::clip() {

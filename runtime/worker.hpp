@@ -57,13 +57,15 @@ class Worker {
   void forward(const Action& action);
   void backward(const Action& action);
   void open(int stage, std::int64_t microbatch);
-  void send(const Action& action, Buffer& buffer, int to);
+  int peer_of(const Action& action) const;
+  std::string describe_peer(const Action& action) const;
+  void send(const Action& action, std::map<Key, Buffer>& made);
+  void receive(const Action& action);
   void finish_gradients();
   void clip();
   void reduce(const Action& action);
   void optimizer_step(const Action& action);
   void record(const Action& action, std::chrono::steady_clock::time_point start, std::int64_t bytes);
-  std::int64_t message_bytes(const Action& action);
 
   const Plan& plan_;
   const std::vector<Action>& actions_;
