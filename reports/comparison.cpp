@@ -322,6 +322,8 @@ Comparison condensed(const Comparison& comparison, int limit) {
     };
     ComparisonRow result = *rows.front();
     result.name = name;
+    result.stage = StageId{};
+    result.rank = RankId{};
     for (std::size_t rung = 0; rung < comparison.rungs.size(); ++rung) {
       result.predicted[rung] = folded([&](const ComparisonRow& row) { return row.predicted[rung]; });
     }
