@@ -49,16 +49,6 @@ std::vector<double> largest_workspace(const CutGraph& cuts, const OfLayer& layer
 
 }  // namespace
 
-CutCosts::Sums operator-(const CutCosts::Sums& to, const CutCosts::Sums& from) {
-  return {to.forward - from.forward,
-          to.backward_input - from.backward_input,
-          to.backward_weight - from.backward_weight,
-          to.optimizer - from.optimizer,
-          to.resident - from.resident,
-          to.gradients - from.gradients,
-          to.stash - from.stash};
-}
-
 CutCosts cut_costs(const CutGraph& cuts, const LayerGraph& graph, std::span<const int> class_of,
                    std::span<const std::vector<LayerCost>> costs, const Workload& workload) {
   CutCosts result;

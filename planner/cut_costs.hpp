@@ -30,7 +30,15 @@ struct CutCosts {
 };
 
 // The sums between two cuts of one type.
-CutCosts::Sums operator-(const CutCosts::Sums& to, const CutCosts::Sums& from);
+inline CutCosts::Sums operator-(const CutCosts::Sums& to, const CutCosts::Sums& from) {
+  return {to.forward - from.forward,
+          to.backward_input - from.backward_input,
+          to.backward_weight - from.backward_weight,
+          to.optimizer - from.optimizer,
+          to.resident - from.resident,
+          to.gradients - from.gradients,
+          to.stash - from.stash};
+}
 
 // costs[type][c] prices layers of class c, class_of[LayerId] says which: layers that cost the same share a class.
 // REQUIRES: a class for every layer, a cost for every class and type.

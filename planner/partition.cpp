@@ -94,6 +94,7 @@ class Pricing {
     return step + rounds_ * std::max(label.steady, prefix.steady);
   }
 
+  double rounds() const { return rounds_; }
   const StageSlot& slot_at(int stage) const { return problem_.slots[static_cast<std::size_t>(stage)]; }
   const PartitionProblem& problem() const { return problem_; }
   int stages() const { return stages_; }
@@ -121,19 +122,29 @@ std::vector<int> depths(const CutGraph& cuts) {
 class Solver {
  public:
   explicit Solver(const PartitionProblem& problem)
-      : pricing_(problem), cuts_(problem.cuts), depth_(depths(cuts_)), stages_(pricing_.stages()) {}
+      : pricing_(problem),
+        cuts_(problem.cuts),
+        depth_(depths(cuts_)),
+        stages_(pricing_.stages()),
+        is_chain_(cuts_.line.size() == cuts_.nodes.size()) {
+    for (const auto& sums : problem.costs.sums) {
+      auto& busy = busy_.emplace_back();
+      for (const CutCosts::Sums& cut : sums) busy.push_back(cut.forward + cut.backward());
+    }
+  }
 
   std::optional<Partition> solve() {
     if (depth_.back() < stages_) return std::nullopt;
-    bound_prefixes();
-    if (bounds_.back()[static_cast<std::size_t>(cuts_.full())].sum == infinity) return std::nullopt;
-    // A front of one label finds a good solution fast; its value prunes the full search, which proves or beats it.
-    Partition best = search(1, infinity).value();
-    if (auto better = search(max_front, best.closed_form)) {
-      best.cuts = better->cuts;
-      best.closed_form = better->closed_form;
+    // Good solutions first, since their values prune the rest: the uniform split, then a search with fronts of one
+    // label. The full search proves or beats them.
+    std::optional<Partition> best = uniform();
+    bound_prefixes(best);
+    if (bounds_.back()[static_cast<std::size_t>(cuts_.full())].sum < infinity) {
+      for (const std::size_t width : {std::size_t{1}, max_front}) {
+        if (auto better = search(width, value(best))) best = std::move(better);
+      }
     }
-    best.optimal = !truncated_;
+    if (best) best->optimal = !truncated_;
     return best;
   }
 
@@ -148,18 +159,45 @@ class Solver {
     return stage + 1 == stages_ ? node == cuts_.full() : can_start(stage + 1, node);
   }
 
-  // Calls visit(from, to) for each stage that may lie between two cuts and fits.
+  static double value(const std::optional<Partition>& partition) {
+    return partition ? partition->closed_form : infinity;
+  }
+
+  std::optional<Partition> uniform() const {
+    std::vector<int> path = uniform_cuts(cuts_, stages_);
+    for (int s = 0; s < stages_; ++s) {
+      const auto at = static_cast<std::size_t>(s);
+      if (!cuts_.allowed(path[at], path[at + 1], s, stages_)) return std::nullopt;
+    }
+    if (worst_memory(pricing_.problem(), path).excess() > 0) return std::nullopt;
+    const double step = closed_form(pricing_.problem(), path);
+    return Partition{std::move(path), step, true};
+  }
+
+  // Calls visit(to, terms) for each stage that may begin at a cut, fits, and is not too slow for any solution below
+  // `limit`.
   template <class Visit>
-  void for_each_arc(int stage, int from, Visit&& visit) const {
+  void for_each_arc(int stage, int from, double limit, Visit&& visit) const {
+    // The steady state alone, which in both objectives is at least this stage's forward and backward a round.
+    const std::vector<double>& busy = busy_[static_cast<std::size_t>(pricing_.slot_at(stage).type)];
+    const double latest = pricing_.rounds() > 0
+                              ? busy[static_cast<std::size_t>(from)] + limit * (1 + 1e-9) / pricing_.rounds()
+                              : infinity;
     auto arc = static_cast<std::size_t>(cuts_.first_arc[static_cast<std::size_t>(from)]);
     for (const CutGraph::Arc& to : cuts_.arcs_from(from)) {
       const std::size_t at = arc++;
-      if (!can_end(stage, to.target) || !cuts_.allowed(from, to.target, stage, stages_)) continue;
-      if (pricing_.fits(stage, from, to.target, at)) visit(to.target);
+      const bool is_slow = busy[static_cast<std::size_t>(to.target)] > latest;
+      if (is_slow && is_chain_) return;  // and so are all arcs that follow
+      if (is_slow || !can_end(stage, to.target) || !cuts_.allowed(from, to.target, stage, stages_)) continue;
+      if (pricing_.fits(stage, from, to.target, at)) {
+        visit(to.target, pricing_.terms(stage, from, to.target));
+      } else if (is_chain_) {
+        return;
+      }
     }
   }
 
-  void bound_prefixes() {
+  void bound_prefixes(const std::optional<Partition>& known) {
     bounds_.assign(static_cast<std::size_t>(stages_) + 1, std::vector<PrefixBound>(cuts_.nodes.size()));
     bounds_[0][0] = {0, 0, 0, 0};
     for (int stage = 0; stage < stages_; ++stage) {
@@ -167,8 +205,7 @@ class Solver {
       for (int from = 0; from <= cuts_.full(); ++from) {
         const PrefixBound& before = bounds_[static_cast<std::size_t>(stage)][static_cast<std::size_t>(from)];
         if (before.sum == infinity || !can_start(stage, from)) continue;
-        for_each_arc(stage, from, [&](int to) {
-          const Terms terms = pricing_.terms(stage, from, to);
+        for_each_arc(stage, from, value(known), [&](int to, const Terms& terms) {
           PrefixBound& bound = after[static_cast<std::size_t>(to)];
           bound.sum = std::min(bound.sum, before.sum + pricing_.sum(terms));
           bound.step = std::min(bound.step, before.step + pricing_.step(terms));
@@ -199,10 +236,8 @@ class Solver {
 
   void fill_front(int stage, int from, const PrefixBound& prefix, std::size_t width, double limit) {
     Front& front = fronts_[static_cast<std::size_t>(stage)][static_cast<std::size_t>(from)];
-    for_each_arc(stage, from, [&](int to) {
+    for_each_arc(stage, from, limit, [&](int to, const Terms& terms) {
       const Front& rests = fronts_[static_cast<std::size_t>(stage) + 1][static_cast<std::size_t>(to)];
-      if (rests.empty()) return;
-      const Terms terms = pricing_.terms(stage, from, to);
       for (std::size_t rest = 0; rest < rests.size(); ++rest) {
         Label label = pricing_.extend(rests[rest], terms);
         if (pricing_.bound(label, prefix) >= limit) continue;
@@ -249,6 +284,8 @@ class Solver {
   const CutGraph& cuts_;
   std::vector<int> depth_;
   int stages_;
+  bool is_chain_;
+  std::vector<std::vector<double>> busy_;         // [type][cut]: forward and backward of the layers inside
   std::vector<std::vector<PrefixBound>> bounds_;  // [stages in front][cut]
   std::vector<std::vector<Front>> fronts_;        // [first stage][cut]
   bool truncated_ = false;
