@@ -180,7 +180,7 @@ void put_totals(std::string& out, const ReportFacts& facts, bool measured) {
   bool was_overlapping = false;
   for (const KindTotal& row : facts.totals) {
     put(out, "<tr{}><td><span class=\"swatch\" style=\"background:var(--{})\"></span>{}</td>",
-        row.overlaps && !was_overlapping ? " class=\"group\"" : "", row.css == "r" ? "soft" : row.css, row.name);
+        row.overlaps && !was_overlapping ? " class=\"group\"" : "", row.css, row.name);
     was_overlapping = row.overlaps;
     for (std::size_t i = 0; i < row.by_trace.size(); ++i) {
       put(out, "<td{}>{}</td>", measured && i + 1 == row.by_trace.size() ? " class=\"truth\"" : "",
@@ -192,7 +192,7 @@ void put_totals(std::string& out, const ReportFacts& facts, bool measured) {
     for (std::size_t i = differs ? last - 1 : last; i <= last; ++i) {
       put(out, "<span class=\"bar{}\" style=\"width:{:.1f}%;background:var(--{})\"></span>",
           differs && i < last ? " p" : "", largest > 0 ? 100 * row.by_trace[i].value_or(0) / largest : 0,
-          row.css == "r" || row.css == "idle" ? "soft" : row.css);
+          row.css == "idle" ? "line" : row.css);
     }
     out += "</td></tr>\n";
   }

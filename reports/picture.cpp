@@ -287,15 +287,15 @@ double append_legend(std::string& out, const std::vector<const Picture*>& pictur
 std::string_view picture_style() {
   // Light fills with dark digits in both schemes; hues and lightness differ, so that kinds stay apart for readers who
   // see fewer colours.
-  return R"(.pic{--ink:#1d2530;--soft:#5b6675;--line:#d9dee6;--idle:#eceff3;--f:#7cb7ea;--b:#f0a04b;--i:#f6d365;--w:#5fbf9b;--s:#8b6fd6;--g:#d9578f;--o:#5d6980;--digit:#10202e;font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-@media(prefers-color-scheme:dark){.pic{--ink:#e6eaf0;--soft:#9aa6b6;--line:#323b47;--idle:#252c36;--f:#6aa9e0;--b:#e5964a;--i:#e8c65c;--w:#56b592;--s:#a58cf0;--g:#ea74a6;--o:#c3cbd9;--digit:#0b141d}}
+  return R"(.pic{--ink:#1d2530;--soft:#5b6675;--line:#d9dee6;--idle:#eceff3;--f:#7cb7ea;--b:#f0a04b;--i:#f6d365;--w:#5fbf9b;--s:#8b6fd6;--g:#d9578f;--o:#5d6980;--r:#c6ccd5;--digit:#10202e;font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+@media(prefers-color-scheme:dark){.pic{--ink:#e6eaf0;--soft:#9aa6b6;--line:#323b47;--idle:#252c36;--f:#6aa9e0;--b:#e5964a;--i:#e8c65c;--w:#56b592;--s:#a58cf0;--g:#ea74a6;--o:#c3cbd9;--r:#48525f;--digit:#0b141d}}
 .pic text{font-size:11px;fill:var(--soft)}
 .pic .ttl{font-size:15px;font-weight:600;fill:var(--ink)}
 .pic .rl{text-anchor:end}
 .pic .idle{fill:var(--idle)}
 .pic .f{fill:var(--f)}.pic .b{fill:var(--b)}.pic .i{fill:var(--i)}.pic .w{fill:var(--w)}
 .pic .s{fill:var(--s)}.pic .g{fill:var(--g)}.pic .o{fill:var(--o)}
-.pic .r{fill:var(--soft);fill-opacity:.2}
+.pic .r{fill:var(--r)}
 .pic .c1{fill-opacity:.8}.pic .c2{fill-opacity:.65}.pic .c3{fill-opacity:.55}
 .pic .boxes rect{stroke:var(--page,#fff);stroke-width:.6;vector-effect:non-scaling-stroke}
 .pic .boxes rect:hover{stroke:var(--ink);stroke-width:1.5}
