@@ -8,7 +8,7 @@ namespace stagecraft {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr std::size_t max_front = 20'000;  // labels of one stage and cut
+constexpr std::size_t max_front = 2'000;  // labels of one stage and cut
 
 // A stage between two cuts.
 struct Terms {

@@ -75,6 +75,7 @@ class Search {
     assemble();
     add_near_misses();
     result_.counts.layouts = static_cast<std::int64_t>(options_.size());
+    if (cut_off_) result_.notes.push_back("some partitions are good, but not proven best: too many undominated ones");
     result_.notes.insert(result_.notes.end(), prices_.notes().begin(), prices_.notes().end());
     result_.notes.insert(result_.notes.end(), cuts_.notes.begin(), cuts_.notes.end());
     return std::move(result_);
@@ -140,6 +141,7 @@ class Search {
       auto judgement = judge_.partition(option, geometry);
       if (!judgement) continue;
       feasible = true;
+      cut_off_ = cut_off_ || !judgement->partition.optimal;
       const auto at = std::upper_bound(best_.begin(), best_.end(), *judgement, is_better);
       best_.insert(at, std::move(*judgement));
     }
@@ -295,6 +297,7 @@ class Search {
   std::vector<double> estimates_;      // seconds
   std::vector<Judgement> best_;        // by closed form, then by timeline
   std::vector<LayoutOption> misfits_;
+  bool cut_off_ = false;
   SearchResult result_;
 };
 

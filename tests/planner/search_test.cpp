@@ -231,6 +231,26 @@ TEST(Search, NamesOptionsThatContradictEachOther) {
   EXPECT_THAT(refused([](SearchSpace& s) { s.replicas = 10; }, ErrorKind::infeasible), HasSubstr("10 replicas"));
 }
 
+// Looking closely at every layout must not find a better plan than the pruned search: it decides by closed forms which
+// layouts the timeline sees.
+TEST(Search, LosesNothingByPruning) {
+  std::mt19937 random(31);
+  for (int round = 0; round < 12; ++round) {
+    Network network = make_network(make_chain(6 + round % 4), 1, 4, 2);
+    for (LayerId layer = 0; layer < boost::num_vertices(network.graph); ++layer) {
+      network.graph[layer].kind += std::to_string(layer);
+      network.graph[layer].matmul_flops.per_sample = 1 + random() % 9;
+    }
+    const Cluster cluster = make_cluster({{1, 3, 60}, {2, 3, 30}});
+    SearchSpace space = make_space(12);
+    const Seconds pruned = *find(network, cluster, space).ranked.front().candidate.timeline;
+    space.timelines = 1'000'000;
+    const SearchResult all = find(network, cluster, space);
+    EXPECT_EQ(all.counts.outclassed, 0);
+    EXPECT_EQ(pruned, *all.ranked.front().candidate.timeline) << "round " << round;
+  }
+}
+
 TEST(Search, IsDeterministic) {
   const Network network = make_network(make_chain(10), 3, 5, 2);
   const Cluster cluster = make_cluster({{1, 4}, {2, 4}});
