@@ -82,7 +82,7 @@ TEST_P(Errors, AreOneLineThatSaysWhatToDo) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Errors, testing::ValuesIn(read_cases()),
-                         [](const auto& info) { return "line" + std::to_string(info.param.line); });
+                         [](const auto& tested) { return "line" + std::to_string(tested.param.line); });
 
 }  // namespace
 }  // namespace stagecraft
