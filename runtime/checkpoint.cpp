@@ -144,6 +144,7 @@ void save_checkpoint(const std::filesystem::path& path, const Plan& plan, const 
     std::error_code ignored;  // the writer complains
     std::filesystem::create_directories(path.parent_path(), ignored);
     std::vector<TensorInfo> infos;
+    infos.reserve(tensors.size());
     for (const StoredTensor& tensor : tensors) infos.push_back(tensor.info);
     writer.emplace(path, infos,
                    TensorMetadata{{"format", format},

@@ -26,6 +26,15 @@ void in_pieces(std::span<float> a, std::span<float> b, Exchange&& exchange) {
   }
 }
 
+// As the transport's, with the other side in their errors.
+void send(Transport& transport, int to, const MessageTag& tag, std::span<const std::byte> message) {
+  with_context(fmt::format("to worker {}", to), [&] { transport.send(to, tag, message); });
+}
+
+void receive(Transport& transport, int from, const MessageTag& tag, std::span<std::byte> message) {
+  with_context(fmt::format("from worker {}", from), [&] { transport.receive(from, tag, message); });
+}
+
 }  // namespace
 
 void ring_all_reduce(Transport& transport, std::span<const int> members, const MessageTag& tag, std::span<float> data,
@@ -41,10 +50,10 @@ void ring_all_reduce(Transport& transport, std::span<const int> members, const M
   for (std::size_t round = 0; round < 2 * (n - 1); ++round) {
     const std::size_t outgoing = (self + 2 * n - round) % n, incoming = (self + 2 * n - round - 1) % n;
     in_pieces(part(data, outgoing, n), part(data, incoming, n), [&](std::span<float> out, std::span<float> in) {
-      if (!out.empty()) transport.send(next, tag, std::as_bytes(out));
+      if (!out.empty()) send(transport, next, tag, std::as_bytes(out));
       if (in.empty()) return;
       const auto arrived = round < n - 1 ? scratch.first(in.size()) : in;
-      transport.receive(previous, tag, std::as_writable_bytes(arrived));
+      receive(transport, previous, tag, std::as_writable_bytes(arrived));
       if (round < n - 1) kernels::cpu::accumulate(in.data(), arrived.data(), static_cast<std::int64_t>(in.size()));
     });
   }
@@ -54,9 +63,9 @@ void pair_sum(Transport& transport, int first, int second, const MessageTag& tag
               std::span<float> scratch) {
   const int other = transport.worker() == first ? second : first;
   in_pieces(data, {}, [&](std::span<float> piece, std::span<float>) {
-    transport.send(other, tag, std::as_bytes(piece));
+    send(transport, other, tag, std::as_bytes(piece));
     const auto arrived = scratch.first(piece.size());
-    transport.receive(other, tag, std::as_writable_bytes(arrived));
+    receive(transport, other, tag, std::as_writable_bytes(arrived));
     // a + b and b + a are the same bits.
     kernels::cpu::accumulate(piece.data(), arrived.data(), static_cast<std::int64_t>(piece.size()));
   });
@@ -66,16 +75,16 @@ double sum(Transport& transport, std::span<const int> members, const MessageTag&
   const auto bytes = [](double& number) { return std::as_writable_bytes(std::span(&number, 1)); };
   const int root = members.front();
   if (transport.worker() != root) {
-    transport.send(root, tag, bytes(value));
-    transport.receive(root, tag, bytes(value));
+    send(transport, root, tag, bytes(value));
+    receive(transport, root, tag, bytes(value));
     return value;
   }
   for (const int member : members.subspan(1)) {
     double part = 0;
-    transport.receive(member, tag, bytes(part));
+    receive(transport, member, tag, bytes(part));
     value += part;
   }
-  for (const int member : members.subspan(1)) transport.send(member, tag, bytes(value));
+  for (const int member : members.subspan(1)) send(transport, member, tag, bytes(value));
   return value;
 }
 

@@ -21,7 +21,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "token files are little-endian");
 
 constexpr std::int32_t llmc_magic = 20240520;
-constexpr std::int64_t llmc_header_bytes = 256 * 4;
+constexpr std::int64_t llmc_header_bytes = 1024;  // 256 int32
 constexpr std::int64_t chunk_tokens = 1 << 16;
 
 // The output function of splitmix64 (Steele et al. 2014): every input bit flips about half of the output bits.

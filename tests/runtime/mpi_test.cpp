@@ -68,14 +68,15 @@ TEST_F(MpiTest, AKilledProcessEndsTheRunWithRankAndActionNamed) {
   const Outcome outcome = run(launch(2) + program("1 2 kill 1"));
   EXPECT_NE(outcome.exit_code, 0);
   EXPECT_NE(outcome.exit_code, 124) << "hung";
-  EXPECT_THAT(outcome.output, testing::ContainsRegex("error: rank 0: .*from rank 1: told to terminate"));
+  EXPECT_THAT(outcome.output, testing::ContainsRegex("error: rank 0: .*(from|to) (rank|worker) 1: told to terminate"));
 }
 
 TEST_F(MpiTest, ASilentProcessEndsTheRunAfterThePeerTimeout) {
   const Outcome outcome = run(launch(2) + program("1 2 stop 1"));
   EXPECT_EQ(outcome.exit_code, 4) << outcome.output;
-  EXPECT_THAT(outcome.output,
-              testing::ContainsRegex("error: rank 0: .*from rank 1: no message within 3 s; has its process died"));
+  EXPECT_THAT(
+      outcome.output,
+      testing::ContainsRegex("error: rank 0: .*from (rank|worker) 1: no message within 3 s; has its process died"));
 }
 
 }  // namespace
