@@ -24,10 +24,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The small network that a core runs: an embedding, some blocks and a head, with two micro-batches in flight, so that a
-// layer finds in the caches what it would find in a step.
+// The small network that a core runs: an embedding, some blocks and a head, with several micro-batches in flight, so
+// that a layer finds in the caches what it would find in a step: the activations of older micro-batches are gone.
 constexpr std::int64_t measured_blocks = 3;
-constexpr std::int64_t in_flight = 2;
+constexpr std::int64_t least_in_flight = 2;
+constexpr std::int64_t most_in_flight = 8;
+constexpr std::int64_t cache_floats = 12 << 20;
 constexpr int least_repetitions = 3;
 constexpr int most_repetitions = 60;
 
@@ -82,7 +84,7 @@ class Core {
 
   // One step of the measured network; times go to `kinds` unless it is null.
   void step(Kinds* kinds) {
-    for (std::int64_t m = 0; m < in_flight; ++m) {
+    for (std::int64_t m = 0; m < spec_.microbatches; ++m) {
       stage_.open(m);
       fill_tokens(m);
       stage_.forward(m, nullptr);
@@ -90,7 +92,7 @@ class Core {
         each(*kinds, [](Samples& s, const cpu::LayerTimes& t) { s.forward.push_back(t.forward); });
       }
     }
-    for (std::int64_t m = 0; m < in_flight; ++m) {
+    for (std::int64_t m = 0; m < spec_.microbatches; ++m) {
       stage_.backward(m, nullptr, nullptr);
       if (kinds == nullptr) continue;
       each(*kinds, [](Samples& s, const cpu::LayerTimes& t) {
@@ -246,14 +248,15 @@ void measure_layers(const Network& network, const ProfileOptions& options, const
     for (const std::int64_t microbatch : microbatches) {
       if (progress) progress(done, total, fmt::format("micro-batch {}, recompute {}", microbatch, name(recompute)));
       if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
-      const cpu::StageSpec spec{.transformer = transformer,
-                                .layers = {0, transformer.layers + 2},
-                                .shape = {microbatch, options.sequence},
-                                .microbatches = in_flight,
-                                .recompute = recompute,
-                                .fused_attention = false,
-                                .optimizer = options.optimizer,
-                                .gradient_scale = 1.0F / static_cast<float>(microbatch * options.sequence)};
+      cpu::StageSpec spec{.transformer = transformer,
+                          .layers = {0, transformer.layers + 2},
+                          .shape = {microbatch, options.sequence},
+                          .microbatches = 1,
+                          .recompute = recompute,
+                          .fused_attention = false,
+                          .optimizer = options.optimizer,
+                          .gradient_scale = 1.0F / static_cast<float>(microbatch * options.sequence)};
+      spec.microbatches = std::clamp(cache_floats / cpu::lay_out(spec).slab, least_in_flight, most_in_flight);
       const Combination found = measure(spec, cores, budget, options.stop);
       const Samples* samples[] = {&found.kinds.embedding, &found.kinds.block, &found.kinds.head};
       for (std::size_t k = 0; k < 3; ++k) {
