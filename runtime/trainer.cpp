@@ -4,14 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cassert>
-#include <cmath>
 #include <ctime>
 #include <exception>
 #include <mutex>
-#include <numeric>
 #include <set>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 #include "kernels/cpu/linear.hpp"
@@ -77,6 +75,12 @@ class Loop {
 
   // Fills in what was measured, on worker 0.
   void lead(Trace& trace, const StepCallback& callback) {
+    // The first step starts when everybody is there.
+    for (int from = 1; from < transport_.workers(); ++from) {
+      std::byte ready{};
+      with_context(fmt::format("rank 0: start, from rank {}", from % plan_.ranks()),
+                   [&] { transport_.receive(from, control, bytes_of(ready)); });
+    }
     std::int64_t saved = info_.step;
     bool stop = false;
     while (info_.step < options_.steps && !stop && !stop_requested()) {
@@ -91,6 +95,8 @@ class Loop {
   }
 
   void follow() {
+    std::byte ready{};
+    transport_.send(0, control, bytes_of(ready));
     for (;;) {
       Command command;
       waiting_for_worker_0([&] { transport_.receive(0, control, bytes_of(command)); });
@@ -236,6 +242,11 @@ Trace new_trace(const Plan& plan) {
   return trace;
 }
 
+// Under a launcher that binds processes, each sees only its own cores.
+long core_count(const MpiSession* mpi) {
+  return mpi != nullptr ? ::sysconf(_SC_NPROCESSORS_ONLN) : static_cast<long>(available_cores().size());
+}
+
 void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSession* mpi) {
   std::set<int> nodes;
   for (std::size_t replica = 0; replica < plan.devices.size(); ++replica) {
@@ -265,12 +276,11 @@ void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSe
         nodes.size());
   }
   const int local = mpi != nullptr ? mpi->local_processes() : workers;
-  const auto cores = mpi != nullptr ? ::sysconf(_SC_NPROCESSORS_ONLN) : static_cast<long>(available_cores().size());
-  if (local > cores) {
+  if (local > core_count(mpi)) {
     throw device_error(
         "the plan needs {} CPU cores ({} replicas x {} ranks), this machine offers {}: allow to "
         "oversubscribe, or plan for fewer",
-        local, plan.replicas(), plan.ranks(), cores);
+        local, plan.replicas(), plan.ranks(), core_count(mpi));
   }
 }
 
@@ -385,6 +395,11 @@ Trace train(const Plan& plan, const TrainingOptions& options, const StepCallback
   transport.terminate = options.terminate;
 
   Trace trace = new_trace(plan);
+  const int local = mpi != nullptr ? mpi->local_processes() : plan.ranks() * plan.replicas();
+  if (local > core_count(mpi)) {
+    trace.warnings.push_back(fmt::format("{} ranks share {} cores: measured times are not those of the plan's devices",
+                                         local, core_count(mpi)));
+  }
   if (mpi != nullptr) {
     train_in_processes(plan, schedule, options, transport, data, start, callback, *mpi, trace);
   } else {
