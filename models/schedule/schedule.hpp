@@ -6,7 +6,8 @@
 //   both checked by check() (checker.hpp), which proves that every rank can finish or says who cannot
 //
 // What executing a LoweredSchedule means, everywhere:
-//   F B I W     occupy the rank, one after the other, in list order.
+//   F B I W     occupy the rank, one after the other, in list order. An overlapped F and the B behind it are one block:
+//               it starts when the messages for both are there, and what both make leaves when it ends.
 //   SEND_*      starts when the rank reaches it and leaves the rank free; the message arrives after the path's
 //               latency plus bytes / bandwidth.
 //   RECV_*      the rank waits until the message has arrived.
@@ -46,6 +47,7 @@ struct Action {
   ActionKind kind = ActionKind::forward;
   StageId stage;                // always the stage of the rank that acts, also for sends and receives
   MicrobatchId microbatch{-1};  // -1 where the kind has none (UNSHARD ... STEP)
+  bool overlapped = false;      // F only: one block with the B right behind it (torch's OVERLAP_F_B)
   constexpr auto operator<=>(const Action&) const = default;
 };
 
@@ -57,11 +59,24 @@ std::optional<ActionKind> parse_action_kind(std::string_view letters);
 constexpr bool is_compute(ActionKind kind) { return kind <= ActionKind::backward_weight; }
 constexpr bool has_microbatch(ActionKind kind) { return kind <= ActionKind::recv_backward; }
 
+// When weights change, and which ones a micro-batch sees (docs/schedules.md, "Asynchronous schedules").
+enum class WeightUpdates : std::uint8_t {
+  synchronous,    // once a step, after all of its micro-batches
+  pipedream,      // each micro-batch's gradient at once; a backward uses the weights of its forward (weight stashing)
+  vertical_sync,  // as pipedream, and every stage uses the version that the micro-batch met on stage 0
+  two_buffered,   // PipeDream-2BW: once a group of micro-batches, delayed by one group; two versions
+};
+
+// A stage is usually on one rank. In bidirectional schedules it is on two, and each micro-batch takes one of them: the
+// forward and backward of a stage and micro-batch are always on the same rank.
 struct ComputeSchedule {
   std::string name;  // "gpipe", "1f1b", or "custom" when read from a file
   int stages = 0;
-  int microbatches = 0;
+  int microbatches = 0;  // with token slices: micro-batches * slices, numbered micro-batch * slices + slice
   std::vector<std::vector<Action>> ranks;  // compute kinds only
+  int slices = 1;  // of a sample's tokens: slice i attends to slices 0..i, so its backward runs before that of slice i-1
+  bool forward_only = false;  // inference
+  WeightUpdates updates = WeightUpdates::synchronous;
   bool operator==(const ComputeSchedule&) const = default;
 };
 
@@ -76,11 +91,23 @@ struct LoweredSchedule {
 // The rank that runs each stage, by position. REQUIRES: a schedule that passed check().
 std::vector<RankId> placement(const ComputeSchedule& schedule);
 
-// The shape that a generator is asked for.
+// What one micro-batch costs on one stage, in any unit of time.
+struct StageTimes {
+  double forward = 1;
+  double backward_input = 1;
+  double backward_weight = 1;
+};
+
+// What a generator is asked for. The times are for those that plan with them (zb-1p, zb-2p, zb-v-auto, searched).
 struct ScheduleShape {
   int ranks = 1;
   int stages_per_rank = 1;
-  int microbatches = 1;
+  int microbatches = 1;           // before they are cut into slices
+  int group = 0;                  // interleaved-1f1b: micro-batches that take turns on a stage; 0: as many as ranks
+  int slices = 1;                 // seq-1f1b: token slices a micro-batch
+  std::vector<StageTimes> times;  // by stage; empty: all 1
+  double message = 0;             // from one rank to the next, in the same unit
+  double memory_limit = 0;        // micro-batches a rank may keep, counted in stages of one rank; 0: the schedule's own
 };
 
 // A generator and what is known about it. To add a schedule: one file with the generator, one line in the table.
