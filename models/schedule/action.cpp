@@ -47,7 +47,8 @@ std::optional<ActionKind> parse_action_kind(std::string_view letters) {
 std::string to_string(const Action& action) {
   std::string text = std::to_string(action.stage.value);
   text += letters(action.kind);
-  if (has_microbatch(action.kind)) text += std::to_string(action.microbatch.value);
+  const bool of_update = action.kind == ActionKind::optimizer_step && action.microbatch.value >= 0;
+  if (has_microbatch(action.kind) || of_update) text += std::to_string(action.microbatch.value);
   return text;
 }
 
@@ -59,7 +60,7 @@ std::optional<Action> parse_action(std::string_view text) {
   if (!kind) return std::nullopt;
   text.remove_prefix(digits);
   Action action{*kind, StageId{*stage}, MicrobatchId{-1}};
-  if (has_microbatch(*kind)) {
+  if (has_microbatch(*kind) || (*kind == ActionKind::optimizer_step && !text.empty())) {
     const auto microbatch = take_index(text);
     if (!microbatch) return std::nullopt;
     action.microbatch = MicrobatchId{*microbatch};

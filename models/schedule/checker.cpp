@@ -32,10 +32,13 @@ class ComputeCheck {
   }
 
  private:
-  std::uint8_t& ran(StageId stage, MicrobatchId microbatch) {
-    return ran_[static_cast<std::size_t>(stage.value) * microbatches_ + static_cast<std::size_t>(microbatch.value)];
+  std::size_t cell(StageId stage, MicrobatchId microbatch) const {
+    return static_cast<std::size_t>(stage.value) * microbatches_ + static_cast<std::size_t>(microbatch.value);
   }
-  int rank_of(int stage) const { return owner_[static_cast<std::size_t>(stage)]; }
+  std::uint8_t& ran(StageId stage, MicrobatchId microbatch) { return ran_[cell(stage, microbatch)]; }
+  // -1 where the forward is missing.
+  int rank_of(StageId stage, MicrobatchId microbatch) const { return owner_[cell(stage, microbatch)]; }
+  std::uint8_t whole_backward() const { return schedule_.forward_only ? 0 : ran_backward; }
 
   template <class... Args>
   void fault(std::size_t rank, std::size_t position, fmt::format_string<Args...> format, Args&&... args) {
@@ -55,19 +58,26 @@ class ComputeCheck {
           fmt::format("needs at least one rank, stage and micro-batch; has {} ranks, {} stages, {} micro-batches",
                       schedule_.ranks.size(), schedule_.stages, schedule_.microbatches));
     }
-    const double needed = 2.0 * schedule_.stages * schedule_.microbatches;
+    const bool inference = schedule_.forward_only;
+    const double needed = (inference ? 1.0 : 2.0) * schedule_.stages * schedule_.microbatches;
     if (static_cast<double>(actions) < needed) {
-      fault(
-          fmt::format("{} stages and {} micro-batches need a forward and a backward each, at least {} actions; has {}",
-                      schedule_.stages, schedule_.microbatches, needed, actions));
+      return fault(fmt::format("{} stages and {} micro-batches need a forward{} each, at least {} actions; has {}",
+                               schedule_.stages, schedule_.microbatches, inference ? "" : " and a backward", needed,
+                               actions));
+    }
+    if (schedule_.slices < 1 || schedule_.microbatches % schedule_.slices != 0) {
+      fault(fmt::format("{} slices of micro-batches do not make micro-batches of {} slices", schedule_.microbatches,
+                        schedule_.slices));
     }
   }
 
-  // Each rank by itself: ranges, one rank a stage, the order within a stage and micro-batch, nothing missing.
+  // Each rank by itself: ranges, few ranks a stage, the order within a stage and micro-batch, nothing missing.
   void check_structure() {
-    owner_.assign(stages_, -1);
+    owner_.assign(stages_ * microbatches_, -1);
     ran_.assign(stages_ * microbatches_, 0);
+    ranks_of_stage_.assign(stages_, {-1, -1});
     for (std::size_t rank = 0; rank < schedule_.ranks.size(); ++rank) {
+      next_loss_ = 0;
       for (std::size_t position = 0; position < schedule_.ranks[rank].size(); ++position) {
         check_action(rank, position);
         if (faults_.size() >= max_faults) return;
@@ -85,13 +95,38 @@ class ComputeCheck {
     if (action.microbatch.value < 0 || action.microbatch.value >= schedule_.microbatches) {
       return fault(rank, position, "no such micro-batch; micro-batches are 0 to {}", schedule_.microbatches - 1);
     }
-    int& owner = owner_[static_cast<std::size_t>(action.stage.value)];
-    if (owner < 0) owner = static_cast<int>(rank);
-    if (owner != static_cast<int>(rank)) {
-      return fault(rank, position, "stage {} already runs on rank {}; a stage has one rank", action.stage.value, owner);
-    }
+    check_rank(rank, position, action);
     check_order_within(rank, position, action);
+    if (action.overlapped) check_overlap(rank, position);
     ran(action.stage, action.microbatch) |= bit(action.kind);
+  }
+
+  // A stage may be on two ranks, a micro-batch of it on one.
+  void check_rank(std::size_t rank, std::size_t position, const Action& action) {
+    const int id = static_cast<int>(rank);
+    auto& [first, second] = ranks_of_stage_[static_cast<std::size_t>(action.stage.value)];
+    if (first < 0) {
+      first = id;
+    } else if (first != id && second < 0) {
+      second = id;
+    } else if (first != id && second != id) {
+      return fault(rank, position, "stage {} already runs on ranks {} and {}; a stage has at most two",
+                   action.stage.value, first, second);
+    }
+    int& owner = owner_[cell(action.stage, action.microbatch)];
+    if (owner < 0) owner = id;
+    if (owner != id) {
+      fault(rank, position, "micro-batch {} of stage {} already runs on rank {}", action.microbatch.value,
+            action.stage.value, owner);
+    }
+  }
+
+  void check_overlap(std::size_t rank, std::size_t position) {
+    const auto& actions = schedule_.ranks[rank];
+    if (actions[position].kind != ActionKind::forward || position + 1 == actions.size() ||
+        actions[position + 1].kind != ActionKind::backward) {
+      fault(rank, position, "only an F can overlap, and only with a B right behind it");
+    }
   }
 
   void check_order_within(std::size_t rank, std::size_t position, const Action& action) {
@@ -110,23 +145,51 @@ class ComputeCheck {
     if (action.kind == ActionKind::backward_weight && (before & ran_input) == 0) {
       return fault(rank, position, "needs {} before it", name(ActionKind::backward_input));
     }
+    if (action.kind != ActionKind::forward && schedule_.forward_only) {
+      return fault(rank, position, "inference has forwards only");
+    }
+    check_slice(rank, position, action);
     if (action.kind == ActionKind::forward && action.stage.value == schedule_.stages - 1) {
-      if (action.microbatch.value != next_loss_) {
-        return fault(rank, position, "the last stage makes the losses in micro-batch order; {}F{} is next",
-                     action.stage.value, next_loss_);
+      const int last = next_loss_ - 1;
+      next_loss_ = action.microbatch.value + 1;
+      if (action.microbatch.value < last) {
+        return fault(rank, position, "the last stage makes the losses in micro-batch order, but {}F{} ran before",
+                     action.stage.value, last);
       }
-      ++next_loss_;
+    }
+  }
+
+  // Forwards of the slices in order, for their keys and values; backwards in reverse, for the gradients of those.
+  void check_slice(std::size_t rank, std::size_t position, const Action& action) {
+    if (schedule_.slices == 1) return;
+    const int slice = action.microbatch.value % schedule_.slices;
+    if (action.kind == ActionKind::forward && slice > 0) {
+      const MicrobatchId before{action.microbatch.value - 1};
+      if ((ran(action.stage, before) & ran_forward) == 0) {
+        fault(rank, position, "attends to the slice before it: needs {} first",
+              to_string(Action{ActionKind::forward, action.stage, before}));
+      }
+    }
+    const bool backward = action.kind == ActionKind::backward || action.kind == ActionKind::backward_input;
+    if (backward && slice + 1 < schedule_.slices) {
+      const MicrobatchId after{action.microbatch.value + 1};
+      if ((ran(action.stage, after) & (ran_backward | ran_input)) == 0) {
+        fault(rank, position, "the slice behind it attends to it: needs {} first",
+              to_string(Action{ActionKind::backward, action.stage, after}));
+      }
     }
   }
 
   void check_missing() {
     for (std::int32_t s = 0; s < schedule_.stages; ++s) {
-      if (rank_of(s) < 0) return fault(fmt::format("no rank runs stage {}", s));
+      const int first = ranks_of_stage_[static_cast<std::size_t>(s)].first;
+      if (first < 0) return fault(fmt::format("no rank runs stage {}", s));
       for (std::int32_t m = 0; m < schedule_.microbatches; ++m) {
         const std::uint8_t did = ran(StageId{s}, MicrobatchId{m});
-        if (did == (ran_forward | ran_backward) || did == (ran_forward | ran_input | ran_weight)) continue;
+        if (did == (ran_forward | whole_backward()) || did == (ran_forward | ran_input | ran_weight)) continue;
         const char* missing = (did & ran_forward) == 0 ? "F" : (did & ran_input) == 0 ? "B" : "W";
-        faults_.push_back({rank_of(s), -1, fmt::format("rank {}: {}{}{} is missing", rank_of(s), s, missing, m)});
+        const int rank = std::max(rank_of(StageId{s}, MicrobatchId{m}), first);
+        faults_.push_back({rank, -1, fmt::format("rank {}: {}{}{} is missing", rank, s, missing, m)});
         if (faults_.size() >= max_faults) return;
       }
     }
@@ -170,11 +233,12 @@ class ComputeCheck {
 
   void wake(const Action& done, int rank, const std::vector<std::size_t>& position, std::vector<std::size_t>& ready) {
     if (done.kind == ActionKind::backward_weight) return;
-    const int neighbour = done.stage.value + (done.kind == ActionKind::forward ? 1 : -1);
-    if (neighbour < 0 || neighbour >= schedule_.stages || rank_of(neighbour) == rank) return;
-    const auto other = static_cast<std::size_t>(rank_of(neighbour));
+    const StageId neighbour{done.stage.value + (done.kind == ActionKind::forward ? 1 : -1)};
+    if (neighbour.value < 0 || neighbour.value >= schedule_.stages) return;
+    if (rank_of(neighbour, done.microbatch) == rank) return;
+    const auto other = static_cast<std::size_t>(rank_of(neighbour, done.microbatch));
     const auto& actions = schedule_.ranks[other];
-    if (position[other] < actions.size() && actions[position[other]].stage.value == neighbour &&
+    if (position[other] < actions.size() && actions[position[other]].stage == neighbour &&
         actions[position[other]].microbatch == done.microbatch && may_run(actions[position[other]])) {
       ready.push_back(other);
     }
@@ -184,7 +248,7 @@ class ComputeCheck {
     const std::size_t at = position[rank];
     const Action& action = schedule_.ranks[rank][at];
     Action needed = needed_by(action);
-    const auto owner = static_cast<std::size_t>(rank_of(needed.stage.value));
+    const auto owner = static_cast<std::size_t>(rank_of(needed.stage, needed.microbatch));
     const auto& others = schedule_.ranks[owner];
     const auto found = std::find_if(others.begin(), others.end(), [&](const Action& other) {
       const bool wanted = needed.kind == ActionKind::forward
@@ -204,9 +268,10 @@ class ComputeCheck {
 
   const ComputeSchedule& schedule_;
   std::size_t stages_, microbatches_;
-  std::vector<int> owner_;         // rank by stage
-  std::vector<std::uint8_t> ran_;  // [stage][micro-batch], bits of Ran
-  int next_loss_ = 0;
+  std::vector<int> owner_;                           // [stage][micro-batch], the rank
+  std::vector<std::uint8_t> ran_;                    // [stage][micro-batch], bits of Ran
+  std::vector<std::pair<int, int>> ranks_of_stage_;  // -1: none
+  int next_loss_ = 0;                                // behind the last loss of this rank
   std::vector<ScheduleFault> faults_;
 };
 
@@ -214,16 +279,56 @@ class ComputeCheck {
 
 std::vector<ScheduleFault> check(const ComputeSchedule& schedule) { return ComputeCheck(schedule).run(); }
 
-std::vector<int> peak_in_flight_by_stage(const ComputeSchedule& schedule) {
-  std::vector<int> now(static_cast<std::size_t>(schedule.stages)), peak(now);
+namespace {
+
+// +1 when an activation is kept from here on, -1 when it is given back.
+int change_in_flight(const ComputeSchedule& schedule, ActionKind kind, KeptUntil until) {
+  if (kind == ActionKind::forward) return schedule.forward_only ? 0 : 1;
+  if (kind == ActionKind::backward) return -1;
+  return kind == (until == KeptUntil::input_gradient ? ActionKind::backward_input : ActionKind::backward_weight) ? -1
+                                                                                                                 : 0;
+}
+
+}  // namespace
+
+std::vector<int> peak_in_flight_by_stage(const ComputeSchedule& schedule, KeptUntil until) {
+  std::vector<int> peak(static_cast<std::size_t>(schedule.stages));
+  std::vector<int> now(peak);
   for (const auto& actions : schedule.ranks) {
+    for (const Action& action : actions) now[static_cast<std::size_t>(action.stage.value)] = 0;
     for (const Action& action : actions) {
       const auto stage = static_cast<std::size_t>(action.stage.value);
-      if (action.kind == ActionKind::forward) peak[stage] = std::max(peak[stage], ++now[stage]);
-      if (action.kind == ActionKind::backward || action.kind == ActionKind::backward_weight) --now[stage];
+      peak[stage] = std::max(peak[stage], now[stage] += change_in_flight(schedule, action.kind, until));
     }
   }
   return peak;
+}
+
+std::vector<int> peak_in_flight_by_rank(const ComputeSchedule& schedule, KeptUntil until) {
+  std::vector<int> peaks;
+  for (const auto& actions : schedule.ranks) {
+    int now = 0, peak = 0;
+    for (const Action& action : actions) peak = std::max(peak, now += change_in_flight(schedule, action.kind, until));
+    peaks.push_back(peak);
+  }
+  return peaks;
+}
+
+std::vector<ScheduleFault> check_in_flight(const ComputeSchedule& schedule, int limit, KeptUntil until) {
+  std::vector<ScheduleFault> faults;
+  for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank) {
+    int now = 0;
+    for (std::size_t i = 0; i < schedule.ranks[rank].size(); ++i) {
+      const Action& action = schedule.ranks[rank][i];
+      now += change_in_flight(schedule, action.kind, until);
+      if (now <= limit) continue;
+      faults.push_back({static_cast<int>(rank), static_cast<int>(i),
+                        fmt::format("rank {}, position {}: {}: keeps {} activations, the limit is {}", rank, i,
+                                    to_string(action), now, limit)});
+      break;
+    }
+  }
+  return faults;
 }
 
 }  // namespace stagecraft

@@ -15,19 +15,36 @@ struct ScheduleFault {
   std::string message;  // "rank 1 waits at 2B0: needs 3B0, which rank 0 runs only after 1F0"
 };
 
-// Structure and order: each stage on one rank; per stage and micro-batch one F and either one B or one I and one W, in
-// that order, no duplicates; losses in micro-batch order on the last stage; no deadlock across ranks. Empty: no fault.
+// Structure and order: per stage and micro-batch one F and either one B or one I and one W (F alone in inference), in
+// that order and on one rank, no duplicates; each stage on at most two ranks; losses in micro-batch order where the
+// last stage is; token slices forwards in order and backwards in reverse; an overlapped F with a B behind it; no
+// deadlock across ranks. Empty: no fault.
 std::vector<ScheduleFault> check(const ComputeSchedule& schedule);
 
-// As above, for explicit communication: every SEND has its RECV on the right rank; per ordered pair of ranks the order
-// of the sends is that of the receives (transports pair by order); no deadlock when a send waits while `buffers`
-// messages of that ordered pair are unreceived. buffers = 0 is a rendezvous (both sides must be there).
-std::vector<ScheduleFault> check(const LoweredSchedule& schedule, int buffers);
+// How messages find their receives.
+enum class Pairing {
+  by_order,  // of an ordered pair of ranks, as NCCL and torch do
+  by_tag,    // by stage, micro-batch and direction, as our channels and MPI do
+};
+
+// As above, for explicit communication: every SEND has its RECV on the right rank; pairing by order, the sends of an
+// ordered pair of ranks are in the order of the receives; no deadlock when a send waits while `buffers` messages of
+// that ordered pair are unreceived. buffers = 0 is a rendezvous (both sides must be there).
+std::vector<ScheduleFault> check(const LoweredSchedule& schedule, int buffers, Pairing pairing = Pairing::by_order);
 
 // Rows are ranks, columns positions; the faulty cell is marked. Wide schedules are cut around the fault.
 std::string format_grid(const ComputeSchedule& schedule, const std::vector<ScheduleFault>& faults = {});
 
-// By stage: the most micro-batches whose forward ran and whose B (or W) has not.
-std::vector<int> peak_in_flight_by_stage(const ComputeSchedule& schedule);
+// Until when an activation counts as kept.
+enum class KeptUntil { input_gradient, weight_gradient };
+
+// By stage: the most micro-batches whose forward ran on one rank and whose B, or I or W, has not.
+std::vector<int> peak_in_flight_by_stage(const ComputeSchedule& schedule, KeptUntil until = KeptUntil::weight_gradient);
+// By rank: the same over all its stages together, counted in activations of one stage.
+std::vector<int> peak_in_flight_by_rank(const ComputeSchedule& schedule, KeptUntil until = KeptUntil::weight_gradient);
+
+// A fault at the first action of each rank that keeps more than `limit` activations (of one stage and micro-batch).
+std::vector<ScheduleFault> check_in_flight(const ComputeSchedule& schedule, int limit,
+                                           KeptUntil until = KeptUntil::weight_gradient);
 
 }  // namespace stagecraft

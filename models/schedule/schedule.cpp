@@ -1,5 +1,7 @@
 #include "models/schedule/schedule.hpp"
 
+#include <algorithm>
+
 #include "models/error.hpp"
 #include "models/schedule/gpipe.hpp"
 #include "models/schedule/one_f_one_b.hpp"
@@ -47,13 +49,34 @@ ComputeSchedule make_schedule(std::string_view name, const ScheduleShape& shape)
   throw bad_input("unknown schedule '{}'{}; known: {}", printable(name), did_you_mean(name, names), join(names));
 }
 
-std::vector<RankId> placement(const ComputeSchedule& schedule) {
-  std::vector<RankId> ranks(static_cast<std::size_t>(schedule.stages));
+Placement::Placement(const ComputeSchedule& schedule)
+    : ranks_(static_cast<std::size_t>(schedule.stages)), routes_(ranks_.size()) {
   for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank) {
+    const RankId id{static_cast<std::int32_t>(rank)};
     for (const Action& action : schedule.ranks[rank]) {
-      ranks[static_cast<std::size_t>(action.stage.value)] = RankId{static_cast<std::int32_t>(rank)};
+      auto& ranks = ranks_[static_cast<std::size_t>(action.stage.value)];
+      if (ranks.empty() || ranks.back() != id) ranks.push_back(id);
     }
   }
+  for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank) {
+    for (const Action& action : schedule.ranks[rank]) {
+      if (!is_shared(action.stage)) continue;
+      auto& route = routes_[static_cast<std::size_t>(action.stage.value)];
+      route.resize(static_cast<std::size_t>(schedule.microbatches));
+      route[static_cast<std::size_t>(action.microbatch.value)] = RankId{static_cast<std::int32_t>(rank)};
+    }
+  }
+}
+
+bool Placement::on(StageId stage, RankId rank) const {
+  const auto& all = ranks(stage);
+  return std::find(all.begin(), all.end(), rank) != all.end();
+}
+
+std::vector<RankId> placement(const ComputeSchedule& schedule) {
+  const Placement placement(schedule);
+  std::vector<RankId> ranks;
+  for (std::int32_t s = 0; s < schedule.stages; ++s) ranks.push_back(placement.ranks(StageId{s}).front());
   return ranks;
 }
 

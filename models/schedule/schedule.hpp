@@ -13,8 +13,10 @@
 //   RECV_*      the rank waits until the message has arrived.
 //   REDUCE_*    a collective: starts when every participant has reached it, leaves the rank free; STEP waits for it.
 //               REDUCE_TIED sums the gradient of a table shared by the first and the last stage; REDUCE_GRAD sums a
-//               stage's gradients over the data-parallel replicas, after the REDUCE_TIED of that stage.
-//   STEP        the optimizer step of a stage; occupies the rank, after the reductions of that stage.
+//               stage's gradients over the data-parallel replicas and the ranks that share the stage, after the
+//               REDUCE_TIED of that stage.
+//   STEP        the optimizer step of a stage; occupies the rank, after the reductions of that stage. In asynchronous
+//               schedules it names the last micro-batch of its update (0STEP3).
 #pragma once
 
 #include <cstdint>
@@ -74,9 +76,11 @@ struct ComputeSchedule {
   int stages = 0;
   int microbatches = 0;  // with token slices: micro-batches * slices, numbered micro-batch * slices + slice
   std::vector<std::vector<Action>> ranks;  // compute kinds only
-  int slices = 1;  // of a sample's tokens: slice i attends to slices 0..i, so its backward runs before that of slice i-1
+  int slices =
+      1;  // of a sample's tokens: slice i attends to slices 0..i, so its backward runs before that of slice i-1
   bool forward_only = false;  // inference
   WeightUpdates updates = WeightUpdates::synchronous;
+  int update_group = 1;  // asynchronous: micro-batches whose gradients make one update (PipeDream-2BW: at least P)
   bool operator==(const ComputeSchedule&) const = default;
 };
 
@@ -88,7 +92,26 @@ struct LoweredSchedule {
   bool operator==(const LoweredSchedule&) const = default;
 };
 
-// The rank that runs each stage, by position. REQUIRES: a schedule that passed check().
+// The ranks that run each stage. REQUIRES of all: a schedule that passed check().
+class Placement {
+ public:
+  explicit Placement(const ComputeSchedule& schedule);
+  // The ranks that have the stage, ascending: one, or two in bidirectional schedules.
+  const std::vector<RankId>& ranks(StageId stage) const { return ranks_[static_cast<std::size_t>(stage.value)]; }
+  bool is_shared(StageId stage) const { return ranks(stage).size() > 1; }
+  bool on(StageId stage, RankId rank) const;
+  RankId rank(StageId stage, MicrobatchId microbatch) const {
+    const auto& route = routes_[static_cast<std::size_t>(stage.value)];
+    return route.empty() ? ranks(stage).front() : route[static_cast<std::size_t>(microbatch.value)];
+  }
+  int stages() const { return static_cast<int>(ranks_.size()); }
+
+ private:
+  std::vector<std::vector<RankId>> ranks_;   // by stage
+  std::vector<std::vector<RankId>> routes_;  // by stage: by micro-batch, where the stage is shared
+};
+
+// The first rank of each stage.
 std::vector<RankId> placement(const ComputeSchedule& schedule);
 
 // What one micro-batch costs on one stage, in any unit of time.
@@ -125,13 +148,22 @@ ComputeSchedule make_schedule(std::string_view name, const ScheduleShape& shape)
 
 // What the comm pass has to add beyond sends and receives.
 struct LoweringOptions {
-  bool data_parallel = false;  // add REDUCE_GRAD for each stage after its last weight gradient
+  bool data_parallel = false;  // add REDUCE_GRAD for each stage after its last weight gradient; also without it for
+                               // a stage on two ranks
   bool tied_ends = false;      // add REDUCE_TIED for the first and last stage when they are on different ranks
 };
+// Where RECVs go.
+enum class Receives {
+  at_need,  // right before the computation that needs the message
+  as_sent,  // in the order of the sends, as early as that asks: for transports that pair by order (NCCL, torch's
+            // files), where a RECV posts the receive and the computation waits for it
+};
 
-// Adds communication: SEND right after the compute that produced the tensor, RECV right before the compute that needs
-// it, none between two stages of one rank; then the reductions and STEP of each stage.
+// Adds communication: SEND right after the compute that produced the tensor (after the B of an overlapped pair), RECV
+// before the compute that needs it, none between two stages of one rank; then the reductions and STEP of each stage,
+// which inference does without.
 // Throws bad_input naming rank and action when check() finds a fault.
-LoweredSchedule lower(const ComputeSchedule& schedule, const LoweringOptions& options);
+LoweredSchedule lower(const ComputeSchedule& schedule, const LoweringOptions& options,
+                      Receives receives = Receives::at_need);
 
 }  // namespace stagecraft

@@ -17,12 +17,18 @@ TEST(ActionText, PrintAndParseAreInverse) {
 }
 
 TEST(ActionText, RefusesWhatIsNoAction) {
-  for (const char* text :
-       {"",        "F0",     "2F",   "2",    "2F0x", "2F0 ",   " 2F0",          "2f0",          "-2F0",
-        "2F-1",    "2F+1",   "02F0", "2F00", "2X0",  "2STEP0", "0REDUCE_GRAD1", "2147483648F0", "2F99999999999",
-        "2SENDF0", "2F0,2F1"}) {
+  for (const char* text : {"", "F0", "2F", "2", "2F0x", "2F0 ", " 2F0", "2f0", "-2F0", "2F-1", "2F+1", "02F0", "2F00",
+                           "2X0", "0REDUCE_GRAD1", "2147483648F0", "2F99999999999", "2SENDF0", "2F0,2F1"}) {
     EXPECT_FALSE(parse_action(text)) << text;
   }
+}
+
+TEST(ActionText, NamesTheUpdateOfAnAsynchronousStep) {
+  const Action step{ActionKind::optimizer_step, StageId{2}, MicrobatchId{7}};
+  EXPECT_EQ(to_string(step), "2STEP7");
+  EXPECT_EQ(parse_action("2STEP7"), step);
+  EXPECT_EQ(parse_action("2STEP")->microbatch, MicrobatchId{-1});
+  EXPECT_FALSE(parse_action("2STEPx").has_value());
 }
 
 }  // namespace

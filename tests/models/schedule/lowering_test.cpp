@@ -67,5 +67,46 @@ TEST(Lower, MakesSchedulesThatOneBufferADirectionCanRun) {
   }
 }
 
+TEST(Lowering, SumsTheGradientsOfAStageOnTwoRanks) {
+  const LoweredSchedule schedule = lower(test::computes(2, 2, {"0F0 1F1 1B1 0B0", "0F1 1F0 1B0 0B1"}), {false, true});
+  EXPECT_EQ(text(schedule.ranks[0]),
+            "0F0 0SEND_F0 1RECV_F1 1F1 1B1 1SEND_B1 1REDUCE_GRAD 0RECV_B0 0B0 0REDUCE_GRAD 0STEP 1STEP");
+  EXPECT_TRUE(check(schedule, 2, Pairing::by_tag).empty());
+}
+
+TEST(Lowering, SendsBehindAnOverlappedPairWhatBothMade) {
+  ComputeSchedule computes = test::computes(2, 2, {"0F0 0F1 0B0 0B1", "1F0 1B0 1F1 1B1"});
+  computes.ranks[0][1].overlapped = true;
+  // Rank 1 cannot answer 1B0 before it has 0F1; rank 0 makes both together.
+  EXPECT_EQ(text(lower(computes, {}).ranks[0]), "0F0 0SEND_F0 0RECV_B0 0F1 0B0 0SEND_F1 0RECV_B1 0B1 0STEP");
+}
+
+TEST(Lowering, OrdersReceivesAsSentForTransportsThatPairByOrder) {
+  // Rank 0 sends forward to stage 1 and backward to stage 2, which rank 1 uses in the other order.
+  const ComputeSchedule computes =
+      test::computes(4, 2, {"0F0 0F1 3F0 3B0 3F1 3B1 0B0 0B1", "1F0 2F0 1F1 2F1 2B0 1B0 2B1 1B1"});
+  ASSERT_TRUE(check(computes).empty());
+  for (const int buffers : {0, 1, 4}) {
+    EXPECT_TRUE(check(lower(computes, {}, Receives::as_sent), buffers, Pairing::by_order).empty()) << buffers;
+  }
+}
+
+TEST(Lowering, StepsAfterEachUpdateOfAnAsynchronousSchedule) {
+  ComputeSchedule computes = test::computes(1, 3, {"0F0 0F1 0B0 0F2 0B1 0B2"});
+  computes.updates = WeightUpdates::pipedream;
+  EXPECT_EQ(text(lower(computes, {}).ranks[0]), "0F0 0F1 0B0 0STEP0 0F2 0B1 0STEP1 0B2 0STEP2");
+  computes.updates = WeightUpdates::two_buffered;
+  computes.update_group = 2;
+  EXPECT_EQ(text(lower(computes, {}).ranks[0]), "0F0 0F1 0B0 0F2 0B1 0STEP1 0B2 0STEP2");
+  EXPECT_TRUE(check(lower(computes, {}), 0).empty());
+}
+
+TEST(Lowering, HasNoStepInInference) {
+  ComputeSchedule computes = test::computes(2, 1, {"0F0", "1F0"});
+  computes.forward_only = true;
+  EXPECT_EQ(text(lower(computes, {true, true}).ranks[1]), "1RECV_F0 1F0");
+  EXPECT_TRUE(check(lower(computes, {}), 0).empty());
+}
+
 }  // namespace
 }  // namespace stagecraft
