@@ -242,7 +242,7 @@ void Judge::simulate(Judgement& judgement, std::int64_t actions) {
 double closed_form_step(const PartitionProblem& problem, std::span<const int> cuts) {
   const double objective = closed_form(problem, cuts);
   if (problem.objective == Objective::gpipe || problem.chunks > 1) return objective;
-  std::vector<StageTimes> stages;
+  std::vector<MicrobatchTimes> stages;
   std::vector<Seconds> hops;
   Seconds plain, slowest;
   for (std::size_t s = 0; s < problem.slots.size(); ++s) {

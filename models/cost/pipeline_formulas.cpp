@@ -12,9 +12,9 @@ Seconds sum(std::span<const Seconds> times) {
   return total;
 }
 
-Seconds round_trip(StageTimes stage) { return stage.forward + stage.backward; }
+Seconds round_trip(MicrobatchTimes stage) { return stage.forward + stage.backward; }
 
-void check([[maybe_unused]] std::span<const StageTimes> stages, [[maybe_unused]] std::span<const Seconds> hops,
+void check([[maybe_unused]] std::span<const MicrobatchTimes> stages, [[maybe_unused]] std::span<const Seconds> hops,
            [[maybe_unused]] std::int64_t microbatches) {
   assert(!stages.empty() && microbatches > 0);
   assert(hops.empty() || hops.size() + 1 == stages.size());
@@ -36,12 +36,13 @@ Seconds pipeline_period(std::span<const Seconds> stages) {
   return *std::max_element(stages.begin(), stages.end());
 }
 
-Seconds gpipe_makespan(std::span<const StageTimes> stages, std::span<const Seconds> hops, std::int64_t microbatches) {
+Seconds gpipe_makespan(std::span<const MicrobatchTimes> stages, std::span<const Seconds> hops,
+                       std::int64_t microbatches) {
   check(stages, hops, microbatches);
   Seconds total = 2 * sum(hops);
   Seconds slowest_forward;
   Seconds slowest_backward;
-  for (const StageTimes& stage : stages) {
+  for (const MicrobatchTimes& stage : stages) {
     total += round_trip(stage);
     slowest_forward = std::max(slowest_forward, stage.forward);
     slowest_backward = std::max(slowest_backward, stage.backward);
@@ -49,7 +50,7 @@ Seconds gpipe_makespan(std::span<const StageTimes> stages, std::span<const Secon
   return total + static_cast<double>(microbatches - 1) * (slowest_forward + slowest_backward);
 }
 
-Seconds one_f_one_b_uniform_makespan(StageTimes stage, int stages, Seconds hop, std::int64_t microbatches) {
+Seconds one_f_one_b_uniform_makespan(MicrobatchTimes stage, int stages, Seconds hop, std::int64_t microbatches) {
   assert(stages > 0 && microbatches > 0);
   const std::int64_t p = stages;
   const std::int64_t m = microbatches;
@@ -57,7 +58,7 @@ Seconds one_f_one_b_uniform_makespan(StageTimes stage, int stages, Seconds hop, 
   return static_cast<double>(m + p - 1) * round_trip(stage) + static_cast<double>(p == 1 ? 0 : hops) * hop;
 }
 
-Seconds one_f_one_b_lower_bound(std::span<const StageTimes> stages, std::span<const Seconds> hops,
+Seconds one_f_one_b_lower_bound(std::span<const MicrobatchTimes> stages, std::span<const Seconds> hops,
                                 std::int64_t microbatches) {
   check(stages, hops, microbatches);
   Seconds bound;
@@ -69,7 +70,7 @@ Seconds one_f_one_b_lower_bound(std::span<const StageTimes> stages, std::span<co
   return bound;
 }
 
-Seconds one_f_one_b_estimate(std::span<const StageTimes> stages, std::span<const Seconds> hops,
+Seconds one_f_one_b_estimate(std::span<const MicrobatchTimes> stages, std::span<const Seconds> hops,
                              std::int64_t microbatches) {
   check(stages, hops, microbatches);
   Seconds period;
@@ -95,7 +96,7 @@ double bubble_of_ideal(int stages, std::int64_t microbatches, int chunks) {
 
 double bubble_of_span(Seconds span, Seconds work) { return (span - work) / span; }
 
-Seconds megatron_batch_time(std::int64_t replica_batch, std::int64_t microbatch, int stages, StageTimes stage) {
+Seconds megatron_batch_time(std::int64_t replica_batch, std::int64_t microbatch, int stages, MicrobatchTimes stage) {
   assert(stages > 0 && microbatch > 0 && replica_batch > 0 && replica_batch % microbatch == 0);
   return static_cast<double>(replica_batch / microbatch + stages - 1) * round_trip(stage);
 }

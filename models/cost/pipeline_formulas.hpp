@@ -13,7 +13,7 @@
 
 namespace stagecraft {
 
-struct StageTimes {
+struct MicrobatchTimes {
   Seconds forward;
   Seconds backward;  // input and weight gradient, recomputation included
 };
@@ -26,22 +26,23 @@ Seconds pipeline_period(std::span<const Seconds> stages);
 
 // GPipe (Huang et al. 2019), any stages: exact. Equal jobs through a flow shop, forward then backward:
 // sum f + (M-1) max f + sum b + (M-1) max b + 2 sum hops.
-Seconds gpipe_makespan(std::span<const StageTimes> stages, std::span<const Seconds> hops, std::int64_t microbatches);
+Seconds gpipe_makespan(std::span<const MicrobatchTimes> stages, std::span<const Seconds> hops,
+                       std::int64_t microbatches);
 
 // 1F1B (PipeDream-flush) with P equal stages and equal hops c: exact. (M+P-1)(f+b) + L with L = 2(P-1)c for M = 1, else
 // [2(P-1)(1 + floor((M-2)/P)) + 2((M-2) mod P)] c: each block of P micro-batches waits for a round trip.
 // REQUIRES: stages > 0.
-Seconds one_f_one_b_uniform_makespan(StageTimes stage, int stages, Seconds hop, std::int64_t microbatches);
+Seconds one_f_one_b_uniform_makespan(MicrobatchTimes stage, int stages, Seconds hop, std::int64_t microbatches);
 
 // 1F1B, any stages: no schedule with these stage times is faster. Stage s cannot begin before sum_{i<s} (f_i + h_i),
 // then is busy for M (f_s + b_s), and sum_{i<s} (b_i + h_i) follow: the largest such sum over the stages.
-Seconds one_f_one_b_lower_bound(std::span<const StageTimes> stages, std::span<const Seconds> hops,
+Seconds one_f_one_b_lower_bound(std::span<const MicrobatchTimes> stages, std::span<const Seconds> hops,
                                 std::int64_t microbatches);
 
 // 1F1B, any stages: an estimate, no bound: sum (f + b) + 2 sum hops + (M-1) * period. The period is the slowest stage's
 // f + b or, if longer, that of a stage s waiting for its P-s micro-batches in flight to come back:
 // sum_{i>=s} (f_i + b_i + 2 h_i) / (P-s), where M > P-s. Exact for equal stages without hops.
-Seconds one_f_one_b_estimate(std::span<const StageTimes> stages, std::span<const Seconds> hops,
+Seconds one_f_one_b_estimate(std::span<const MicrobatchTimes> stages, std::span<const Seconds> hops,
                              std::int64_t microbatches);
 
 // Idle over total time for equal stages, (P-1)/(M+P-1): GPipe's, also Chimera's, "bubble ratio".
@@ -53,6 +54,6 @@ double bubble_of_span(Seconds span, Seconds work);
 
 // Narayanan et al. 2021, section 3.3: (b'/b + p - 1)(t_f(b) + t_b(b)), b' the samples a replica, b those a micro-batch.
 // REQUIRES: b divides b'.
-Seconds megatron_batch_time(std::int64_t replica_batch, std::int64_t microbatch, int stages, StageTimes stage);
+Seconds megatron_batch_time(std::int64_t replica_batch, std::int64_t microbatch, int stages, MicrobatchTimes stage);
 
 }  // namespace stagecraft

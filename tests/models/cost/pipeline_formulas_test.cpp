@@ -9,7 +9,7 @@
 namespace stagecraft {
 namespace {
 
-StageTimes stage(double forward, double backward) { return {Seconds(forward), Seconds(backward)}; }
+MicrobatchTimes stage(double forward, double backward) { return {Seconds(forward), Seconds(backward)}; }
 std::vector<Seconds> seconds(std::initializer_list<double> values) {
   std::vector<Seconds> times;
   for (const double value : values) times.emplace_back(value);
@@ -19,7 +19,7 @@ std::vector<Seconds> seconds(std::initializer_list<double> values) {
 // The oracle: every rank runs forwards and backwards in the order of the schedule, each as early as it can.
 class Pipeline {
  public:
-  Pipeline(std::vector<StageTimes> stages, std::vector<Seconds> hops, int microbatches)
+  Pipeline(std::vector<MicrobatchTimes> stages, std::vector<Seconds> hops, int microbatches)
       : stages_(std::move(stages)), hops_(std::move(hops)), microbatches_(microbatches) {
     hops_.resize(stages_.size());  // the last stage's hop is never used
   }
@@ -73,7 +73,7 @@ class Pipeline {
     return true;
   }
 
-  std::vector<StageTimes> stages_;
+  std::vector<MicrobatchTimes> stages_;
   std::vector<Seconds> hops_;
   int microbatches_;
   std::vector<std::vector<std::optional<Seconds>>> forward_, backward_;  // end, by stage, then micro-batch
@@ -85,12 +85,12 @@ TEST(PipelineFormulas, LatencyIsTheSumAndPeriodTheMaximum) {
 }
 
 TEST(PipelineFormulas, GPipeOfEqualStagesIsTheTextbooks) {
-  const std::vector<StageTimes> stages(4, stage(1, 2));
+  const std::vector<MicrobatchTimes> stages(4, stage(1, 2));
   EXPECT_EQ(gpipe_makespan(stages, {}, 8), Seconds((8 + 4 - 1) * 3));
 }
 
 TEST(PipelineFormulas, GPipeOfUnequalStagesIsAFlowShop) {
-  const std::vector<StageTimes> stages{stage(1, 5), stage(3, 2), stage(2, 2)};
+  const std::vector<MicrobatchTimes> stages{stage(1, 5), stage(3, 2), stage(2, 2)};
   EXPECT_EQ(gpipe_makespan(stages, seconds({10, 20}), 4), Seconds(6 + 9 + 3 * (3 + 5) + 2 * 30));
 }
 
@@ -113,7 +113,7 @@ TEST(PipelineFormulas, UniformFormsEqualTheScheduleStepByStep) {
   for (int p = 1; p <= 6; ++p) {
     for (int m = 1; m <= 14; ++m) {
       for (const double hop : {0, 1, 2, 5}) {
-        const std::vector<StageTimes> stages(static_cast<std::size_t>(p), stage(2, 3));
+        const std::vector<MicrobatchTimes> stages(static_cast<std::size_t>(p), stage(2, 3));
         const std::vector<Seconds> hops(stages.size() - 1, Seconds(hop));
         EXPECT_EQ(Pipeline(stages, hops, m).run(false), one_f_one_b_uniform_makespan(stage(2, 3), p, Seconds(hop), m))
             << p << " stages, " << m << " micro-batches, hop " << hop;
@@ -129,8 +129,8 @@ TEST(PipelineFormulas, UnequalFormsHoldForRandomPipelines) {
     return static_cast<double>(std::uniform_int_distribution(low, high)(random));
   };
   for (int trial = 0; trial < 300; ++trial) {
-    std::vector<StageTimes> stages(static_cast<std::size_t>(draw(1, 7)));
-    for (StageTimes& s : stages) s = stage(draw(1, 20), draw(1, 40));
+    std::vector<MicrobatchTimes> stages(static_cast<std::size_t>(draw(1, 7)));
+    for (MicrobatchTimes& s : stages) s = stage(draw(1, 20), draw(1, 40));
     std::vector<Seconds> hops(stages.size() - 1);
     for (Seconds& hop : hops) hop = Seconds(draw(0, 5));
     const int m = static_cast<int>(draw(1, 25));
@@ -143,19 +143,19 @@ TEST(PipelineFormulas, UnequalFormsHoldForRandomPipelines) {
 }
 
 TEST(PipelineFormulas, TheLowerBoundFollowsTheBusiestStage) {
-  const std::vector<StageTimes> stages{stage(1, 2), stage(5, 5), stage(1, 1)};
+  const std::vector<MicrobatchTimes> stages{stage(1, 2), stage(5, 5), stage(1, 1)};
   EXPECT_EQ(one_f_one_b_lower_bound(stages, seconds({1, 2}), 3), Seconds(3 + 2 + 3 * 10));
   EXPECT_EQ(one_f_one_b_lower_bound(stages, seconds({1, 100}), 3), Seconds(3 + 2 + 10 + 200 + 3 * 2));
 }
 
 TEST(PipelineFormulas, TheEstimateIsSumAndMaximumWhereNothingWaitsForMessages) {
-  const std::vector<StageTimes> stages{stage(1, 2), stage(2, 4), stage(1, 2)};
+  const std::vector<MicrobatchTimes> stages{stage(1, 2), stage(2, 4), stage(1, 2)};
   EXPECT_EQ(one_f_one_b_estimate(stages, {}, 5), Seconds(12 + 4 * 6));
 }
 
 TEST(PipelineFormulas, TheEstimateWaitsForTheMicrobatchesInFlight) {
   // One round trip of 2 stages with a hop of 6 takes 18; two micro-batches are in flight: a period of 9, not 3.
-  const std::vector<StageTimes> stages(2, stage(1, 2));
+  const std::vector<MicrobatchTimes> stages(2, stage(1, 2));
   EXPECT_EQ(one_f_one_b_estimate(stages, seconds({6}), 5), Seconds(18 + 4 * 9));
 }
 
