@@ -8,6 +8,7 @@
 #include <ctime>
 #include <exception>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "kernels/cpu/linear.hpp"
@@ -30,8 +31,11 @@ constexpr std::int64_t measured_blocks = 3;
 constexpr std::int64_t least_in_flight = 2;
 constexpr std::int64_t most_in_flight = 8;
 constexpr std::int64_t cache_floats = 12 << 20;
-constexpr int least_repetitions = 3;
 constexpr int most_repetitions = 60;
+// Each combination of micro-batch and recomputation is visited this often, in turn, so that a machine that is slow for
+// a while is slow for all of them.
+constexpr int least_rounds = 3;
+constexpr int most_rounds = 5;
 
 // Seconds that one layer kind took, one entry a call.
 struct Samples {
@@ -41,6 +45,8 @@ struct Samples {
 struct Kinds {
   Samples embedding, block, head;
   std::vector<double> optimizer;  // a parameter
+
+  const Samples& operator[](std::size_t kind) const { return kind == 0 ? embedding : kind == 1 ? block : head; }
 };
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -52,6 +58,13 @@ void append(Samples& to, const Samples& from) {
   append(to.recompute, from.recompute);
   append(to.backward_input, from.backward_input);
   append(to.backward_weight, from.backward_weight);
+}
+
+void append(Kinds& to, const Kinds& from) {
+  append(to.embedding, from.embedding);
+  append(to.block, from.block);
+  append(to.head, from.head);
+  append(to.optimizer, from.optimizer);
 }
 
 Measured measured(std::vector<double> samples) {
@@ -136,16 +149,15 @@ class Core {
   std::uint32_t next_ = 1;
 };
 
-// What one combination of micro-batch and recomputation gave.
+// One combination of micro-batch and recomputation, and what it gave.
 struct Combination {
+  cpu::StageSpec spec;
   Kinds kinds;
   Bytes stash[3], workspace[3];  // embedding, block, head
 };
 
-// Runs `spec` on every core at once until the budget is spent.
-Combination measure(const cpu::StageSpec& spec, const std::vector<int>& cores, Seconds budget,
-                    const std::atomic<bool>* stop) {
-  Combination result;
+// Runs it on every core at once until the budget is spent.
+void measure(Combination& combination, const std::vector<int>& cores, Seconds budget, const std::atomic<bool>* stop) {
   std::vector<Kinds> kinds(cores.size());
   std::vector<std::thread> threads;
   std::barrier gate(static_cast<std::ptrdiff_t>(cores.size()));
@@ -156,23 +168,22 @@ Combination measure(const cpu::StageSpec& spec, const std::vector<int>& cores, S
     threads.emplace_back([&, i] {
       try {
         pin_to_core(cores[i]);
-        Core core(spec);
+        Core core(combination.spec);
         core.step(nullptr);
         gate.arrive_and_wait();
         const auto start = Clock::now();
         for (int repetition = 0; !done; ++repetition) {
           core.step(&kinds[i]);
           gate.arrive_and_wait();
-          const bool enough = repetition + 1 >= most_repetitions ||
-                              (repetition + 1 >= least_repetitions && seconds_since(start) > budget.value());
+          const bool enough = repetition + 1 >= most_repetitions || seconds_since(start) > budget.value();
           if (i == 0 && (enough || (stop != nullptr && *stop))) done = true;
           gate.arrive_and_wait();
         }
         const cpu::StageLayout& layout = core.stage().layout();
         const std::size_t layers[] = {0, 1, layout.layers.size() - 1};
         for (std::size_t k = 0; i == 0 && k < 3; ++k) {
-          result.stash[k] = Bytes(4.0 * static_cast<double>(cpu::layer_stash(layout, layers[k])));
-          result.workspace[k] = Bytes(4.0 * static_cast<double>(cpu::layer_workspace(layout, layers[k])));
+          combination.stash[k] = Bytes(4.0 * static_cast<double>(cpu::layer_stash(layout, layers[k])));
+          combination.workspace[k] = Bytes(4.0 * static_cast<double>(cpu::layer_workspace(layout, layers[k])));
         }
       } catch (...) {  // no memory
         const std::lock_guard lock(mutex);
@@ -184,13 +195,7 @@ Combination measure(const cpu::StageSpec& spec, const std::vector<int>& cores, S
   }
   for (std::thread& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);
-  for (const Kinds& one : kinds) {
-    append(result.kinds.embedding, one.embedding);
-    append(result.kinds.block, one.block);
-    append(result.kinds.head, one.head);
-    append(result.kinds.optimizer, one.optimizer);
-  }
-  return result;
+  for (const Kinds& one : kinds) append(combination.kinds, one);
 }
 
 LayerSample sample_of(const Samples& samples, std::int64_t microbatch, bool recomputed, Bytes stash, Bytes workspace) {
@@ -231,23 +236,13 @@ void check_options(const Transformer& transformer, const ProfileOptions& options
   }
 }
 
-void measure_layers(const Network& network, const ProfileOptions& options, const std::vector<int>& cores,
-                    Profile& profile, const ProfileProgress& progress) {
+std::vector<Combination> combinations_of(const Network& network, const ProfileOptions& options) {
   Transformer transformer = *network.transformer;
   transformer.layers = std::min(transformer.layers, measured_blocks);
-  std::vector<std::int64_t> microbatches = options.microbatches;
-  std::sort(microbatches.begin(), microbatches.end());
-  microbatches.erase(std::unique(microbatches.begin(), microbatches.end()), microbatches.end());
-  const int total = static_cast<int>(microbatches.size() * options.recompute.size());
-  const Seconds budget = options.time_budget / static_cast<double>(total);
-  const LayerId ids[] = {0, 1, static_cast<LayerId>(network.transformer->layers + 1)};
-  int done = 0;
+  const std::set<std::int64_t> microbatches(options.microbatches.begin(), options.microbatches.end());
+  std::vector<Combination> combinations;
   for (const Recompute recompute : options.recompute) {
-    LayerProfile kinds[3];
-    std::vector<double> optimizer;
     for (const std::int64_t microbatch : microbatches) {
-      if (progress) progress(done, total, fmt::format("micro-batch {}, recompute {}", microbatch, name(recompute)));
-      if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
       cpu::StageSpec spec{.transformer = transformer,
                           .layers = {0, transformer.layers + 2},
                           .shape = {microbatch, options.sequence},
@@ -257,24 +252,51 @@ void measure_layers(const Network& network, const ProfileOptions& options, const
                           .optimizer = options.optimizer,
                           .gradient_scale = 1.0F / static_cast<float>(microbatch * options.sequence)};
       spec.microbatches = std::clamp(cache_floats / cpu::lay_out(spec).slab, least_in_flight, most_in_flight);
-      const Combination found = measure(spec, cores, budget, options.stop);
-      const Samples* samples[] = {&found.kinds.embedding, &found.kinds.block, &found.kinds.head};
-      for (std::size_t k = 0; k < 3; ++k) {
-        const bool recomputed = k == 1 && recompute == Recompute::full;
-        kinds[k].samples.push_back(sample_of(*samples[k], microbatch, recomputed, found.stash[k], found.workspace[k]));
-      }
-      append(optimizer, found.kinds.optimizer);
-      ++done;
+      combinations.push_back({spec, {}, {}, {}});
     }
-    for (std::size_t k = 0; k < 3; ++k) {
-      kinds[k].kind = network.graph[ids[k]].kind;
-      kinds[k].recompute = recompute;
-      kinds[k].parameters = network.graph[ids[k]].parameters;
-      kinds[k].optimizer = scaled(measured(optimizer), static_cast<double>(kinds[k].parameters));
-      profile.layers.push_back(std::move(kinds[k]));
+  }
+  return combinations;
+}
+
+void measure_layers(const Network& network, const ProfileOptions& options, const std::vector<int>& cores,
+                    Profile& profile, const ProfileProgress& progress) {
+  std::vector<Combination> combinations = combinations_of(network, options);
+  const int total = static_cast<int>(combinations.size()) * most_rounds;
+  const auto start = Clock::now();
+  for (int round = 0, done = 0; round < most_rounds; ++round) {
+    if (round >= least_rounds && seconds_since(start) > options.time_budget.value()) break;
+    for (Combination& combination : combinations) {
+      const cpu::StageSpec& spec = combination.spec;
+      if (progress) {
+        progress(done++, total, fmt::format("micro-batch {}, recompute {}", spec.shape.microbatch, name(spec.recompute)));
+      }
+      if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
+      measure(combination, cores, options.time_budget / static_cast<double>(total), options.stop);
     }
   }
   if (progress) progress(total, total, "links");
+
+  const LayerId ids[] = {0, 1, static_cast<LayerId>(network.transformer->layers + 1)};
+  for (const Recompute recompute : options.recompute) {
+    std::vector<double> optimizer;
+    for (const Combination& combination : combinations) {
+      if (combination.spec.recompute == recompute) append(optimizer, combination.kinds.optimizer);
+    }
+    for (std::size_t k = 0; k < 3; ++k) {
+      LayerProfile kind;
+      kind.kind = network.graph[ids[k]].kind;
+      kind.recompute = recompute;
+      kind.parameters = network.graph[ids[k]].parameters;
+      kind.optimizer = scaled(measured(optimizer), static_cast<double>(kind.parameters));
+      for (const Combination& combination : combinations) {
+        if (combination.spec.recompute != recompute) continue;
+        const bool recomputed = k == 1 && recompute == Recompute::full;
+        kind.samples.push_back(sample_of(combination.kinds[k], combination.spec.shape.microbatch, recomputed,
+                                         combination.stash[k], combination.workspace[k]));
+      }
+      profile.layers.push_back(std::move(kind));
+    }
+  }
 }
 
 }  // namespace
