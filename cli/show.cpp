@@ -129,7 +129,7 @@ void add_show_command(CLI::App& app) {
 
   CLI::App* schedule = command->add_subcommand("schedule", "The grid of a schedule");
   std::vector<std::string> names;
-  for (const ScheduleKind& kind : schedule_kinds()) names.push_back(fmt::format("  {:<8} {}", kind.name, kind.summary));
+  for (const ScheduleKind& kind : schedule_kinds()) names.push_back(fmt::format("  {:<23} {}", kind.name, kind.summary));
   schedule->add_option("SCHEDULE", options->name, "A name, a plan's JSON file, or a CSV file of torch's")->required();
   schedule->add_option("--ranks", options->ranks, "Pipeline ranks")->check(CLI::Range(1, 4096))->capture_default_str();
   schedule->add_option("--stages-per-rank", options->stages_per_rank, "Virtual stages a rank")

@@ -1,14 +1,12 @@
 #include "models/schedule/gpipe.hpp"
 
-#include <fmt/format.h>
-
 #include <cassert>
+
+#include "models/schedule/refusal.hpp"
 
 namespace stagecraft {
 
-std::string refuse_gpipe(const ScheduleShape& shape) {
-  return shape.stages_per_rank == 1 ? "" : fmt::format("needs one stage a rank, got {}", shape.stages_per_rank);
-}
+std::string refuse_gpipe(const ScheduleShape& shape) { return refuse_all_but_plain(shape); }
 
 ComputeSchedule generate_gpipe(const ScheduleShape& shape) {
   assert(refuse_gpipe(shape).empty());

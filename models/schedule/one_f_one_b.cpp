@@ -1,15 +1,13 @@
 #include "models/schedule/one_f_one_b.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cassert>
 
+#include "models/schedule/refusal.hpp"
+
 namespace stagecraft {
 
-std::string refuse_one_f_one_b(const ScheduleShape& shape) {
-  return shape.stages_per_rank == 1 ? "" : fmt::format("needs one stage a rank, got {}", shape.stages_per_rank);
-}
+std::string refuse_one_f_one_b(const ScheduleShape& shape) { return refuse_all_but_plain(shape); }
 
 ComputeSchedule generate_one_f_one_b(const ScheduleShape& shape) {
   assert(refuse_one_f_one_b(shape).empty());

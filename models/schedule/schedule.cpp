@@ -3,8 +3,17 @@
 #include <algorithm>
 
 #include "models/error.hpp"
+#include "models/schedule/eager_one_f_one_b.hpp"
 #include "models/schedule/gpipe.hpp"
+#include "models/schedule/inference.hpp"
+#include "models/schedule/interleaved_one_f_one_b.hpp"
+#include "models/schedule/interleaved_zero_bubble.hpp"
+#include "models/schedule/looped_bfs.hpp"
 #include "models/schedule/one_f_one_b.hpp"
+#include "models/schedule/pipedream.hpp"
+#include "models/schedule/zb_h1.hpp"
+#include "models/schedule/zb_h2.hpp"
+#include "models/schedule/zb_v.hpp"
 #include "models/text.hpp"
 
 namespace stagecraft {
@@ -32,6 +41,26 @@ const std::vector<ScheduleKind>& schedule_kinds() {
       {"gpipe", "all forwards, then all backwards; keeps every micro-batch in flight", generate_gpipe, refuse_gpipe},
       {"1f1b", "one forward, one backward in turn; keeps at most as many micro-batches as ranks", generate_one_f_one_b,
        refuse_one_f_one_b},
+      {"eager-1f1b", "1f1b with twice the forwards ahead, which hides the latency of messages",
+       generate_eager_one_f_one_b, refuse_eager_one_f_one_b},
+      {"interleaved-1f1b", "several stages a rank shorten the bubble; Megatron-LM's order, with --group",
+       generate_interleaved_one_f_one_b, refuse_interleaved_one_f_one_b},
+      {"interleaved-1f1b-torch", "the same in torch's order, which takes other numbers of micro-batches",
+       generate_interleaved_one_f_one_b_torch, refuse_interleaved_one_f_one_b_torch},
+      {"looped-bfs", "several stages a rank, breadth first; gathers sharded weights least often", generate_looped_bfs,
+       refuse_looped_bfs},
+      {"zb-h1", "zero bubble with the memory of 1f1b: weight gradients fill part of the bubble", generate_zb_h1,
+       refuse_zb_h1},
+      {"zb-h2", "zero bubble with twice the memory of 1f1b: no rank waits once it began", generate_zb_h2, refuse_zb_h2},
+      {"interleaved-zero-bubble", "zb-h1 with several stages a rank; torch's order", generate_interleaved_zero_bubble,
+       refuse_interleaved_zero_bubble},
+      {"zb-v", "zero bubble with the memory of 1f1b: two stages a rank in a V; torch's order", generate_zb_v,
+       refuse_zb_v},
+      {"inference", "forwards alone", generate_inference, refuse_inference},
+      {"pipedream", "1f1b without flush: a step after every micro-batch, stale weights", generate_pipedream,
+       refuse_pipedream},
+      {"pipedream-2bw", "1f1b without flush: weights one step stale, two versions", generate_pipedream_2bw,
+       refuse_pipedream_2bw},
   };
   return kinds;
 }

@@ -126,7 +126,8 @@ struct ScheduleShape {
   int ranks = 1;
   int stages_per_rank = 1;
   int microbatches = 1;           // before they are cut into slices
-  int group = 0;                  // interleaved-1f1b: micro-batches that take turns on a stage; 0: as many as ranks
+  int group = 0;                  // interleaved-1f1b: micro-batches that take turns on a stage; 0: as many as ranks.
+                                  // pipedream-2bw: micro-batches an update; 0: all
   int slices = 1;                 // seq-1f1b: token slices a micro-batch
   std::vector<StageTimes> times;  // by stage; empty: all 1
   double message = 0;             // from one rank to the next, in the same unit

@@ -56,15 +56,22 @@ TEST(Lower, RefusesAScheduleThatCannotRun) {
 }
 
 TEST(Lower, MakesSchedulesThatOneBufferADirectionCanRun) {
-  for (const ScheduleKind& kind : schedule_kinds()) {
-    for (int ranks = 1; ranks <= 5; ++ranks) {
-      for (int microbatches = 1; microbatches <= 9; ++microbatches) {
-        const LoweredSchedule schedule = lower(make_schedule(kind.name, {ranks, 1, microbatches}), {true, true});
-        const auto faults = check(schedule, 1);
-        EXPECT_TRUE(faults.empty()) << kind.name << ranks << "," << microbatches << ": " << faults.front().message;
-      }
-    }
-  }
+  test::for_each_legal_shape(5, 3, 9, [](const ScheduleKind& kind, const ScheduleShape& shape) {
+    const ComputeSchedule schedule = make_schedule(kind.name, shape);
+    const auto faults = check(lower(schedule, {true, true}, Receives::as_sent), 1, Pairing::by_order);
+    EXPECT_TRUE(faults.empty()) << kind.name << " P=" << shape.ranks << " V=" << shape.stages_per_rank
+                                << " M=" << shape.microbatches << ": " << faults.front().message;
+  });
+}
+
+TEST(Lower, ReceivesAtNeedWithABufferForEveryMessageOfAPairOfRanks) {
+  test::for_each_legal_shape(5, 3, 9, [](const ScheduleKind& kind, const ScheduleShape& shape) {
+    const ComputeSchedule schedule = make_schedule(kind.name, shape);
+    const int messages = 2 * schedule.stages * schedule.microbatches;
+    const auto faults = check(lower(schedule, {true, true}), messages, Pairing::by_tag);
+    EXPECT_TRUE(faults.empty()) << kind.name << " P=" << shape.ranks << " V=" << shape.stages_per_rank
+                                << " M=" << shape.microbatches << ": " << faults.front().message;
+  });
 }
 
 TEST(Lowering, SumsTheGradientsOfAStageOnTwoRanks) {

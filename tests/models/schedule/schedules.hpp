@@ -1,6 +1,8 @@
 // Schedules written as text, for tests.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -31,6 +33,25 @@ inline ComputeSchedule computes(int stages, int microbatches, const std::vector<
 }
 inline LoweredSchedule lowered(int stages, int microbatches, const std::vector<std::string>& ranks) {
   return schedule<LoweredSchedule>(stages, microbatches, ranks);
+}
+
+// Calls visit(kind, shape) for every shape up to these counts that a generator takes. REQUIRES: each takes some.
+template <class Visit>
+void for_each_legal_shape(int max_ranks, int max_stages_per_rank, int max_microbatches, const Visit& visit) {
+  for (const ScheduleKind& kind : schedule_kinds()) {
+    int legal = 0;
+    for (int p = 1; p <= max_ranks; ++p) {
+      for (int v = 1; v <= max_stages_per_rank; ++v) {
+        for (int m = 1; m <= max_microbatches; ++m) {
+          const ScheduleShape shape{p, v, m};
+          if (!kind.refuse(shape).empty()) continue;
+          ++legal;
+          visit(kind, shape);
+        }
+      }
+    }
+    EXPECT_GT(legal, 0) << kind.name << " takes no shape";
+  }
 }
 
 inline std::string text(const std::vector<Action>& actions) {
