@@ -182,7 +182,7 @@ void add_plan_command(CLI::App& app) {
   fixed->add_option("--stages", options->stages, "Pipeline stages")->check(positive);
   fixed->add_option("--replicas", options->replicas, "Data-parallel width")->check(positive);
   fixed->add_option("--micro-batch", options->microbatch, "Samples a micro-batch")->check(positive);
-  fixed->add_option("--schedule", options->schedule, "Pipeline schedule");
+  fixed->add_option("--schedule", options->schedule, "Pipeline schedule (searched: gpipe, 1f1b)");
   fixed->add_option("--recompute", options->recompute, list_of(recompute_names()));
   fixed->add_option("--cuts", options->cuts, "First layer of each stage but the first, e.g. 7,13,19")->delimiter(',');
   command->add_option("--devices", options->devices, "Use at most this many")->check(positive);

@@ -1,6 +1,7 @@
 #include "planner/layouts.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "models/error.hpp"
 #include "models/text.hpp"
@@ -10,6 +11,8 @@ namespace {
 
 constexpr std::int64_t max_computes = 8'000'000;  // of one replica's schedule: beyond, even one timeline takes a second
 constexpr std::size_t max_microbatches = 64;      // sizes tried a number of replicas
+// Searched unless one is named: those whose closed forms bound the search.
+constexpr std::array<std::string_view, 2> default_schedules{"gpipe", "1f1b"};
 
 // In rising order.
 std::vector<std::int64_t> divisors(std::int64_t number) {
@@ -92,9 +95,14 @@ class Lister {
     return counts;
   }
 
+  bool is_searched(std::string_view schedule) const {
+    if (space_.schedule) return schedule == *space_.schedule;
+    return std::find(default_schedules.begin(), default_schedules.end(), schedule) != default_schedules.end();
+  }
+
   void add_stages(int stages) {
     for (std::size_t kind = 0; kind < schedule_kinds().size(); ++kind) {
-      if (space_.schedule && schedule_kinds()[kind].name != *space_.schedule) continue;
+      if (!is_searched(schedule_kinds()[kind].name)) continue;
       for (const int chunks : {1, 2, 4, 8}) {
         if (stages % chunks == 0) add_shape(kind, stages, stages / chunks);
       }

@@ -26,7 +26,7 @@ struct SearchSpace {
   std::optional<int> stages;               // of one pipeline
   std::optional<int> replicas;             // data-parallel width
   std::optional<std::int64_t> microbatch;  // samples
-  std::optional<std::string> schedule;     // a name of schedule_kinds()
+  std::optional<std::string> schedule;     // a name of schedule_kinds(); empty: gpipe and 1f1b
   std::optional<Recompute> recompute;
   std::optional<int> devices;      // use at most this many; empty: the whole cluster
   std::vector<std::int64_t> cuts;  // stage boundaries by hand, positions in topological_order(); fixes `stages`

@@ -106,6 +106,21 @@ TEST(Search, HonoursEveryFixedOption) {
   }
 }
 
+TEST(Search, TakesOtherSchedulesThanTheTextbooksOnlyByName) {
+  SearchSpace space = make_space(4);
+  space.replicas = 1;
+  const Network network = make_network(make_chain(4));
+  for (const RankedPlan& ranked : find(network, make_cluster({{1, 2}}), space).ranked) {
+    EXPECT_THAT(ranked.candidate.layout.schedule, ::testing::AnyOf("gpipe", "1f1b"));
+  }
+  space.schedule = "interleaved-1f1b";
+  const Plan best = find(network, make_cluster({{1, 2}}), space).best();
+  EXPECT_EQ(best.schedule.name, "interleaved-1f1b");
+  // Two ranks, two stages each, f = 1, b = 2: (M V + P - 1)(f + b).
+  EXPECT_EQ(best.stages.size(), 4U);
+  EXPECT_EQ(best.prediction.timeline_step, Seconds(27));
+}
+
 TEST(Search, HonoursCutsByHand) {
   SearchSpace space = make_space(8);
   space.cuts = {1, 5};
