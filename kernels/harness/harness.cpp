@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -27,7 +28,7 @@ class Random {
 
 // Owns the tensors of one call.
 template <typename Real>
-struct Storage {
+struct Tensors {
   std::vector<std::vector<Real>> reals;
   std::vector<std::vector<std::int32_t>> indices;
 
@@ -40,11 +41,11 @@ struct Storage {
   }
 };
 
-float rounded(double value) { return static_cast<float>(value); }
+float single(double value) { return static_cast<float>(value); }
 
-Storage<double> random_storage(const std::vector<Tensor>& tensors, std::uint64_t seed) {
+Tensors<double> random_storage(const std::vector<Tensor>& tensors, std::uint64_t seed) {
   Random random(seed);
-  Storage<double> storage;
+  Tensors<double> storage;
   for (const Tensor& tensor : tensors) {
     std::vector<double>& reals = storage.reals.emplace_back();
     std::vector<std::int32_t>& indices = storage.indices.emplace_back();
@@ -56,20 +57,26 @@ Storage<double> random_storage(const std::vector<Tensor>& tensors, std::uint64_t
       reals.assign(count, std::numeric_limits<double>::quiet_NaN());
     } else {
       reals.resize(count);
-      for (auto& real : reals) real = rounded(random.uniform(tensor.low, tensor.high));
+      for (auto& real : reals) real = rounded(random.uniform(tensor.low, tensor.high), tensor.storage);
     }
   }
   return storage;
 }
 
-Storage<float> in_single_precision(const Storage<double>& storage) {
-  Storage<float> single;
-  single.indices = storage.indices;
+Tensors<float> in_single_precision(const Tensors<double>& storage) {
+  Tensors<float> result;
+  result.indices = storage.indices;
   for (const auto& tensor : storage.reals) {
-    auto& copy = single.reals.emplace_back(tensor.size());
-    std::transform(tensor.begin(), tensor.end(), copy.begin(), rounded);
+    auto& copy = result.reals.emplace_back(tensor.size());
+    std::transform(tensor.begin(), tensor.end(), copy.begin(), single);
   }
-  return single;
+  return result;
+}
+
+double largest(const std::vector<double>& values) {
+  double result = 0.0;
+  for (double value : values) result = std::isnan(value) ? result : std::max(result, std::abs(value));
+  return result;
 }
 
 double root_mean_square(const std::vector<double>& values) {
@@ -130,21 +137,35 @@ double median_seconds(const std::function<void()>& body) {
 
 }  // namespace
 
+double rounded(double value, Storage storage) {
+  if (storage == Storage::fp64) return value;
+  const float nearest = single(value);
+  if (storage == Storage::fp32 || !std::isfinite(nearest)) return nearest;
+  // Bf16 is the upper half of a float: round to nearest, ties to even.
+  auto bits = std::bit_cast<std::uint32_t>(nearest);
+  bits += 0x7fffU + (bits >> 16 & 1U);
+  return std::bit_cast<float>(bits & 0xffff0000U);
+}
+
 Outcome check(const Case& test, std::uint64_t seed) {
-  Storage<double> expected = random_storage(test.tensors, seed);
+  Tensors<double> expected = random_storage(test.tensors, seed);
   if (test.prepare) test.prepare(expected.arguments());
-  Storage<float> actual = in_single_precision(expected);
-  for (auto& tensor : expected.reals) std::transform(tensor.begin(), tensor.end(), tensor.begin(), rounded);
+  for (std::size_t t = 0; t < test.tensors.size(); ++t) {
+    for (double& value : expected.reals[t]) value = rounded(value, test.tensors[t].storage);
+  }
+  Tensors<float> actual = in_single_precision(expected);
 
   test.candidate(actual.arguments());
   test.reference(expected.arguments());
   Outcome outcome{true, 0.0, ""};
   for (std::size_t t = 0; t < test.tensors.size(); ++t) {
     if (test.tensors[t].role == Role::scratch) continue;
-    const double scale = root_mean_square(expected.reals[t]);
+    const double scale = test.scale == Scale::rms ? root_mean_square(expected.reals[t]) : largest(expected.reals[t]);
+    const double tolerance =
+        test.tolerance + (test.tensors[t].storage == Storage::bf16 ? unit_roundoff(Storage::bf16) : 0.0);
     for (std::size_t i = 0; i < expected.reals[t].size(); ++i) {
       judge(outcome, test.tensors[t].name, i, static_cast<double>(actual.reals[t][i]), expected.reals[t][i], scale,
-            test.tolerance);
+            tolerance);
     }
   }
   return outcome;
@@ -155,14 +176,14 @@ Outcome check_gradient(const GradientCase& test, std::uint64_t seed) {
   constexpr double tolerance = 1e-4;
   constexpr std::int64_t samples = 32;  // of each input
 
-  Storage<double> inputs = random_storage(test.inputs, seed);
-  Storage<float> single = in_single_precision(inputs);
-  Storage<float> d_inputs = single;
+  Tensors<double> inputs = random_storage(test.inputs, seed);
+  Tensors<float> values_in_single = in_single_precision(inputs);
+  Tensors<float> d_inputs = values_in_single;
   for (auto& tensor : d_inputs.reals) std::fill(tensor.begin(), tensor.end(), 0.0F);
   Random random(seed + 1);
   std::vector<float> dy(static_cast<std::size_t>(test.outputs));
-  for (auto& value : dy) value = rounded(random.uniform(-1.0, 1.0));
-  test.gradient(single.arguments(), dy.data(), d_inputs.arguments());
+  for (auto& value : dy) value = single(random.uniform(-1.0, 1.0));
+  test.gradient(values_in_single.arguments(), dy.data(), d_inputs.arguments());
 
   std::vector<double> y(dy.size());
   const auto projected = [&] {
@@ -205,9 +226,9 @@ Peaks measure_peaks(const std::function<void(float* c, const float* a, const flo
 }
 
 Timing measure(const Case& test, const Peaks& peaks) {
-  Storage<double> inputs = random_storage(test.tensors, 1);
+  Tensors<double> inputs = random_storage(test.tensors, 1);
   if (test.prepare) test.prepare(inputs.arguments());
-  Storage<float> storage = in_single_precision(inputs);
+  Tensors<float> storage = in_single_precision(inputs);
   inputs = {};
   // Scratch is no NaN here: arithmetic on leftovers must not change the time.
   for (auto& tensor : storage.reals) {

@@ -21,12 +21,23 @@ enum class Role {
   indices,  // integers, uniform in [0, high)
 };
 
+// How an implementation stores a tensor. Random numbers are rounded to it, so that the reference sees the same.
+enum class Storage { fp32, bf16, fp64 };
+
+double rounded(double value, Storage storage);
+
+// The largest relative error of rounding to nearest.
+constexpr double unit_roundoff(Storage storage) {
+  return storage == Storage::bf16 ? 0x1p-8 : storage == Storage::fp32 ? 0x1p-24 : 0x1p-53;
+}
+
 struct Tensor {
   std::string name;
   Role role;
   std::int64_t count;
   double low = -1.0;
   double high = 1.0;
+  Storage storage = Storage::fp32;
 };
 
 // The tensors of one call, in the order of the case's list.
@@ -45,6 +56,12 @@ class Arguments {
   std::vector<const std::int32_t*> indices_;
 };
 
+// What an error is compared with, beside the element itself.
+enum class Scale {
+  rms,      // root mean square of the expected tensor
+  largest,  // its largest element: where rounding inside the operation makes all elements' errors as large
+};
+
 // One entry point at one shape.
 struct Case {
   std::string op;    // the file's name under kernels/cpu: "layer_norm"
@@ -56,6 +73,7 @@ struct Case {
   std::function<void(const Arguments<double>&)> prepare = {};
   double flops = 0.0;       // of matrix products; 0 for an operation that memory bounds
   double tolerance = 1e-5;  // largest error allowed, see Outcome
+  Scale scale = Scale::rms;
 };
 
 // Derivatives of an operation with respect to all its inputs.
@@ -69,8 +87,9 @@ struct GradientCase {
   std::function<void(const Arguments<float>& inputs, const float* dy, const Arguments<float>& d_inputs)> gradient;
 };
 
-// The error of an element is |value - expected| / (|expected| + rms of the expected tensor). An element that stays NaN
-// on both sides was written by neither and is right.
+// The error of an element is |value - expected| / (|expected| + scale of the expected tensor). Beside the case's
+// tolerance it may have the one rounding that storing it takes. An element that stays NaN on both sides was written by
+// neither and is right.
 struct Outcome {
   bool passed;
   double error;         // the largest
