@@ -4,11 +4,14 @@ include(GNUInstallDirs)
 add_library(stagecraft_options INTERFACE)
 target_compile_features(stagecraft_options INTERFACE cxx_std_20)
 target_include_directories(stagecraft_options INTERFACE ${PROJECT_SOURCE_DIR})
-target_compile_options(stagecraft_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
-                       -Wno-missing-field-initializers  # fields have defaults
-                       $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)  # GCC 12 warns about std::string (bug 105329)
+set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
+    -Wno-missing-field-initializers  # fields have defaults
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)  # GCC 12 warns about std::string (bug 105329)
+target_compile_options(stagecraft_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>"
+                       $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>)
 if(STAGECRAFT_WERROR)
-  target_compile_options(stagecraft_options INTERFACE -Werror)
+  target_compile_options(stagecraft_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>
+                         $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
 endif()
 if(STAGECRAFT_SANITIZE)
   target_compile_options(stagecraft_options INTERFACE -fsanitize=${STAGECRAFT_SANITIZE} -fno-omit-frame-pointer

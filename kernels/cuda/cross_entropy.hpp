@@ -1,0 +1,31 @@
+// Softmax and cross-entropy in one: the loss of a row is log(sum(exp(logits))) - logits[target].
+//
+// Rows may be padded, which keeps them aligned for vector loads and for the matrix product that makes them: only the
+// first V of row_stride columns count.
+#pragma once
+
+#include "kernels/cuda/types.hpp"
+
+namespace stagecraft::kernels::cuda {
+
+// REQUIRES: every target is in [0, V).
+template <class T>
+void cross_entropy_loss(float* losses,                // (N)
+                        const T* logits,              // (N, V), rows row_stride apart
+                        const std::int32_t* targets,  // (N)
+                        std::int64_t rows, std::int64_t vocabulary, std::int64_t row_stride, cudaStream_t stream);
+
+// Also overwrites logits with gradient_scale * (softmax - one_hot(target)), and with 0 in the padding.
+template <class T>
+void cross_entropy_loss_and_gradient(float* losses,                // (N)
+                                     T* logits,                    // (N, row_stride), becomes dlogits
+                                     const std::int32_t* targets,  // (N)
+                                     std::int64_t rows, std::int64_t vocabulary, std::int64_t row_stride,
+                                     float gradient_scale, cudaStream_t stream);
+
+// mean = sum of the losses / N, added in double.
+void mean_loss(double* mean,         // (1)
+               const float* losses,  // (N)
+               std::int64_t rows, cudaStream_t stream);
+
+}  // namespace stagecraft::kernels::cuda

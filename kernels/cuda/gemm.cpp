@@ -1,0 +1,348 @@
+#include "kernels/cuda/gemm.hpp"
+
+#include <cublasLt.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <optional>
+#include <sstream>
+#include <utility>
+#include <vector>
+
+#include "kernels/cuda/device.hpp"
+#include "kernels/cuda/error.hpp"
+#include "kernels/cuda/noise.hpp"
+
+namespace stagecraft::kernels::cuda {
+namespace {
+
+void check(cublasStatus_t status, const char* expression) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw Error(std::string(expression) + ": " + cublasLtGetStatusString(status) + " (" + cublasLtGetStatusName(status) +
+              ")");
+}
+#define CHECK_CUBLAS(expression) check((expression), #expression)
+
+template <class Pointer, cublasStatus_t (*destroy)(Pointer)>
+struct Destroy {
+  using pointer = Pointer;
+  void operator()(Pointer handle) const { static_cast<void>(destroy(handle)); }
+};
+template <class Pointer, cublasStatus_t (*destroy)(Pointer)>
+using Owner = std::unique_ptr<std::remove_pointer_t<Pointer>, Destroy<Pointer, destroy>>;
+using Handle = Owner<cublasLtHandle_t, cublasLtDestroy>;
+using Operation = Owner<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using MatrixLayout = Owner<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using Preference = Owner<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+
+Handle make_handle() {
+  cublasLtHandle_t handle = nullptr;
+  CHECK_CUBLAS(cublasLtCreate(&handle));
+  return Handle(handle);
+}
+
+cudaDataType_t storage(MatrixType type) { return type == MatrixType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
+std::size_t bytes_of(MatrixType type) { return type == MatrixType::bf16 ? 2 : 4; }
+
+MatrixLayout make_layout(MatrixType type, std::int64_t rows, std::int64_t columns) {
+  // The library counts in columns: a row-major (rows, columns) is its (columns, rows).
+  cublasLtMatrixLayout_t layout = nullptr;
+  CHECK_CUBLAS(cublasLtMatrixLayoutCreate(&layout, storage(type), static_cast<std::uint64_t>(columns),
+                                          static_cast<std::uint64_t>(rows), columns));
+  return MatrixLayout(layout);
+}
+
+// What one shape needs at every call. The library's A is our b and its B our a, since it sees everything transposed.
+struct Problem {
+  Operation operation;
+  MatrixLayout a, b, c;
+  float beta;
+};
+
+Problem make_problem(const GemmShape& s) {
+  const cublasComputeType_t compute = s.inputs == MatrixType::tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  cublasLtMatmulDesc_t operation = nullptr;
+  CHECK_CUBLAS(cublasLtMatmulDescCreate(&operation, compute, CUDA_R_32F));
+  Problem problem{
+      Operation(operation),
+      s.a == Transpose::no ? make_layout(s.inputs, s.rows, s.depth) : make_layout(s.inputs, s.depth, s.rows),
+      s.b == Transpose::no ? make_layout(s.inputs, s.depth, s.columns) : make_layout(s.inputs, s.columns, s.depth),
+      make_layout(s.output, s.rows, s.columns), s.accumulate == Accumulate::yes ? 1.0F : 0.0F};
+  const auto set = [&](cublasLtMatmulDescAttributes_t name, const auto& value) {
+    CHECK_CUBLAS(cublasLtMatmulDescSetAttribute(operation, name, &value, sizeof(value)));
+  };
+  set(CUBLASLT_MATMUL_DESC_TRANSA, s.b == Transpose::no ? CUBLAS_OP_N : CUBLAS_OP_T);
+  set(CUBLASLT_MATMUL_DESC_TRANSB, s.a == Transpose::no ? CUBLAS_OP_N : CUBLAS_OP_T);
+  if (s.bias) {
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, storage(s.output));
+  }
+  return problem;
+}
+
+struct Choice {
+  cublasLtMatmulAlgo_t algorithm{};
+  double seconds = 0.0;  // 0 if not timed
+};
+
+std::vector<cublasLtMatmulAlgo_t> candidates(cublasLtHandle_t handle, const Problem& p, int most) {
+  cublasLtMatmulPreference_t raw = nullptr;
+  CHECK_CUBLAS(cublasLtMatmulPreferenceCreate(&raw));
+  const Preference preference(raw);
+  CHECK_CUBLAS(cublasLtMatmulPreferenceSetAttribute(raw, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                    &gemm_workspace_bytes, sizeof(gemm_workspace_bytes)));
+  // Without this the library takes every pointer to be aligned to 256 bytes.
+  const std::uint32_t alignment = 16;
+  for (const auto attribute :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    CHECK_CUBLAS(cublasLtMatmulPreferenceSetAttribute(raw, attribute, &alignment, sizeof(alignment)));
+  }
+  std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<std::size_t>(most));
+  int found = 0;
+  CHECK_CUBLAS(cublasLtMatmulAlgoGetHeuristic(handle, p.operation.get(), p.b.get(), p.a.get(), p.c.get(), p.c.get(),
+                                              raw, most, results.data(), &found));
+  std::vector<cublasLtMatmulAlgo_t> algorithms;
+  for (int i = 0; i < found; ++i) {
+    if (results[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS) {
+      algorithms.push_back(results[static_cast<std::size_t>(i)].algo);
+    }
+  }
+  return algorithms;
+}
+
+struct Pointers {
+  void* c;
+  const void* a;
+  const void* b;
+};
+
+cublasStatus_t multiply(cublasLtHandle_t handle, const Problem& p, const cublasLtMatmulAlgo_t& algorithm,
+                        const Pointers& at, std::byte* workspace, cudaStream_t stream) {
+  const float alpha = 1.0F;
+  return cublasLtMatmul(handle, p.operation.get(), &alpha, at.b, p.b.get(), at.a, p.a.get(), &p.beta, at.c, p.c.get(),
+                        at.c, p.c.get(), &algorithm, workspace, gemm_workspace_bytes, stream);
+}
+
+void set_bias(const Problem& p, const void* bias) {
+  CHECK_CUBLAS(
+      cublasLtMatmulDescSetAttribute(p.operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)));
+}
+
+std::string device_name() {
+  int device = 0;
+  STAGECRAFT_CUDA_CHECK(cudaGetDevice(&device));
+  cudaDeviceProp properties{};
+  STAGECRAFT_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+  return properties.name;
+}
+
+// A line a choice: device, library version, shape, seconds, the algorithm's words in hexadecimal; tabs between.
+struct CacheLine {
+  std::string key;  // device, version, shape
+  Choice choice;
+};
+
+constexpr const char* cache_title = "# stagecraft matrix product algorithms, version 1";
+
+CacheLine parse(const std::string& line, const std::string& place) {
+  std::istringstream in(line);
+  std::array<std::string, 3> key;
+  std::string words;
+  CacheLine result;
+  for (std::string& part : key) std::getline(in, part, '\t');
+  in >> result.choice.seconds >> std::hex;
+  for (auto& word : result.choice.algorithm.data) in >> word;
+  if (in.fail() || !(in >> std::ws).eof()) {
+    throw Error(place + ": expected device, version, shape, seconds and the words of an algorithm");
+  }
+  result.key = key[0] + '\t' + key[1] + '\t' + key[2];
+  return result;
+}
+
+std::map<std::string, Choice> read_cache(const std::filesystem::path& path) {
+  std::map<std::string, Choice> cache;
+  if (path.empty() || !std::filesystem::exists(path)) return cache;
+  std::ifstream in(path);
+  std::string line;
+  if (!std::getline(in, line) || line != cache_title) {
+    throw Error(path.string() + ": no list of matrix product algorithms; its first line should be \"" + cache_title +
+                "\"");
+  }
+  for (int number = 2; std::getline(in, line); ++number) {
+    CacheLine entry = parse(line, path.string() + ":" + std::to_string(number));
+    cache.insert_or_assign(std::move(entry.key), entry.choice);
+  }
+  return cache;
+}
+
+void write_cache(const std::filesystem::path& path, const std::map<std::string, Choice>& cache) {
+  // Several ranks may write at once: each to its own temporary file, the last rename wins.
+  std::filesystem::path temporary = path;
+  temporary += "." + std::to_string(getpid()) + ".tmp";
+  std::ofstream out(temporary);
+  out << cache_title << '\n';
+  for (const auto& [key, choice] : cache) {
+    out << key << '\t' << choice.seconds;
+    out << std::hex;
+    for (auto word : choice.algorithm.data) out << '\t' << word;
+    out << std::dec << '\n';
+  }
+  out.close();
+  if (!out) throw Error(temporary.string() + ": cannot write");
+  std::filesystem::rename(temporary, path);
+}
+
+constexpr std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+struct Sizes {
+  std::size_t a, b, c, bias;  // bytes, each a multiple of 256
+};
+
+Sizes sizes(const GemmShape& s) {
+  const auto bytes = [](std::int64_t count, MatrixType type) {
+    return aligned(static_cast<std::size_t>(count) * bytes_of(type));
+  };
+  return {bytes(s.rows * s.depth, s.inputs), bytes(s.depth * s.columns, s.inputs), bytes(s.rows * s.columns, s.output),
+          bytes(s.columns, s.output)};
+}
+
+void fill(std::byte* memory, std::size_t bytes, MatrixType type, std::uint64_t seed, cudaStream_t stream) {
+  if (type == MatrixType::bf16) {
+    fill_noise(reinterpret_cast<Bf16*>(memory), static_cast<std::int64_t>(bytes / 2), -1.0F, 1.0F, seed, stream);
+  } else {
+    fill_noise(reinterpret_cast<float*>(memory), static_cast<std::int64_t>(bytes / 4), -1.0F, 1.0F, seed, stream);
+  }
+}
+
+}  // namespace
+
+double GemmShape::flops() const {
+  return 2.0 * static_cast<double>(rows) * static_cast<double>(columns) * static_cast<double>(depth);
+}
+
+std::string GemmShape::text() const {
+  const auto name = [](MatrixType type) {
+    return type == MatrixType::bf16 ? "bf16" : type == MatrixType::tf32 ? "tf32" : "fp32";
+  };
+  std::string text = std::to_string(rows) + "x" + std::to_string(columns) + "x" + std::to_string(depth) + " ";
+  text += a == Transpose::no ? 'N' : 'T';
+  text += b == Transpose::no ? 'N' : 'T';
+  text += std::string(" ") + name(inputs) + ">" + name(output);
+  if (bias) text += " +bias";
+  if (accumulate == Accumulate::yes) text += " +c";
+  return text;
+}
+
+struct Gemm::State {
+  struct Plan {
+    Problem problem;
+    Choice choice;
+  };
+
+  explicit State(std::filesystem::path path_)
+      : handle(make_handle()),
+        path(std::move(path_)),
+        prefix(device_name() + '\t' + std::to_string(cublasLtGetVersion()) + '\t'),
+        cache(read_cache(path)) {}
+
+  // The choice of an earlier run, if this library still takes it.
+  std::optional<Choice> known(const GemmShape& shape, const Problem& p) const {
+    const auto found = cache.find(prefix + shape.text());
+    if (found == cache.end()) return std::nullopt;
+    cublasLtMatmulHeuristicResult_t result{};
+    const cublasStatus_t status = cublasLtMatmulAlgoCheck(handle.get(), p.operation.get(), p.b.get(), p.a.get(),
+                                                          p.c.get(), p.c.get(), &found->second.algorithm, &result);
+    if (status != CUBLAS_STATUS_SUCCESS || result.workspaceSize > gemm_workspace_bytes) return std::nullopt;
+    return found->second;
+  }
+
+  Plan& plan(const GemmShape& shape) {
+    const auto found = plans.find(shape);
+    if (found != plans.end()) return found->second;
+    Problem problem = make_problem(shape);
+    std::optional<Choice> choice = known(shape, problem);
+    if (!choice) {
+      const auto algorithms = candidates(handle.get(), problem, 1);
+      if (algorithms.empty()) throw Error("cuBLASLt has no algorithm for " + shape.text());
+      choice = Choice{algorithms.front()};
+    }
+    return plans.emplace(shape, Plan{std::move(problem), *choice}).first->second;
+  }
+
+  Handle handle;
+  std::filesystem::path path;
+  std::string prefix;
+  std::map<std::string, Choice> cache;
+  std::map<GemmShape, Plan> plans;
+};
+
+Gemm::Gemm(std::filesystem::path cache) : state_(std::make_unique<State>(std::move(cache))) {}
+Gemm::~Gemm() = default;
+Gemm::Gemm(Gemm&&) noexcept = default;
+Gemm& Gemm::operator=(Gemm&&) noexcept = default;
+
+std::size_t Gemm::tuning_bytes(const GemmShape& shape) {
+  const Sizes size = sizes(shape);
+  return size.a + size.b + size.c + size.bias;
+}
+
+double Gemm::tune(const GemmShape& shape, std::byte* scratch, std::byte* workspace, cudaStream_t stream) {
+  State::Plan& plan = state_->plan(shape);
+  if (plan.choice.seconds > 0.0) return plan.choice.seconds;
+
+  const Sizes size = sizes(shape);
+  std::byte* const a = scratch;
+  std::byte* const b = a + size.a;
+  std::byte* const c = b + size.b;
+  std::byte* const bias = c + size.c;
+  fill(a, size.a, shape.inputs, 1, stream);
+  fill(b, size.b, shape.inputs, 2, stream);
+  fill(c, size.c, shape.output, 3, stream);
+  fill(bias, size.bias, shape.output, 4, stream);
+  if (shape.bias) set_bias(plan.problem, bias);
+
+  constexpr int most = 16;
+  constexpr int repetitions = 5;
+  const Event start;
+  const Event stop;
+  Choice best{plan.choice.algorithm, std::numeric_limits<double>::infinity()};
+  for (const cublasLtMatmulAlgo_t& algorithm : candidates(state_->handle.get(), plan.problem, most)) {
+    const auto once = [&] {
+      return multiply(state_->handle.get(), plan.problem, algorithm, {c, a, b}, workspace, stream);
+    };
+    // The heuristics may offer what this device refuses.
+    if (once() != CUBLAS_STATUS_SUCCESS) continue;
+    start.record(stream);
+    for (int i = 0; i < repetitions; ++i) CHECK_CUBLAS(once());
+    stop.record(stream);
+    stop.synchronize();
+    const double seconds = stop.seconds_since(start) / repetitions;
+    if (seconds < best.seconds) best = {algorithm, seconds};
+  }
+  if (best.seconds == std::numeric_limits<double>::infinity()) {
+    throw Error("cuBLASLt has no algorithm for " + shape.text());
+  }
+  plan.choice = best;
+  if (!state_->path.empty()) {
+    for (auto& [key, choice] : read_cache(state_->path)) state_->cache.insert_or_assign(key, choice);
+    state_->cache.insert_or_assign(state_->prefix + shape.text(), best);
+    write_cache(state_->path, state_->cache);
+  }
+  return best.seconds;
+}
+
+void Gemm::run(const GemmShape& shape, void* c, const void* a, const void* b, const void* bias, std::byte* workspace,
+               cudaStream_t stream) {
+  const State::Plan& plan = state_->plan(shape);
+  if (shape.bias) set_bias(plan.problem, bias);
+  const cublasStatus_t status =
+      multiply(state_->handle.get(), plan.problem, plan.choice.algorithm, {c, a, b}, workspace, stream);
+  check(status, ("cublasLtMatmul(" + shape.text() + ")").c_str());
+}
+
+}  // namespace stagecraft::kernels::cuda

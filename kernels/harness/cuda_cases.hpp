@@ -1,0 +1,44 @@
+// Which CUDA operations the harness knows: a function a family adds the cases of all its entry points at one shape.
+// Private to kernels/harness.
+#pragma once
+
+#include <fmt/format.h>
+
+#include "kernels/cuda/types.hpp"
+#include "kernels/harness/cuda_harness.hpp"
+
+namespace stagecraft::kernels {
+
+using CudaCases = std::vector<CudaCase>;
+
+template <class T>
+constexpr Storage storage_of() {
+  return sizeof(T) == 2 ? Storage::bf16 : Storage::fp32;
+}
+
+// "bf16 " or "fp32 ", to begin a shape with.
+template <class T>
+constexpr const char* type_name() {
+  return sizeof(T) == 2 ? "bf16" : "fp32";
+}
+
+// Makes the tensors that a case stores as T.
+template <class T>
+Tensor tensor_of(std::string name, Role role, std::int64_t count, double low = -1.0, double high = 1.0) {
+  return {std::move(name), role, count, low, high, storage_of<T>()};
+}
+
+// cuda_norm_cases.cpp
+template <class T>
+void add_layer_norm(CudaCases& cases, std::int64_t rows, std::int64_t channels);
+template <class T>
+void add_rms_norm(CudaCases& cases, std::int64_t rows, std::int64_t channels);
+
+// cuda_attention_cases.cpp. q, k and v are packed into one row.
+template <class T>
+void add_attention(CudaCases& cases, const AttentionShape& shape, double range);
+void add_cudnn_attention(CudaCases& cases, CudaLibraries& libraries, const AttentionShape& shape, double range);
+AttentionShape packed_attention(std::int64_t batch, std::int64_t time, std::int64_t heads, std::int64_t kv_heads,
+                                std::int64_t head_size);
+
+}  // namespace stagecraft::kernels
