@@ -38,7 +38,8 @@ std::string convert(const ExportOptions& options, const Documents& documents) {
       return to_perfetto(traces, plan);
     case Target::torch_csv:
       if (plan == nullptr) throw bad_input("export --to torch-csv: expected a plan");
-      return options.communication ? to_torch_csv(plan->lowered()) : to_torch_csv(plan->schedule);
+      return to_torch_csv(plan->schedule,
+                          options.communication ? TorchFormat::compute_comms : TorchFormat::compute_only);
     case Target::svg:
       if (traces.size() > 1)
         throw bad_input("export --to svg: expected one trace or a plan, got {} traces", traces.size());
