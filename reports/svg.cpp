@@ -10,38 +10,12 @@
 namespace stagecraft {
 namespace {
 
-constexpr double unit_costs[] = {1, 2, 1, 1};  // F, B, I, W
 constexpr std::size_t max_rows = 256;
 constexpr const char* schedule_source = "schedule";
 
-// When each forward and each input gradient of [stage][micro-batch] is done; negative: not yet.
-struct Done {
-  std::vector<std::vector<double>> forward, gradient;
-};
-
-// The earliest start of an action on its inputs, or negative when they are not there yet.
-double ready_at(const Action& action, const Done& done, int stages) {
-  const auto stage = static_cast<std::size_t>(action.stage.value);
-  const auto microbatch = static_cast<std::size_t>(action.microbatch.value);
-  const bool first = action.stage.value == 0, last = action.stage.value + 1 == stages;
-  switch (action.kind) {
-    case ActionKind::forward:
-      return first ? 0 : done.forward[stage - 1][microbatch];
-    case ActionKind::backward:
-    case ActionKind::backward_input: {
-      const double own = done.forward[stage][microbatch];
-      if (last || own < 0) return own;
-      const double next = done.gradient[stage + 1][microbatch];
-      return next < 0 ? next : std::max(own, next);
-    }
-    default:
-      return done.gradient[stage][microbatch];
-  }
-}
-
 std::string default_title(const Trace& trace) {
   if (trace.source == schedule_source) {
-    return fmt::format("{}: {} stages, {} micro-batches; F 1, B 2", trace.schedule, trace.stages, trace.microbatches);
+    return fmt::format("{}: {} stages, {} micro-batches", trace.schedule, trace.stages, trace.microbatches);
   }
   std::string title = trace.source;
   for (const std::string* part : {&trace.network, &trace.schedule, &trace.machine}) {
@@ -52,7 +26,7 @@ std::string default_title(const Trace& trace) {
 
 }  // namespace
 
-Trace unit_trace(const ComputeSchedule& schedule) {
+Trace clock_trace(const ComputeSchedule& schedule, const ClockedSchedule& clock) {
   Trace trace;
   trace.source = schedule_source;
   trace.schedule = schedule.name;
@@ -61,38 +35,14 @@ Trace unit_trace(const ComputeSchedule& schedule) {
   trace.ranks = static_cast<int>(schedule.ranks.size());
   trace.replicas = 1;
   trace.stage_ranks = placement(schedule);
-
-  const std::vector<double> unknown(static_cast<std::size_t>(schedule.microbatches), -1);
-  Done done;
-  done.forward.assign(static_cast<std::size_t>(schedule.stages), unknown);
-  done.gradient = done.forward;
-  std::vector<std::size_t> next(schedule.ranks.size(), 0);
-  std::vector<double> free_at(schedule.ranks.size(), 0);
-  std::vector<std::vector<TraceEvent>> events(schedule.ranks.size());
-  double end = 0;
-  for (bool progress = true; progress;) {
-    progress = false;
-    for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank) {
-      for (; next[rank] < schedule.ranks[rank].size(); ++next[rank], progress = true) {
-        const Action& action = schedule.ranks[rank][next[rank]];
-        const double ready = ready_at(action, done, schedule.stages);
-        if (ready < 0) break;
-        const double start = std::max(free_at[rank], ready);
-        free_at[rank] = start + unit_costs[static_cast<std::size_t>(action.kind)];
-        end = std::max(end, free_at[rank]);
-        const auto stage = static_cast<std::size_t>(action.stage.value);
-        const auto microbatch = static_cast<std::size_t>(action.microbatch.value);
-        if (action.kind == ActionKind::forward) done.forward[stage][microbatch] = free_at[rank];
-        if (action.kind == ActionKind::backward || action.kind == ActionKind::backward_input) {
-          done.gradient[stage][microbatch] = free_at[rank];
-        }
-        events[rank].push_back(
-            {0, 0, RankId{static_cast<std::int32_t>(rank)}, action, Seconds(start), Seconds(free_at[rank]), Bytes(0)});
-      }
+  for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank) {
+    for (std::size_t i = 0; i < schedule.ranks[rank].size(); ++i) {
+      const ClockSpan& span = clock.spans[rank][i];
+      trace.events.push_back({0, 0, RankId{static_cast<std::int32_t>(rank)}, schedule.ranks[rank][i],
+                              Seconds(span.start), Seconds(span.end), Bytes(0)});
     }
   }
-  for (const auto& of_rank : events) trace.events.insert(trace.events.end(), of_rank.begin(), of_rank.end());
-  trace.step_times = {Seconds(end)};
+  trace.step_times = {Seconds(clock.makespan)};
   return trace;
 }
 
@@ -118,7 +68,7 @@ std::string to_svg(const Trace& trace, const SvgOptions& options) {
 }
 
 std::string to_svg(const ComputeSchedule& schedule, const SvgOptions& options) {
-  return to_svg(unit_trace(schedule), options);
+  return to_svg(clock_trace(schedule, clock_schedule(schedule)), options);
 }
 
 }  // namespace stagecraft

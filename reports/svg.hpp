@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <string>
 
+#include "models/schedule/clock.hpp"
 #include "models/schedule/schedule.hpp"
 #include "models/trace.hpp"
 
@@ -22,12 +23,12 @@ struct SvgOptions {
 // One step of the trace. Throws bad_input when the trace has no such step. REQUIRES: at least one event.
 std::string to_svg(const Trace& trace, const SvgOptions& options = {});
 
-// The schedule with the textbook's unit costs: F 1, B 2, I 1, W 1, messages free.
+// The schedule with F, I and W of one unit each, B of two, and free messages.
 // REQUIRES: a schedule that passed check().
 std::string to_svg(const ComputeSchedule& schedule, const SvgOptions& options = {});
 
-// The trace of that textbook execution, with a unit of a second.
-// REQUIRES: a schedule that passed check().
-Trace unit_trace(const ComputeSchedule& schedule);
+// The clock's execution as a trace, its unit of time a second. Pictures of it count units.
+// REQUIRES: `clock` of this schedule.
+Trace clock_trace(const ComputeSchedule& schedule, const ClockedSchedule& clock);
 
 }  // namespace stagecraft

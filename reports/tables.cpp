@@ -8,7 +8,6 @@
 #include "models/cost/memory.hpp"
 #include "models/schedule/checker.hpp"
 #include "models/text.hpp"
-#include "reports/svg.hpp"
 #include "reports/text_width.hpp"
 
 namespace stagecraft {
@@ -267,14 +266,43 @@ std::string plan_table(const Plan& plan) {
   return out + "\n" + format_table(stage_rows(plan));
 }
 
-std::string schedule_table(const ComputeSchedule& schedule) {
-  const TraceSummary summary = summarize(unit_trace(schedule));
-  std::string out = wrap(fmt::format("{}: {} stages on {} ranks, {} micro-batches", printable(schedule.name),
-                                     schedule.stages, schedule.ranks.size(), schedule.microbatches));
-  out += wrap(fmt::format("with F 1, B 2: {:g} units, bubble {:.1f}% (idle/total), {:.1f}% (zero-bubble span)",
-                          summary.step.value(), 100 * summary.bubble, 100 * summary.span_bubble));
-  out += wrap(fmt::format("in flight, by stage: {}", fmt::join(peak_in_flight_by_stage(schedule), " ")));
-  return out + "\n" + format_grid(schedule);
+std::string times_text(const ComputeSchedule& schedule, const StageTimes& times, double message) {
+  const auto has = [&](ActionKind kind) {
+    return std::any_of(schedule.ranks.begin(), schedule.ranks.end(), [&](const auto& actions) {
+      return std::any_of(actions.begin(), actions.end(), [&](const Action& action) { return action.kind == kind; });
+    });
+  };
+  std::string text = fmt::format("F {:g}", times.forward);
+  if (has(ActionKind::backward)) text += fmt::format(", B {:g}", times.backward_input + times.backward_weight);
+  if (has(ActionKind::backward_input)) {
+    text += fmt::format(", I {:g}, W {:g}", times.backward_input, times.backward_weight);
+  }
+  return text + (message > 0 ? fmt::format(", messages {:g}", message) : "");
+}
+
+std::string schedule_table(const ComputeSchedule& schedule, const StageTimes& times, double message,
+                           const ScheduleGridOptions& grid) {
+  const std::vector<StageTimes> of_stages(static_cast<std::size_t>(schedule.stages), times);
+  const ClockedSchedule clock = clock_schedule(schedule, of_stages, message);
+  std::string shape = fmt::format("{}: {} stages on {} ranks, {} micro-batches", printable(schedule.name),
+                                  schedule.stages, schedule.ranks.size(), schedule.microbatches / schedule.slices);
+  if (schedule.slices > 1) shape += fmt::format(" of {} slices, numbered one after the other", schedule.slices);
+  if (schedule.forward_only) shape += ", forwards alone";
+  if (schedule.updates != WeightUpdates::synchronous) {
+    shape += fmt::format(", a step every {} micro-batches, without flush", schedule.update_group);
+  }
+  std::string out = wrap(shape);
+  out += wrap(fmt::format("with {}: {:g} units, bubble {:.1f}% (idle/total), {:.1f}% (zero-bubble span)",
+                          times_text(schedule, times, message), clock.makespan, 100 * clock.idle_share(),
+                          100 * clock.span_bubble()));
+  if (!schedule.forward_only) {
+    const auto until_weight = peak_in_flight_by_rank(schedule, KeptUntil::weight_gradient);
+    const auto until_input = peak_in_flight_by_rank(schedule, KeptUntil::input_gradient);
+    std::string kept = fmt::format("in flight, by rank: {}", fmt::join(until_weight, " "));
+    if (until_input != until_weight) kept += fmt::format(" (until I: {})", fmt::join(until_input, " "));
+    out += wrap(kept);
+  }
+  return out + "\n" + format_schedule_grid(schedule, clock, grid);
 }
 
 }  // namespace stagecraft

@@ -11,6 +11,7 @@
 #include "models/network/network.hpp"
 #include "models/plan.hpp"
 #include "models/schedule/schedule.hpp"
+#include "reports/schedule_grid.hpp"
 
 namespace stagecraft {
 
@@ -37,7 +38,10 @@ struct RankMemory {
 };
 std::vector<RankMemory> rank_memory(const Plan& plan);
 
-// Shape, bubble with textbook costs, micro-batches in flight, and the grid.
-std::string schedule_table(const ComputeSchedule& schedule);
+// Shape, times, makespan, both bubbles, what ranks keep, and the grid. `times` are of every stage, of one micro-batch.
+std::string schedule_table(const ComputeSchedule& schedule, const StageTimes& times = {}, double message = 0,
+                           const ScheduleGridOptions& grid = {});
+// "F 1, I 1, W 1, messages 0.5": of those kinds that the schedule has.
+std::string times_text(const ComputeSchedule& schedule, const StageTimes& times, double message);
 
 }  // namespace stagecraft

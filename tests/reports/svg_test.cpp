@@ -28,26 +28,16 @@ TEST(Escape, MakesTextSafeInMarkup) {
   EXPECT_EQ(escape("abcdef", 3), "abc...");
 }
 
-TEST(UnitTrace, PlaysTheTextbooksPipeline) {
+TEST(ClockTrace, HoldsTheClocksSpans) {
   // GPipe on 2 ranks, 2 micro-batches: rank 1 finishes at 1 + 2 + 4 = 7, rank 0 two units later.
-  const Trace trace = unit_trace(make_schedule("gpipe", {2, 1, 2}));
+  const ComputeSchedule schedule = make_schedule("gpipe", {2, 1, 2});
+  const Trace trace = clock_trace(schedule, clock_schedule(schedule));
   EXPECT_EQ(trace.step_times, std::vector<Seconds>{Seconds(9)});
   ASSERT_EQ(trace.events.size(), 8U);
   const TraceEvent& last = trace.events[3];
   EXPECT_EQ(to_string(last.action), "0B1");
   EXPECT_EQ(last.start, Seconds(7));
   EXPECT_EQ(last.end, Seconds(9));
-}
-
-TEST(UnitTrace, SplitsTheBackwardIntoInputAndWeightGradient) {
-  const auto make = [](ActionKind kind, int stage) { return testing::action(kind, stage, 0); };
-  ComputeSchedule schedule{"custom", 2, 1, {}};
-  for (int stage = 0; stage < 2; ++stage) {
-    schedule.ranks.push_back({make(ActionKind::forward, stage), make(ActionKind::backward_input, stage),
-                              make(ActionKind::backward_weight, stage)});
-  }
-  // F0 0-1, F1 1-2, I1 2-3, W1 3-4 beside I0 3-4, W0 4-5.
-  EXPECT_EQ(unit_trace(schedule).step_times, std::vector<Seconds>{Seconds(5)});
 }
 
 TEST(Svg, DrawsABoxForEveryEventOfOneStep) {
