@@ -14,5 +14,8 @@ void add_compare_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 void add_export_command(CLI::App& app);
 void add_show_command(CLI::App& app);
+// Of `show` and `compare`.
+void add_show_schedule_command(CLI::App& show);
+void add_compare_schedules_command(CLI::App& compare);
 
 }  // namespace stagecraft

@@ -15,6 +15,7 @@ struct CompareOptions {
 };
 
 void run(const CompareOptions& options) {
+  if (options.files.empty()) throw CLI::RequiredError("FILE");
   const Documents documents = load_documents(options.files);
   if (!documents.measured)
     throw bad_input("compare: expected a measured trace (from 'stagecraft run') among the files");
@@ -39,8 +40,7 @@ void run(const CompareOptions& options) {
 void add_compare_command(CLI::App& app) {
   const auto options = std::make_shared<CompareOptions>();
   CLI::App* command = app.add_subcommand("compare", "Lay predicted and measured times side by side, with errors");
-  command->add_option("FILE", options->files, "A plan and traces, in any order: simulated ones and a measured one")
-      ->required();
+  command->add_option("FILE", options->files, "A plan and traces, in any order: simulated ones and a measured one");
   command
       ->add_option("--max-error", options->max_error,
                    "Exit with 1 if the best prediction of the step time is off by more (percent)")
@@ -49,8 +49,12 @@ void add_compare_command(CLI::App& app) {
   command->add_flag("--markdown", options->markdown, "For documents");
   set_examples(*command,
                "  stagecraft compare plan.json timeline.json simgrid.json measured.json\n"
-               "  stagecraft compare plan.json measured.json --max-error 5 --json");
-  command->callback([options] { run(*options); });
+               "  stagecraft compare plan.json measured.json --max-error 5 --json\n"
+               "  stagecraft compare schedules -p 8 -m 32");
+  add_compare_schedules_command(*command);
+  command->callback([options, command] {
+    if (command->get_subcommands().empty()) run(*options);
+  });
 }
 
 }  // namespace stagecraft

@@ -3,9 +3,6 @@
 #include "cli/command.hpp"
 #include "cli/console.hpp"
 #include "models/cost/cost.hpp"
-#include "models/files.hpp"
-#include "models/schedule/checker.hpp"
-#include "models/schedule/torch_csv.hpp"
 #include "reports/tables.hpp"
 
 namespace stagecraft {
@@ -17,7 +14,6 @@ struct ShowOptions {
   std::int64_t sequence = 0;  // 0: the network's longest
   std::string precision = "bf16";
   std::string recompute = "none";
-  int ranks = 4, stages_per_rank = 1, microbatches = 8;
 };
 
 // For --help, which must work without the preset files too.
@@ -61,34 +57,6 @@ void show_plan(const ShowOptions& options) {
   }
 }
 
-Json to_json(const ComputeSchedule& schedule) {
-  Json json = {{"name", schedule.name}, {"stages", schedule.stages}, {"microbatches", schedule.microbatches}};
-  json["ranks"] = Json::array();
-  for (const auto& actions : schedule.ranks) {
-    Json row = Json::array();
-    for (const Action& action : actions) row.push_back(to_string(action));
-    json["ranks"].push_back(std::move(row));
-  }
-  json["in_flight"] = peak_in_flight_by_stage(schedule);
-  return json;
-}
-
-void show_schedule(const ShowOptions& options) {
-  ComputeSchedule schedule;
-  if (options.name.ends_with(".csv")) {
-    schedule = from_torch_csv(read_file(options.name), options.name);
-  } else if (options.name.ends_with(".json")) {
-    schedule = load_plan(options.name).schedule;
-  } else {
-    schedule = make_schedule(options.name, {options.ranks, options.stages_per_rank, options.microbatches});
-  }
-  if (options.json) {
-    print_json(to_json(schedule));
-  } else {
-    print(schedule_table(schedule));
-  }
-}
-
 }  // namespace
 
 void add_show_command(CLI::App& app) {
@@ -127,24 +95,7 @@ void add_show_command(CLI::App& app) {
   set_examples(*plan, "  stagecraft show plan plan.json");
   plan->callback([options] { show_plan(*options); });
 
-  CLI::App* schedule = command->add_subcommand("schedule", "The grid of a schedule");
-  std::vector<std::string> names;
-  for (const ScheduleKind& kind : schedule_kinds()) names.push_back(fmt::format("  {:<23} {}", kind.name, kind.summary));
-  schedule->add_option("SCHEDULE", options->name, "A name, a plan's JSON file, or a CSV file of torch's")->required();
-  schedule->add_option("--ranks", options->ranks, "Pipeline ranks")->check(CLI::Range(1, 4096))->capture_default_str();
-  schedule->add_option("--stages-per-rank", options->stages_per_rank, "Virtual stages a rank")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
-  schedule->add_option("--microbatches", options->microbatches, "Micro-batches")
-      ->check(CLI::Range(1, 100'000))
-      ->capture_default_str();
-  schedule->add_flag("--json", options->json, "For scripts");
-  set_examples(*schedule,
-               "  stagecraft show schedule 1f1b --ranks 4 --microbatches 8\n"
-               "  stagecraft show schedule schedule.csv\n"
-               "\nSchedules:\n" +
-                   join(names, "\n"));
-  schedule->callback([options] { show_schedule(*options); });
+  add_show_schedule_command(*command);
 }
 
 }  // namespace stagecraft

@@ -1,7 +1,7 @@
 // A schedule as text: a row a rank, time to the right. The pictures of docs/schedules.md are made by it.
 //
-//   rank 0 | F0 F1 .  B0 -- B1 --
-//   rank 1 | .  F0 B0 -- F1 B1 --
+//   rank 0 | F0 F1 .  .  B0 -- .  B1 --
+//   rank 1 | .  F0 B0 -- F1 B1 -- .  .
 //
 // A cell is a unit of time: the shortest computation, or a whole fraction of it where that fits all times better. An
 // action longer than a cell goes on as "--", idle time shows as ".". With one stage a rank, which is then the rank's

@@ -1,0 +1,49 @@
+#include <memory>
+
+#include "cli/command.hpp"
+#include "cli/console.hpp"
+#include "cli/schedule_options.hpp"
+#include "reports/schedule_comparison.hpp"
+#include "reports/text_width.hpp"
+
+namespace stagecraft {
+namespace {
+
+struct CompareSchedulesOptions {
+  ScheduleOptions schedule;
+  bool json = false;
+};
+
+void run(const CompareSchedulesOptions& options) {
+  const ScheduleOptions& chosen = options.schedule;
+  const ScheduleComparison comparison = compare_schedules(chosen.shape(), chosen.times, chosen.message);
+  if (options.json) return print_json(to_json(comparison));
+  const int stages = chosen.shape().stages_per_rank;
+  print(wrap(fmt::format(
+            "{} ranks with {} stage{} each, {} micro-batches; a stage takes F {:g}, I {:g}, W {:g}, a message {:g}",
+            chosen.ranks, stages, stages == 1 ? "" : "s", chosen.microbatches, chosen.times.forward,
+            chosen.times.backward_input, chosen.times.backward_weight, chosen.message)) +
+        "\n" + to_text(comparison));
+}
+
+}  // namespace
+
+void add_compare_schedules_command(CLI::App& compare) {
+  const auto options = std::make_shared<CompareSchedulesOptions>();
+  CLI::App* command = compare.add_subcommand("schedules", "Every schedule on the same shape and times, fastest first");
+  add_schedule_options(*command, options->schedule);
+  command->get_option("--stages-per-rank")->default_str("1");
+  command->add_flag("--json", options->json, "For scripts");
+  set_examples(*command,
+               "  stagecraft compare schedules -p 8 -m 32\n"
+               "  stagecraft compare schedules -p 8 -v 2 -m 32 --tf 1 --ti 1.1 --tw 0.8 --c 0.05\n"
+               "\n"
+               "makespan          first start to last end, in the unit of the times\n"
+               "idle/total        bubble: the share of ranks x makespan in which nobody computes\n"
+               "zero-bubble rate  bubble of the longest span of one rank, as the zero-bubble papers count it\n"
+               "peak stash        activations of a stage and micro-batch that the fullest rank keeps until their W\n"
+               "messages          between ranks, a step");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace stagecraft
