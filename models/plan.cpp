@@ -1,6 +1,7 @@
 #include "models/plan.hpp"
 
 #include <algorithm>
+#include <array>
 #include <set>
 #include <span>
 
@@ -109,6 +110,21 @@ void validate_stages(const Plan& plan, const std::string& file) {
   }
 }
 
+// What the reductions of unusual schedules cannot do.
+void validate_sharing(const Plan& plan, const Placement& placement, const std::string& file) {
+  const StageId last{plan.schedule.stages - 1};
+  if (plan.tied_ends() && (placement.is_shared(StageId{0}) || placement.is_shared(last))) {
+    fail(file, "schedule", "the first and the last stage share parameters, but are on different pairs of ranks");
+  }
+  if (plan.schedule.updates == WeightUpdates::synchronous) return;
+  if (plan.schedule.update_group < 1) fail(file, "schedule.update_group", "expected at least 1");
+  if (plan.replicas() > 1) fail(file, "devices", "asynchronous schedules train one replica");
+  if (plan.tied_ends()) {
+    fail(file, "schedule",
+         "the first and the last stage share parameters, which asynchronous schedules would update at different times");
+  }
+}
+
 void validate_devices(const Plan& plan, const std::string& file) {
   if (plan.devices.empty() || plan.devices.front().empty()) fail(file, "devices", "expected at least one replica");
   std::set<DeviceId> used;
@@ -153,8 +169,13 @@ void validate_schedule(const Plan& plan, const std::string& file) {
   if (static_cast<std::size_t>(schedule.stages) != plan.stages.size()) {
     fail(file, "schedule", fmt::format("has {} stages, the plan {}", schedule.stages, plan.stages.size()));
   }
-  if (schedule.microbatches != batch.microbatches) {
-    fail(file, "schedule", fmt::format("has {} micro-batches, the plan {}", schedule.microbatches, batch.microbatches));
+  if (schedule.slices < 1 || schedule.microbatches != batch.microbatches * schedule.slices) {
+    fail(file, "schedule",
+         fmt::format("has {} micro-batches in {} slices each, the plan {}",
+                     schedule.microbatches / std::max(schedule.slices, 1), schedule.slices, batch.microbatches));
+  }
+  if (batch.sequence % schedule.slices != 0) {
+    fail(file, "schedule", fmt::format("cuts {} tokens into {} unequal slices", batch.sequence, schedule.slices));
   }
   if (schedule.ranks.size() != plan.devices.front().size()) {
     fail(file, "schedule",
@@ -163,13 +184,20 @@ void validate_schedule(const Plan& plan, const std::string& file) {
   if (const auto faults = check(schedule); !faults.empty()) {
     fail(file, "schedule", fmt::format("{}\n{}", faults.front().message, format_grid(schedule, faults)));
   }
-  const auto ranks = placement(schedule);
+  const Placement placement(schedule);
   for (std::size_t s = 0; s < plan.stages.size(); ++s) {
-    if (plan.stages[s].rank != ranks[s]) {
+    const auto& ranks = placement.ranks(StageId{static_cast<std::int32_t>(s)});
+    if (plan.stages[s].rank != ranks.front()) {
       fail(file, fmt::format("stages[{}].rank", s),
-           fmt::format("expected {} as in the schedule, got {}", ranks[s].value, plan.stages[s].rank.value));
+           fmt::format("expected {} as in the schedule, got {}", ranks.front().value, plan.stages[s].rank.value));
+    }
+    if (plan.stages[s].second_rank != (ranks.size() > 1 ? std::optional(ranks.back()) : std::nullopt)) {
+      fail(file, fmt::format("stages[{}].second_rank", s),
+           ranks.size() > 1 ? fmt::format("expected {} as in the schedule", ranks.back().value)
+                            : "the schedule has the stage on one rank");
     }
   }
+  validate_sharing(plan, placement, file);
 }
 
 Json cost_to_json(const StageCost& cost) {
@@ -205,14 +233,27 @@ StageCost cost_from_json(const JsonValue& value) {
   return cost;
 }
 
+constexpr std::array<std::string_view, 4> weight_updates_names{"synchronous", "pipedream", "vertical_sync",
+                                                               "two_buffered"};
+
 Json schedule_to_json(const ComputeSchedule& schedule) {
   Json ranks = Json::array();
   for (const auto& actions : schedule.ranks) {
     std::string line;
-    for (const Action& action : actions) line += (line.empty() ? "" : " ") + to_string(action);
+    for (std::size_t i = 0; i < actions.size(); ++i) {
+      if (i > 0) line += i > 0 && actions[i - 1].overlapped ? '+' : ' ';
+      line += to_string(actions[i]);
+    }
     ranks.push_back(line);
   }
-  return {{"name", schedule.name}, {"ranks", ranks}};
+  Json json = {{"name", schedule.name}, {"ranks", ranks}};
+  if (schedule.slices > 1) json["slices"] = schedule.slices;
+  if (schedule.forward_only) json["forward_only"] = true;
+  if (schedule.updates != WeightUpdates::synchronous) {
+    json["updates"] = weight_updates_names[static_cast<std::size_t>(schedule.updates)];
+    json["update_group"] = schedule.update_group;
+  }
+  return json;
 }
 
 std::vector<Action> actions_from_json(const JsonValue& value) {
@@ -220,11 +261,12 @@ std::vector<Action> actions_from_json(const JsonValue& value) {
   if (static_cast<std::int64_t>(text.size()) > max_actions * 4) throw value.expected("fewer actions");
   std::vector<Action> actions;
   for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find(' ', at), text.size());
+    const std::size_t end = std::min(text.find_first_of(" +", at), text.size());
     const std::string_view word = std::string_view(text).substr(at, end - at);
     at = end + 1;
     if (word.empty()) continue;
-    const auto action = parse_action(word);
+    auto action = parse_action(word);
+    if (action && end < text.size()) action->overlapped = text[end] == '+';
     if (!action || !is_compute(action->kind)) {
       throw value.complain(
           fmt::format("action {}: expected one such as \"2F0\", \"2B0\", \"2I0\" or \"2W0\", got \"{}\"",
@@ -255,6 +297,21 @@ ComputeSchedule schedule_from_json(const JsonValue& value, int ranks, int stages
   schedule.microbatches = static_cast<int>(microbatches);
   for (const JsonValue& rank : object.required("ranks").array(max_ranks)) {
     schedule.ranks.push_back(actions_from_json(rank));
+  }
+  if (const auto slices = object.optional("slices")) {
+    schedule.slices = static_cast<int>(slices->integer(1, 1 << 20));
+    if (microbatches * schedule.slices * 2 * stages > max_actions) throw slices->complain("too many actions");
+    schedule.microbatches *= schedule.slices;
+  }
+  if (const auto forward_only = object.optional("forward_only")) schedule.forward_only = forward_only->boolean();
+  if (const auto updates = object.optional("updates")) {
+    const auto found = std::find(weight_updates_names.begin(), weight_updates_names.end(), updates->string());
+    if (found == weight_updates_names.end())
+      throw updates->expected("synchronous, pipedream, vertical_sync or two_buffered");
+    schedule.updates = static_cast<WeightUpdates>(found - weight_updates_names.begin());
+  }
+  if (const auto group = object.optional("update_group")) {
+    schedule.update_group = static_cast<int>(group->integer(1, 1 << 20));
   }
   object.finish();
   return schedule;
@@ -309,6 +366,9 @@ PlanStage stage_from_json(const JsonValue& value) {
   if (ends.size() != 2) throw layers.expected("[first, end), two layer positions");
   stage.layers = {ends[0].integer(0, 1'000'000'000), ends[1].integer(0, 1'000'000'000)};
   stage.rank = RankId{static_cast<std::int32_t>(object.required("rank").integer(0, max_ranks - 1))};
+  if (const auto second = object.optional("second_rank")) {
+    stage.second_rank = RankId{static_cast<std::int32_t>(second->integer(0, max_ranks - 1))};
+  }
   if (const auto cost = object.optional("cost")) stage.cost = cost_from_json(*cost);
   object.finish();
   return stage;
@@ -318,8 +378,10 @@ PlanStage stage_from_json(const JsonValue& value) {
 
 bool Plan::tied_ends() const {
   const auto found = ties(*this);
-  return std::any_of(found.begin(), found.end(),
-                     [&](const Tie& tie) { return stages[tie.owner_stage].rank != stages[tie.user_stage].rank; });
+  return std::any_of(found.begin(), found.end(), [&](const Tie& tie) {
+    const PlanStage &owner = stages[tie.owner_stage], &user = stages[tie.user_stage];
+    return owner.rank != user.rank || owner.second_rank != user.second_rank;
+  });
 }
 
 LoweredSchedule Plan::lowered() const { return lower(schedule, {replicas() > 1, tied_ends()}); }
@@ -349,6 +411,14 @@ void price(Plan& plan, const CostModel& model) {
       tied += cost.gradients * (static_cast<double>(user.tied_parameters) / static_cast<double>(user.parameters));
     }
     stage.cost = stage_cost(costs, boundary, tied);
+    if (plan.schedule.slices > 1) {
+      const double share = 1.0 / plan.schedule.slices;
+      stage.cost.forward *= share;
+      stage.cost.backward_input *= share;
+      stage.cost.backward_weight *= share;
+      stage.cost.boundary *= share;
+      stage.cost.stash *= share;
+    }
   }
 }
 
@@ -427,6 +497,7 @@ Json to_json(const Plan& plan) {
   json["stages"] = Json::array();
   for (const PlanStage& stage : plan.stages) {
     Json entry = {{"layers", {stage.layers.first, stage.layers.last}}, {"rank", stage.rank.value}};
+    if (stage.second_rank) entry["second_rank"] = stage.second_rank->value;
     if (stage.cost != StageCost{}) entry["cost"] = cost_to_json(stage.cost);
     json["stages"].push_back(std::move(entry));
   }

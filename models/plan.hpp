@@ -34,8 +34,10 @@ struct Batch {
 
 struct PlanStage {
   LayerRange layers;
-  RankId rank;     // which pipeline rank runs it, the same in every replica
-  StageCost cost;  // on its device; what simulators execute
+  RankId rank;                        // which pipeline rank runs it, the same in every replica
+  StageCost cost;                     // on its device; what simulators execute. With token slices: the mean slice
+  std::optional<RankId> second_rank;  // the other rank that runs it, above `rank`, in bidirectional schedules
+  bool on(RankId which) const { return rank == which || second_rank == which; }
   bool operator==(const PlanStage&) const = default;
 };
 

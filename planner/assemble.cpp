@@ -47,8 +47,14 @@ RankedPlan PlanMaker::make(const Judgement& judgement) {
       make_schedule(layout.schedule, {layout.ranks, judgement.option.chunks(), static_cast<int>(layout.microbatches)});
   StageRanges ranges = stage_ranges(*judgement.cuts, judgement.partition.cuts);
   plan.order = std::move(ranges.order);
-  const std::vector<RankId> ranks = placement(plan.schedule);
-  for (std::size_t s = 0; s < ranges.stages.size(); ++s) plan.stages.push_back({ranges.stages[s], ranks[s], {}});
+  const Placement placement(plan.schedule);
+  for (std::size_t s = 0; s < ranges.stages.size(); ++s) {
+    const auto& ranks = placement.ranks(StageId{static_cast<std::int32_t>(s)});
+    PlanStage& stage = plan.stages.emplace_back();
+    stage.layers = ranges.stages[s];
+    stage.rank = ranks.front();
+    if (ranks.size() > 1) stage.second_rank = ranks.back();
+  }
   price(plan, model_);
   plan.network_digest = network_digest_;
   plan.cluster_digest = cluster_digest_;

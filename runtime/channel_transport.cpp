@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -71,10 +72,15 @@ class ChannelEndpoint : public Transport {
     Message message;
     {
       std::unique_lock lock(box.mutex);
-      wait(
-          lock, box, [&] { return !queue.waiting.empty(); }, "no message");
-      message = std::move(queue.waiting.front());
-      queue.waiting.pop_front();
+      auto found = queue.waiting.end();
+      const auto arrived = [&] {
+        found =
+            std::find_if(queue.waiting.begin(), queue.waiting.end(), [&](const Message& m) { return m.tag == tag; });
+        return found != queue.waiting.end();
+      };
+      wait(lock, box, arrived, "no message");
+      message = std::move(*found);
+      queue.waiting.erase(found);
     }
     check_arrival(tag, content.size(), message.tag, message.content.size());
     std::memcpy(content.data(), message.content.data(), content.size());

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/collectives.hpp"
+#include "runtime/weight_versions.hpp"
 
 namespace stagecraft {
 namespace {
@@ -24,7 +25,10 @@ int most_open(const std::vector<Action>& actions, Opens&& opens, Closes&& closes
 
 cpu::StageSpec stage_spec(const Plan& plan, std::size_t stage) {
   const Batch& batch = plan.batch;
-  const double rows = static_cast<double>(batch.global) * static_cast<double>(batch.sequence);
+  // An asynchronous update averages over its own micro-batches, not over the step's.
+  const bool synchronous = plan.schedule.updates == WeightUpdates::synchronous;
+  const std::int64_t samples = synchronous ? batch.global : batch.microbatch * plan.schedule.update_group;
+  const double rows = static_cast<double>(samples) * static_cast<double>(batch.sequence);
   return {.transformer = *plan.network.transformer,
           .layers = plan.stages[stage].layers,
           .shape = {batch.microbatch, batch.sequence},
@@ -35,17 +39,21 @@ cpu::StageSpec stage_spec(const Plan& plan, std::size_t stage) {
           .gradient_scale = static_cast<float>(1.0 / rows)};
 }
 
-InFlight count_in_flight(const std::vector<Action>& actions, int stage, bool previous_is_local) {
+InFlight count_in_flight(const std::vector<Action>& actions, const Placement& placement, RankId rank, StageId stage,
+                         bool forward_only) {
+  const auto is = [&](const Action& action, ActionKind kind) { return action.kind == kind && action.stage == stage; };
   // A slab is taken when the input arrives, or is made here.
-  const Action opening{previous_is_local || stage == 0 ? ActionKind::forward : ActionKind::recv_forward,
-                       StageId{previous_is_local ? stage - 1 : stage},
-                       {}};
-  const auto is = [&](const Action& action, ActionKind kind) {
-    return action.kind == kind && action.stage.value == stage;
+  const auto opens = [&](const Action& a) {
+    if (is(a, ActionKind::recv_forward)) return true;
+    if (stage.value == 0) return is(a, ActionKind::forward);
+    return a.kind == ActionKind::forward && a.stage.value + 1 == stage.value &&
+           placement.rank(stage, a.microbatch) == rank;
   };
-  const auto ends = [&](const Action& a) { return is(a, ActionKind::backward) || is(a, ActionKind::backward_weight); };
-  return {.slabs = most_open(
-              actions, [&](const Action& a) { return a.kind == opening.kind && a.stage == opening.stage; }, ends),
+  const auto ends = [&](const Action& a) {
+    if (forward_only) return is(a, ActionKind::forward);
+    return is(a, ActionKind::backward) || is(a, ActionKind::backward_weight);
+  };
+  return {.slabs = most_open(actions, opens, ends),
           .splits = most_open(
               actions, [&](const Action& a) { return is(a, ActionKind::backward_input); },
               [&](const Action& a) { return is(a, ActionKind::backward_weight); })};
@@ -55,13 +63,15 @@ MemoryNeed memory_need(const Plan& plan, const LoweredSchedule& schedule, int ra
   MemoryNeed need;
   const auto& actions = schedule.ranks[static_cast<std::size_t>(rank)];
   const auto states = static_cast<std::int64_t>(cpu::state_names(plan.optimizer).size());
+  const Placement placement(plan.schedule);
   std::int64_t workspace = 0;
   for (std::size_t s = 0; s < plan.stages.size(); ++s) {
-    if (plan.stages[s].rank.value != rank) continue;
+    const StageId id{static_cast<std::int32_t>(s)};
+    if (!plan.stages[s].on(RankId{rank})) continue;
     const cpu::StageLayout layout = cpu::lay_out(stage_spec(plan, s));
-    const bool previous_is_local = s > 0 && plan.stages[s - 1].rank.value == rank;
-    const InFlight open = count_in_flight(actions, static_cast<int>(s), previous_is_local);
+    const InFlight open = count_in_flight(actions, placement, RankId{rank}, id, plan.schedule.forward_only);
     need.weights += layout.parameters * float_bytes;
+    need.versions += layout.parameters * float_bytes * most_versions(plan.schedule, id);
     need.activations += (layout.slab * open.slabs + layout.split * open.splits) * float_bytes;
     need.workspace += layout.rope_table * float_bytes;
     workspace = std::max(workspace, layout.workspace);

@@ -12,20 +12,24 @@ namespace stagecraft {
 // The stage as the CPU backend builds it. REQUIRES: a runnable plan.
 cpu::StageSpec stage_spec(const Plan& plan, std::size_t stage);
 
-// How many micro-batches of a stage a rank's actions have open at once.
+// How many micro-batches (or slices) of a stage a rank's actions have open at once.
 struct InFlight {
-  int slabs = 0;   // from the arrival of the input to the weight gradient
+  int slabs = 0;   // from the arrival of the input to the weight gradient; to the forward in inference
   int splits = 0;  // from the input gradient to the weight gradient, where they are separate
 };
-InFlight count_in_flight(const std::vector<Action>& actions, int stage, bool previous_is_local);
+InFlight count_in_flight(const std::vector<Action>& actions, const Placement& placement, RankId rank, StageId stage,
+                         bool forward_only);
 
 // Bytes by purpose.
 struct MemoryNeed {
   std::int64_t weights = 0, gradients = 0, optimizer_state = 0;
+  std::int64_t versions = 0;     // older weights that asynchronous schedules keep
   std::int64_t activations = 0;  // of all micro-batches in flight
   std::int64_t workspace = 0;    // scratch, constants, reduction buffers
   std::int64_t messages = 0;     // one each way and stage; more while they wait for the receiver
-  std::int64_t total() const { return weights + gradients + optimizer_state + activations + workspace + messages; }
+  std::int64_t total() const {
+    return weights + gradients + optimizer_state + versions + activations + workspace + messages;
+  }
 };
 MemoryNeed memory_need(const Plan& plan, const LoweredSchedule& schedule, int rank);
 

@@ -31,8 +31,13 @@ void check(int code, const char* what) {
   throw device_error("{}: {}", what, std::string(text, static_cast<std::size_t>(length)));
 }
 
-// MPI promises tags up to 32767 only; equal tags of different messages merely weaken a sanity check.
-int tag_number(const MessageTag& tag) { return (tag.stage * 31 + tag.microbatch + 1) & 0x7fff; }
+// The highest tag that this MPI can carry; at least 32767.
+int highest_tag() {
+  int* value = nullptr;
+  int found = 0;
+  MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, static_cast<void*>(&value), &found);
+  return found != 0 ? *value : 32767;
+}
 
 // Lanes are communicators, so that each has an order of its own.
 class MpiEndpoint : public Transport {
@@ -102,8 +107,8 @@ class MpiEndpoint : public Transport {
 
   void receive_piece(int from, const MessageTag& tag, std::span<std::byte> content) {
     MPI_Request request = MPI_REQUEST_NULL;
-    const int code =
-        MPI_Irecv(content.data(), static_cast<int>(content.size()), MPI_BYTE, from, MPI_ANY_TAG, lane(tag), &request);
+    const int code = MPI_Irecv(content.data(), static_cast<int>(content.size()), MPI_BYTE, from, tag_number(tag),
+                               lane(tag), &request);
     check(code, "MPI_Irecv");
     MPI_Status status;
     // The analyser does not see that MPI_Test below ends the request.
@@ -123,9 +128,13 @@ class MpiEndpoint : public Transport {
     // NOLINTEND(clang-analyzer-optin.mpi.MPI-Checker)
     int bytes = 0;
     MPI_Get_count(&status, MPI_BYTE, &bytes);
-    if (status.MPI_TAG != tag_number(tag) || static_cast<std::size_t>(bytes) != content.size()) {
-      check_arrival(tag, content.size(), {tag.lane, -1, -1}, static_cast<std::size_t>(bytes));
-    }
+    check_arrival(tag, content.size(), tag, static_cast<std::size_t>(bytes));
+  }
+
+  // Different for the messages of two ranks in one step, unless a plan has over 2^31 / 1048583 stages.
+  int tag_number(const MessageTag& tag) const {
+    const std::int64_t number = std::int64_t{tag.stage} * 1'048'583 + tag.microbatch + 1;
+    return static_cast<int>(number % (std::int64_t{highest_tag_} + 1));
   }
 
   MPI_Comm lane(const MessageTag& tag) const { return lanes_[static_cast<std::size_t>(tag.lane)]; }
@@ -174,6 +183,7 @@ class MpiEndpoint : public Transport {
   TransportOptions options_;
   int process_, processes_;
   bool one_host_;
+  int highest_tag_ = highest_tag();
   MPI_Comm lanes_[lane_count] = {};
   std::vector<Outgoing> outgoing_;
   std::vector<std::vector<std::byte>> spare_;

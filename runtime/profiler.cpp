@@ -268,7 +268,8 @@ void measure_layers(const Network& network, const ProfileOptions& options, const
     for (Combination& combination : combinations) {
       const cpu::StageSpec& spec = combination.spec;
       if (progress) {
-        progress(done++, total, fmt::format("micro-batch {}, recompute {}", spec.shape.microbatch, name(spec.recompute)));
+        progress(done++, total,
+                 fmt::format("micro-batch {}, recompute {}", spec.shape.microbatch, name(spec.recompute)));
       }
       if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
       measure(combination, cores, options.time_budget / static_cast<double>(total), options.stop);

@@ -1,8 +1,9 @@
 // Messages between the workers of a run. A worker is one pipeline rank of one replica, numbered replica * ranks + rank.
 //
-// Messages of one ordered pair of workers and one lane arrive in the order of their sends. A send copies its buffer and
-// leaves the worker free, unless `capacity` messages of that pair and lane are unreceived: then it waits. A wait never
-// hangs: it ends with the message, with the abort of any worker, or after the peer timeout.
+// A receive takes the message with its tag, whatever else has arrived; messages of one ordered pair of workers with
+// equal tags in the order of their sends. A send copies its buffer and leaves the worker free, unless `capacity`
+// messages of that pair and lane are unreceived: then it waits. A wait never hangs: it ends with the message, with the
+// abort of any worker, or after the peer timeout.
 #pragma once
 
 #include <atomic>
@@ -20,7 +21,7 @@ namespace stagecraft {
 enum class Lane : std::uint8_t { forward, backward, tied, gradient, control };
 inline constexpr int lane_count = 5;
 
-// Travels with the message and is checked on arrival.
+// Travels with the message and finds its receive.
 struct MessageTag {
   Lane lane = Lane::control;
   std::int32_t stage = 0;  // of the sender
@@ -46,7 +47,7 @@ class Transport {
   // Both throw device errors that say what ended the wait ("no message within 10 s; has its process died?"); the
   // caller adds who waited for what. REQUIRES: the peer is another worker.
   virtual void send(int to, const MessageTag& tag, std::span<const std::byte> message) = 0;
-  // Throws internal when the next message of the lane has another tag or size.
+  // Throws internal when the message has another size.
   virtual void receive(int from, const MessageTag& tag, std::span<std::byte> message) = 0;
 
   // Memory of messages that this worker has sent, at its highest.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <tuple>
 
 #include "runtime/collectives.hpp"
 #include "runtime/memory_need.hpp"
@@ -18,6 +19,7 @@ Worker::Worker(const Plan& plan, const LoweredSchedule& schedule, const Training
                Transport& transport)
     : plan_(plan),
       actions_(schedule.ranks[static_cast<std::size_t>(transport.worker() % plan.ranks())]),
+      placement_(plan.schedule),
       optimizer_(options.optimizer),
       data_(data),
       transport_(transport),
@@ -34,11 +36,14 @@ Worker::Worker(const Plan& plan, const LoweredSchedule& schedule, const Training
 
 void Worker::make_stages() {
   for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
-    if (plan_.stages[s].rank.value != rank_) continue;
+    if (!plan_.stages[s].on(RankId{rank_})) continue;
+    const auto number = static_cast<int>(s);
     // A later stage of this rank reads the table where the first one has it.
     std::optional<cpu::ParameterView> table;
     if (const auto first = stages_.find(0); first != stages_.end()) table = first->second->parameters().view(0);
-    stages_[static_cast<int>(s)] = std::make_unique<cpu::Stage>(stage_spec(plan_, s), table, pool_);
+    const auto& stage = stages_[number] = std::make_unique<cpu::Stage>(stage_spec(plan_, s), table, pool_);
+    if (plan_.schedule.updates == WeightUpdates::synchronous) continue;
+    versions_.try_emplace(number, plan_.schedule, StageId{number}, stage->parameters(), pool_);
   }
 }
 
@@ -51,7 +56,8 @@ void Worker::reserve_memory() {
   std::vector<Buffer> reserved;
   for (const auto& [number, stage] : stages_) {
     stage->set_workspace(workspace_.data());
-    const InFlight open = count_in_flight(actions_, number, local(number - 1) != nullptr);
+    const InFlight open =
+        count_in_flight(actions_, placement_, RankId{rank_}, StageId{number}, plan_.schedule.forward_only);
     for (int i = 0; i < open.slabs; ++i) {
       reserved.push_back(pool_.allocate_zeroed(stage->layout().slab, "activations"));
     }
@@ -61,12 +67,18 @@ void Worker::reserve_memory() {
     for (int i = (stage->has_embedding() ? 0 : 1) + (stage->has_head() ? 0 : 1); i > 0; --i) {
       reserved.push_back(pool_.allocate_zeroed(stage->layout().boundary, "messages"));
     }
+    for (int i = most_versions(plan_.schedule, StageId{number}); i > 0; --i) {
+      const auto floats = static_cast<std::int64_t>(stage->parameters().all_values().size());
+      reserved.push_back(pool_.allocate_zeroed(floats, "older weights"));
+    }
   }
 }
 
-cpu::Stage* Worker::local(int stage) {
+cpu::Stage* Worker::local(int stage, std::int64_t microbatch) {
   const auto found = stages_.find(stage);
-  return found == stages_.end() ? nullptr : found->second.get();
+  if (found == stages_.end()) return nullptr;
+  const RankId rank = placement_.rank(StageId{stage}, MicrobatchId{static_cast<std::int32_t>(microbatch)});
+  return rank.value == rank_ ? found->second.get() : nullptr;
 }
 
 std::vector<cpu::Stage*> Worker::stages() {
@@ -81,6 +93,7 @@ StepResult Worker::run_step(std::int64_t step, Clock::time_point origin) {
   result_ = {};
   gradient_scale_ = 1;
   gradients_finished_ = false;
+  for (auto& entry : versions_) entry.second.begin_step();
   if (!events_.empty()) events_[static_cast<std::size_t>(step) % events_.size()].clear();
   for (const Action& action : actions_) execute(action);
   assert(outputs_.empty() && d_outputs_.empty() && d_inputs_.empty() && pending_.empty());
@@ -92,12 +105,10 @@ void Worker::execute(const Action& action) {
   try {
     switch (action.kind) {
       case ActionKind::forward:
-        forward(action);
-        break;
       case ActionKind::backward:
       case ActionKind::backward_input:
       case ActionKind::backward_weight:
-        backward(action);
+        compute(action);
         break;
       case ActionKind::send_forward:
         send(action, outputs_);
@@ -128,10 +139,19 @@ void Worker::execute(const Action& action) {
   record(action, start, is_compute(action.kind) ? 0 : stage_of(action).layout().boundary * 4);
 }
 
+void Worker::compute(const Action& action) {
+  const auto run = [&] { action.kind == ActionKind::forward ? forward(action) : backward(action); };
+  const auto versions = versions_.find(action.stage.value);
+  if (versions == versions_.end()) return run();
+  versions->second.with(action.microbatch, run);
+  const bool last = action.kind == ActionKind::backward || action.kind == ActionKind::backward_weight;
+  if (last) versions->second.done(action.microbatch);
+}
+
 // The worker at the other end of a message.
 int Worker::peer_of(const Action& action) const {
   const bool next = action.kind == ActionKind::send_forward || action.kind == ActionKind::recv_backward;
-  return worker_of(action.stage.value + (next ? 1 : -1));
+  return worker_of(placement_.rank(StageId{action.stage.value + (next ? 1 : -1)}, action.microbatch));
 }
 
 std::string Worker::describe_peer(const Action& action) const {
@@ -180,7 +200,7 @@ std::vector<TraceEvent> Worker::events() const {
 
 // Takes the micro-batch's slab and fetches its part of the data.
 void Worker::open(int stage, std::int64_t microbatch) {
-  cpu::Stage& at = *local(stage);
+  cpu::Stage& at = *local(stage, microbatch);
   at.open(microbatch);
   const std::span<std::int32_t> tokens = at.tokens(microbatch), targets = at.targets(microbatch);
   if (tokens.empty() && targets.empty()) return;
@@ -200,13 +220,14 @@ void Worker::forward(const Action& action) {
   cpu::Stage& at = stage_of(action);
   if (at.has_embedding()) open(stage, microbatch);
   float* output = nullptr;
-  if (local(stage + 1) != nullptr) {
+  if (cpu::Stage* const next = local(stage + 1, microbatch); next != nullptr) {
     open(stage + 1, microbatch);
-    output = local(stage + 1)->input(microbatch);
+    output = next->input(microbatch);
   } else if (!at.has_head()) {
     output = (outputs_[{stage, microbatch}] = pool_.allocate(at.layout().boundary, "messages")).data();
   }
   result_.loss_sum += at.forward(microbatch, output);
+  if (plan_.schedule.forward_only) at.discard(microbatch);
 }
 
 void Worker::backward(const Action& action) {
@@ -219,10 +240,10 @@ void Worker::backward(const Action& action) {
   const float* const d_output = arrived == d_outputs_.end() ? nullptr : arrived->second.data();
   float* d_input = nullptr;
   if (!at.has_embedding()) {
-    auto& made = local(stage - 1) != nullptr ? d_outputs_ : d_inputs_;
-    d_input = (made[{stage - (local(stage - 1) != nullptr ? 1 : 0), microbatch}] =
-                   pool_.allocate(at.layout().boundary, "messages"))
-                  .data();
+    const bool stays = local(stage - 1, microbatch) != nullptr;
+    Buffer& made = stays ? d_outputs_[{stage - 1, microbatch}] : d_inputs_[{stage, microbatch}];
+    made = pool_.allocate(at.layout().boundary, "messages");
+    d_input = made.data();
   }
   if (action.kind == ActionKind::backward) {
     at.backward(microbatch, d_output, d_input);
@@ -234,6 +255,9 @@ void Worker::backward(const Action& action) {
 
 // What the first STEP waits for: the reductions so far, and the length of the whole gradient.
 void Worker::finish_gradients() {
+  // All ranks take them in one order, so that nobody waits in a circle.
+  std::sort(pending_.begin(), pending_.end(),
+            [](const Action& a, const Action& b) { return std::tuple(a.kind, a.stage) < std::tuple(b.kind, b.stage); });
   for (const Action& action : pending_) {
     const auto start = Clock::now();
     with_context(to_string(action), [&] { reduce(action); });
@@ -249,7 +273,11 @@ void Worker::finish_gradients() {
 
 void Worker::clip() {
   double squares = 0;
-  for (const auto& entry : stages_) squares += entry.second->parameters().squared_gradient_norm();
+  for (const auto& [number, stage] : stages_) {
+    // A stage on two ranks counts once.
+    if (placement_.ranks(StageId{number}).front().value != rank_) continue;
+    squares += stage->parameters().squared_gradient_norm();
+  }
   std::vector<int> members;
   for (int rank = 0; rank < plan_.ranks(); ++rank) members.push_back(replica_ * plan_.ranks() + rank);
   result_.gradient_norm = std::sqrt(sum(transport_, members, {Lane::control, 0, -1}, squares));
@@ -259,14 +287,15 @@ void Worker::clip() {
 void Worker::reduce(const Action& action) {
   const cpu::Stage& stage = stage_of(action);
   const cpu::ParameterStore& parameters = stage.parameters();
-  const int last = static_cast<int>(plan_.stages.size()) - 1;
   if (action.kind == ActionKind::reduce_tied) {
-    pair_sum(transport_, worker_of(0), worker_of(last), {Lane::tied, 0, -1}, parameters.gradients(*stage.table()),
-             scratch_.span());
+    pair_sum(transport_, worker_of(plan_.stages.front().rank), worker_of(plan_.stages.back().rank), {Lane::tied, 0, -1},
+             parameters.gradients(*stage.table()), scratch_.span());
     return;
   }
   std::vector<int> members;
-  for (int replica = 0; replica < plan_.replicas(); ++replica) members.push_back(replica * plan_.ranks() + rank_);
+  for (int replica = 0; replica < plan_.replicas(); ++replica) {
+    for (const RankId rank : placement_.ranks(action.stage)) members.push_back(replica * plan_.ranks() + rank.value);
+  }
   const MessageTag tag{Lane::gradient, action.stage.value, -1};
   // A tied table is reduced on its own, so that both its copies are summed in the same order.
   const std::span<float> all = parameters.all_gradients();
@@ -279,11 +308,25 @@ void Worker::reduce(const Action& action) {
 }
 
 void Worker::optimizer_step(const Action& action) {
+  if (!versions_.empty()) return update(action);
   if (!gradients_finished_) finish_gradients();
   gradients_finished_ = true;
   const auto start = Clock::now();
   stage_of(action).parameters().step(optimizer_, cpu::learning_rate(optimizer_, step_, last_step_), step_,
                                      gradient_scale_);
+  record(action, start, 0);
+}
+
+// Of one stage on its own, while others are elsewhere in the step: nobody knows the length of the whole gradient.
+void Worker::update(const Action& action) {
+  const auto start = Clock::now();
+  VersionedWeights& versions = versions_.at(action.stage.value);
+  const std::int64_t updates_a_step =
+      (plan_.schedule.microbatches + plan_.schedule.update_group - 1) / plan_.schedule.update_group;
+  versions.keep_current();
+  stage_of(action).parameters().step(optimizer_, cpu::learning_rate(optimizer_, step_, last_step_),
+                                     (step_ - 1) * updates_a_step + versions.updates() + 1, 1);
+  versions.count_update();
   record(action, start, 0);
 }
 

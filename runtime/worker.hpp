@@ -17,6 +17,7 @@
 #include "runtime/token_data.hpp"
 #include "runtime/trainer.hpp"
 #include "runtime/transport.hpp"
+#include "runtime/weight_versions.hpp"
 
 namespace stagecraft {
 
@@ -47,13 +48,13 @@ class Worker {
 
   void make_stages();
   void reserve_memory();
-  cpu::Stage* local(int stage);
-  cpu::Stage& stage_of(const Action& action) { return *local(action.stage.value); }
-  int worker_of(int stage) const {
-    return replica_ * plan_.ranks() + plan_.stages[static_cast<std::size_t>(stage)].rank.value;
-  }
+  // The stage where this rank runs it for this micro-batch, else null.
+  cpu::Stage* local(int stage, std::int64_t microbatch);
+  cpu::Stage& stage_of(const Action& action) { return *stages_.at(action.stage.value); }
+  int worker_of(RankId rank) const { return replica_ * plan_.ranks() + rank.value; }
 
   void execute(const Action& action);
+  void compute(const Action& action);
   void forward(const Action& action);
   void backward(const Action& action);
   void open(int stage, std::int64_t microbatch);
@@ -65,10 +66,12 @@ class Worker {
   void clip();
   void reduce(const Action& action);
   void optimizer_step(const Action& action);
+  void update(const Action& action);
   void record(const Action& action, std::chrono::steady_clock::time_point start, std::int64_t bytes);
 
   const Plan& plan_;
   const std::vector<Action>& actions_;
+  Placement placement_;
   const OptimizerOptions& optimizer_;
   const TokenData& data_;
   Transport& transport_;
@@ -78,6 +81,7 @@ class Worker {
 
   MemoryPool pool_;
   std::map<int, std::unique_ptr<cpu::Stage>> stages_;  // by stage number
+  std::map<int, VersionedWeights> versions_;           // by stage number, in asynchronous schedules
   Buffer workspace_, scratch_;
   // Tensors between compute and messages, from producer to consumer.
   std::map<Key, Buffer> outputs_;    // made by a forward, for the next stage

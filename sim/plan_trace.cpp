@@ -14,15 +14,16 @@ std::size_t index(StageId stage) { return static_cast<std::size_t>(stage.value);
 Bytes peak_memory(const Plan& plan, std::size_t rank) {
   Bytes held, workspace, stash, most_stash;
   for (const PlanStage& stage : plan.stages) {
-    if (stage.rank.value != static_cast<std::int32_t>(rank)) continue;
+    if (!stage.on(RankId{static_cast<std::int32_t>(rank)})) continue;
     held += stage.cost.weights + stage.cost.gradients + stage.cost.optimizer_state;
     workspace = std::max(workspace, stage.cost.workspace);
   }
   for (const Action& action : plan.schedule.ranks[rank]) {
     const Bytes bytes = plan.stages[index(action.stage)].cost.stash;
     if (action.kind == ActionKind::forward) stash += bytes;
-    if (action.kind == ActionKind::backward || action.kind == ActionKind::backward_weight) stash -= bytes;
     most_stash = std::max(most_stash, stash);
+    if (action.kind == ActionKind::backward || action.kind == ActionKind::backward_weight) stash -= bytes;
+    if (plan.schedule.forward_only) stash -= bytes;
   }
   return held + workspace + most_stash;
 }

@@ -45,15 +45,15 @@ class Execution {
         messages_(2 * index(schedule.stages) * index(schedule.microbatches)),
         arrived_(representatives_ * messages_, 0),
         waiting_(representatives_ * messages_, -1),
-        stage_states_(representatives_ * index(schedule.stages)),
+        stage_states_(2 * representatives_ * index(schedule.stages)),
         tied_(representatives_),
         grads_(index(schedule.stages)),
         spans_(spans) {
     for (const int replica : folding.representatives) {
       for (const Flow& flow : traffic.replicas[index(replica)]) add_channel(flow, platform, byte_scale);
       for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank) {
-        workers_.push_back(
-            {static_cast<int>(workers_.size() / schedule.ranks.size()), &schedule.ranks[rank], 0, actions_});
+        workers_.push_back({static_cast<int>(workers_.size() / schedule.ranks.size()), static_cast<int>(rank),
+                            &schedule.ranks[rank], 0, actions_});
         actions_ += schedule.ranks[rank].size();
       }
     }
@@ -76,6 +76,7 @@ class Execution {
   // One rank of one representative.
   struct Worker {
     int representative;
+    int rank;
     const std::vector<Action>* actions;
     std::size_t position;
     std::size_t first_span;
@@ -95,7 +96,7 @@ class Execution {
     std::size_t span = 0;     // of the SEND
     sg::CommPtr comm;
   };
-  // Reductions of one stage of one representative.
+  // Reductions of one stage on one rank of one representative.
   struct StageState {
     int open = 0;                // reached, not ended
     bool grad_deferred = false;  // REDUCE_GRAD reached, waiting for REDUCE_TIED
@@ -123,8 +124,12 @@ class Execution {
   const Channel& channel(int representative, std::size_t slot) const {
     return channels_[index(representative) * slots_ + slot];
   }
-  StageState& state(int representative, int stage) {
-    return stage_states_[index(representative) * index(schedule_.stages) + index(stage)];
+  // `sharer`: 0 on the stage's first rank, 1 on its second.
+  StageState& state(int representative, int stage, int sharer) {
+    return stage_states_[2 * (index(representative) * index(schedule_.stages) + index(stage)) + index(sharer)];
+  }
+  StageState& state(const Worker& worker, int stage) {
+    return state(worker.representative, stage, plan_.stages[index(stage)].rank.value == worker.rank ? 0 : 1);
   }
   static bool is_forward(ActionKind kind) {
     return kind == ActionKind::send_forward || kind == ActionKind::recv_forward;
@@ -181,7 +186,7 @@ class Execution {
           break;
         case ActionKind::reduce_tied:
         case ActionKind::reduce_grad:
-          reduce(worker.representative, action, span);
+          reduce(worker, action, span);
           break;
         default:
           if (!occupy(worker_index, action, span)) return;
@@ -195,7 +200,7 @@ class Execution {
   // Computes; false when the optimizer step has to wait for a reduction first.
   bool occupy(std::size_t worker, const Action& action, std::size_t span) {
     if (action.kind == ActionKind::optimizer_step) {
-      StageState& stage = state(workers_[worker].representative, action.stage.value);
+      StageState& stage = state(workers_[worker], action.stage.value);
       if (stage.open > 0) {
         stage.stepper = static_cast<std::ptrdiff_t>(worker);
         return false;
@@ -211,7 +216,9 @@ class Execution {
 
   void send(int representative, const Action& action, std::size_t span) {
     const int hop = hop_of(action);
-    const std::size_t slot = is_forward(action.kind) ? traffic_.forward_slot(hop) : traffic_.backward_slot(hop);
+    const int way = traffic_.ways.of(action.microbatch);
+    const std::size_t slot =
+        is_forward(action.kind) ? traffic_.forward_slot(way, hop) : traffic_.backward_slot(way, hop);
     start_transfer(channel(representative, slot),
                    {Purpose::message, representative, message_of(representative, action), 0, span, nullptr});
   }
@@ -269,8 +276,9 @@ class Execution {
     advance(worker);
   }
 
-  void reduce(int representative, const Action& action, std::size_t span) {
-    StageState& stage = state(representative, action.stage.value);
+  void reduce(const Worker& worker, const Action& action, std::size_t span) {
+    const int representative = worker.representative;
+    StageState& stage = state(worker, action.stage.value);
     ++stage.open;
     if (action.kind == ActionKind::reduce_tied) {
       stage.tied_span = span;
@@ -295,7 +303,7 @@ class Execution {
 
   void end_tied(int representative) {
     for (const int end : {0, schedule_.stages - 1}) {
-      StageState& stage = state(representative, end);
+      StageState& stage = state(representative, end, 0);
       spans_[stage.tied_span] = {Seconds(tied_[index(representative)].start), Seconds(now())};
       end_reduction(stage);
       if (std::exchange(stage.grad_deferred, false)) join_grad(end);
@@ -304,27 +312,34 @@ class Execution {
 
   void join_grad(int stage) {
     Collective& grad = grads_[index(stage)];
-    if (++grad.joined < representatives_) return;
+    if (++grad.joined < participants(stage)) return;
     grad.start = now();
     start_grad_phase(stage);
   }
 
-  // All representatives begin a phase together; after the last one the reduction has ended.
+  std::size_t participants(int stage) const { return representatives_ * index(traffic_.sharers[index(stage)]); }
+
+  // All participants begin a phase together; after the last one the reduction has ended.
   void start_grad_phase(int stage) {
     Collective& grad = grads_[index(stage)];
+    const int sharers = traffic_.sharers[index(stage)];
     if (grad.phase < traffic_.grad_phases(stage)) {
-      const std::size_t slot = traffic_.grad_slot(stage, grad.phase++);
-      grad.pending = representatives_;
-      for (std::size_t r = 0; r < representatives_; ++r) {
-        const int representative = static_cast<int>(r);
-        start_transfer(channel(representative, slot), {Purpose::grad, representative, 0, stage, 0, nullptr});
+      const int phase = grad.phase++;
+      grad.pending = participants(stage);
+      for (int r = 0; r < static_cast<int>(representatives_); ++r) {
+        for (int sharer = 0; sharer < sharers; ++sharer) {
+          start_transfer(channel(r, traffic_.grad_slot(stage, phase, sharer)),
+                         {Purpose::grad, r, 0, stage, 0, nullptr});
+        }
       }
       return;
     }
-    for (std::size_t r = 0; r < representatives_; ++r) {
-      StageState& reduced = state(static_cast<int>(r), stage);
-      spans_[reduced.grad_span] = {Seconds(grad.start), Seconds(now())};
-      end_reduction(reduced);
+    for (int r = 0; r < static_cast<int>(representatives_); ++r) {
+      for (int sharer = 0; sharer < sharers; ++sharer) {
+        StageState& reduced = state(r, stage, sharer);
+        spans_[reduced.grad_span] = {Seconds(grad.start), Seconds(now())};
+        end_reduction(reduced);
+      }
     }
   }
 
@@ -344,7 +359,7 @@ class Execution {
   std::vector<Worker> workers_;           // by representative, rank
   std::vector<std::uint8_t> arrived_;     // by representative, message
   std::vector<std::ptrdiff_t> waiting_;   // likewise: the worker that waits for it, or -1
-  std::vector<StageState> stage_states_;  // by representative, stage
+  std::vector<StageState> stage_states_;  // by representative, stage, sharer
   std::vector<Collective> tied_;          // by representative
   std::vector<Collective> grads_;         // by stage
   std::vector<Transfer> transfers_;       // in flight; slots are reused

@@ -5,40 +5,47 @@
 #include "sim/collective.hpp"
 #include "sim/plan_trace.hpp"
 #include "sim/timeline.hpp"
+#include "sim/traffic.hpp"
 
 namespace stagecraft {
 namespace {
 
-DeviceId device_of(const Plan& plan, std::size_t replica, std::size_t stage) {
-  return plan.devices[replica][static_cast<std::size_t>(plan.stages[stage].rank.value)];
+DeviceId device_of(const Plan& plan, std::size_t replica, RankId rank) {
+  return plan.devices[replica][static_cast<std::size_t>(rank.value)];
 }
 
-// The slowest replica's path across a stage boundary, for the message that goes there.
-Link slowest_hop(const Plan& plan, std::size_t stage) {
-  const Bytes boundary = plan.stages[stage].cost.boundary;
-  Link slowest = plan.cluster.path(device_of(plan, 0, stage), device_of(plan, 0, stage + 1));
-  for (std::size_t replica = 1; replica < plan.devices.size(); ++replica) {
-    const Link hop = plan.cluster.path(device_of(plan, replica, stage), device_of(plan, replica, stage + 1));
-    if (hop.transfer_time(boundary) > slowest.transfer_time(boundary)) slowest = hop;
+// The slowest path across each stage boundary, over replicas and ways, for the message that goes there.
+std::vector<Link> slowest_hops(const Plan& plan) {
+  std::vector<Link> hops;
+  for (std::size_t d = 0; d < plan.devices.size(); ++d) {
+    for (const auto& way : ways_of(plan.schedule).ways) {
+      for (std::size_t s = 0; s + 1 < way.size(); ++s) {
+        const Link hop = plan.cluster.path(device_of(plan, d, way[s]), device_of(plan, d, way[s + 1]));
+        const Bytes boundary = plan.stages[s].cost.boundary;
+        if (hops.size() <= s) {
+          hops.push_back(hop);
+        } else if (hop.transfer_time(boundary) > hops[s].transfer_time(boundary)) {
+          hops[s] = hop;
+        }
+      }
+    }
   }
-  return slowest;
+  return hops;
 }
 
 }  // namespace
 
 StepCosts step_costs(const Plan& plan) {
   StepCosts costs;
-  const std::size_t stages = plan.stages.size();
-  for (std::size_t s = 0; s < stages; ++s) {
-    costs.stages.push_back(plan.stages[s].cost);
-    if (s + 1 < stages) costs.hops.push_back(slowest_hop(plan, s));
-    std::vector<DeviceId> replicas;
-    for (std::size_t d = 0; d < plan.devices.size(); ++d) replicas.push_back(device_of(plan, d, s));
-    costs.reduce_grad.push_back(plan_all_reduce(plan.cluster, replicas, plan.stages[s].cost.gradients).time);
+  costs.hops = slowest_hops(plan);
+  for (const PlanStage& stage : plan.stages) {
+    costs.stages.push_back(stage.cost);
+    costs.reduce_grad.push_back(plan_all_reduce(plan.cluster, sharers(plan, stage), stage.cost.gradients).time);
   }
-  if (plan.tied_ends() && plan.stages.front().rank != plan.stages.back().rank) {
+  if (plan.tied_ends()) {
     for (std::size_t d = 0; d < plan.devices.size(); ++d) {
-      const std::vector<DeviceId> ends{device_of(plan, d, 0), device_of(plan, d, stages - 1)};
+      const std::vector<DeviceId> ends{device_of(plan, d, plan.stages.front().rank),
+                                       device_of(plan, d, plan.stages.back().rank)};
       costs.reduce_tied =
           std::max(costs.reduce_tied, plan_all_reduce(plan.cluster, ends, plan.stages.front().cost.tied).time);
     }

@@ -32,14 +32,19 @@ class TimelineBuilder {
         waited_by_(made_by_.size(), none),
         ranks_(schedule.ranks.size()),
         ready_(schedule.ranks.size() + 1),
-        reduced_(stages_, 0) {}
+        reduced_(stages_, 0),
+        sums_(stages_),
+        sharers_(stages_, 0) {}
 
   void build() {
     std::size_t actions = 0, nodes = 1;
     for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
       ranks_[rank].first_action = actions;
       actions += schedule_.ranks[rank].size();
-      for (const Action& action : schedule_.ranks[rank]) nodes += is_node(action.kind) ? 1 : 0;
+      for (const Action& action : schedule_.ranks[rank]) {
+        nodes += is_node(action.kind) ? 1 : 0;
+        if (action.kind == ActionKind::reduce_grad) ++sharers_[static_cast<std::size_t>(action.stage.value)];
+      }
       push_ready(static_cast<std::uint32_t>(rank));
     }
     assert(actions < none && "the graph counts in 32 bits");
@@ -60,6 +65,13 @@ class TimelineBuilder {
     std::size_t first_action = 0;
     std::size_t position = 0;
     std::uint32_t last = 0;  // the node that occupied the rank last
+  };
+  // A reduction that two ranks come to: one node for both, made when the later one gets there.
+  struct Meeting {
+    std::uint32_t first = none;  // action of the rank that came first, and what it came after
+    std::uint32_t after = 0;
+    std::uint32_t waited_by = none;
+    bool done = false;
   };
 
   static bool is_node(ActionKind kind) { return is_compute(kind) || kind >= ActionKind::reduce_tied; }
@@ -112,24 +124,29 @@ class TimelineBuilder {
           break;
         case ActionKind::recv_forward:
         case ActionKind::recv_backward:
-          arrived_from = made_by_[message_of(action)];
-          arrived = weight(Block::hop, hop_of(action));
-          if (arrived_from == none) {
+          if (made_by_[message_of(action)] == none) {
+            // Woken, the rank takes this turn again: an overlapped pair's first message is still there.
             waited_by_[message_of(action)] = rank_index;
+            rank.position -= arrived_from == 0 ? 0 : 1;
             return;
           }
-          // lower() put the computation that needs it right behind: the next node.
+          // An overlapped pair waits for two messages: the first gets a node without duration.
+          if (arrived_from != 0) rank.last = add_node(rank.last, arrived_from, arrived, no_weight);
+          arrived_from = made_by_[message_of(action)];
+          arrived = weight(Block::hop, hop_of(action));
+          // lower() put the computation that needs it behind: the next node, but for a pair's first message.
           timeline_.actions_[at] = {static_cast<std::uint32_t>(timeline_.nodes_.size()), no_weight, Role::wait};
           break;
         case ActionKind::reduce_tied:
-          reduce_tied(at, rank.last);
+          if (meet(tied_, at, rank.last, 0, weight(Block::tied, StageId{0}))) {
+            reduced_.front() = reduced_.back() = static_cast<std::uint32_t>(timeline_.nodes_.size() - 1);
+          }
           break;
         case ActionKind::reduce_grad:
+          if (!reduce_grad(action, at, rank, rank_index)) return;
+          break;
         case ActionKind::optimizer_step:
-          if (!finish_stage(action, at, rank)) {
-            tied_waited_by_ = rank_index;
-            return;
-          }
+          if (!optimizer_step(action, at, rank, rank_index)) return;
           break;
         default:  // UNSHARD, RESHARD: take no time
           timeline_.actions_[at] = {rank.last, no_weight, Role::message};
@@ -142,30 +159,54 @@ class TimelineBuilder {
     if (waited_by_[message] != none) push_ready(waited_by_[message]);
   }
 
-  // One node for both ends, made when the later one gets here.
-  void reduce_tied(std::size_t at, std::uint32_t after) {
-    if (tied_first_ == none) {
-      tied_first_ = static_cast<std::uint32_t>(at);
-      tied_after_ = after;
-      return;
+  // True when the other rank had come already, so that the node is made.
+  bool meet(Meeting& meeting, std::size_t at, std::uint32_t after, std::uint32_t reduced, std::uint32_t duration) {
+    if (meeting.first == none) {
+      meeting.first = static_cast<std::uint32_t>(at);
+      meeting.after = after;
+      return false;
     }
-    const std::uint32_t node = add_node(after, tied_after_, no_weight, weight(Block::tied, StageId{0}));
-    timeline_.actions_[tied_first_] = timeline_.actions_[at] = {node, no_weight, Role::reduce};
-    tied_done_ = true;
-    reduced_.front() = reduced_.back() = node;
-    if (tied_waited_by_ != none) push_ready(tied_waited_by_);
+    if (reduced != 0) after = add_node(after, reduced, no_weight, no_weight);
+    const std::uint32_t node = add_node(after, meeting.after, no_weight, duration);
+    timeline_.actions_[meeting.first] = timeline_.actions_[at] = {node, no_weight, Role::reduce};
+    meeting.done = true;
+    if (meeting.waited_by != none) push_ready(meeting.waited_by);
+    return true;
   }
 
-  // REDUCE_GRAD or STEP, after the reductions so far of the stage; false while the other end of a tied table is late.
-  bool finish_stage(const Action& action, std::size_t at, Rank& rank) {
-    const bool is_end = action.stage.value == 0 || action.stage.value + 1 == schedule_.stages;
-    if (is_end && tied_first_ != none && !tied_done_) return false;
-    std::uint32_t& reduced = reduced_[static_cast<std::size_t>(action.stage.value)];
-    const bool is_step = action.kind == ActionKind::optimizer_step;
-    const std::uint32_t node =
-        add_node(rank.last, reduced, no_weight, weight(is_step ? Block::step : Block::grad, action.stage));
-    timeline_.actions_[at] = {node, no_weight, is_step ? Role::occupy : Role::reduce};
-    (is_step ? rank.last : reduced) = node;
+  // Whether the rank has to wait for the other end of a tied table of this stage.
+  bool waits_for_tied(StageId stage, std::uint32_t rank_index) {
+    const bool is_end = stage.value == 0 || stage.value + 1 == schedule_.stages;
+    if (!is_end || tied_.first == none || tied_.done) return false;
+    tied_.waited_by = rank_index;
+    return true;
+  }
+
+  bool reduce_grad(const Action& action, std::size_t at, Rank& rank, std::uint32_t rank_index) {
+    if (waits_for_tied(action.stage, rank_index)) return false;
+    const auto stage = static_cast<std::size_t>(action.stage.value);
+    const std::uint32_t duration = weight(Block::grad, action.stage);
+    if (sharers_[stage] > 1) {
+      if (meet(sums_[stage], at, rank.last, reduced_[stage], duration)) {
+        reduced_[stage] = static_cast<std::uint32_t>(timeline_.nodes_.size() - 1);
+      }
+      return true;
+    }
+    reduced_[stage] = add_node(rank.last, reduced_[stage], no_weight, duration);
+    timeline_.actions_[at] = {reduced_[stage], no_weight, Role::reduce};
+    return true;
+  }
+
+  // After the reductions of the stage; false while another rank is late for one.
+  bool optimizer_step(const Action& action, std::size_t at, Rank& rank, std::uint32_t rank_index) {
+    if (waits_for_tied(action.stage, rank_index)) return false;
+    const auto stage = static_cast<std::size_t>(action.stage.value);
+    if (sums_[stage].first != none && !sums_[stage].done) {
+      sums_[stage].waited_by = rank_index;
+      return false;
+    }
+    rank.last = add_node(rank.last, reduced_[stage], no_weight, weight(Block::step, action.stage));
+    timeline_.actions_[at] = {rank.last, no_weight, Role::occupy};
     return true;
   }
 
@@ -177,11 +218,10 @@ class TimelineBuilder {
   std::vector<Rank> ranks_;
   std::vector<std::uint32_t> ready_;  // ring buffer of the ranks that can go on, each at most once
   std::size_t ready_head_ = 0, ready_tail_ = 0;
-  std::uint32_t tied_first_ = none;  // action of the end that reached REDUCE_TIED first, and what it came after
-  std::uint32_t tied_after_ = 0;
-  std::uint32_t tied_waited_by_ = none;
-  bool tied_done_ = false;
   std::vector<std::uint32_t> reduced_;  // the last reduction of a stage, or the start
+  Meeting tied_;
+  std::vector<Meeting> sums_;  // by stage: REDUCE_GRAD of those on two ranks
+  std::vector<int> sharers_;   // by stage: ranks with a REDUCE_GRAD
 };
 
 Timeline::Timeline(const LoweredSchedule& schedule) : stages_(schedule.stages) {

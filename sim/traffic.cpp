@@ -1,5 +1,8 @@
 #include "sim/traffic.hpp"
 
+#include <map>
+#include <utility>
+
 namespace stagecraft {
 
 Ports::Ports(const Cluster& cluster) : cluster_(&cluster) {
@@ -46,28 +49,48 @@ Route Ports::route(DeviceId from, DeviceId to) const {
   return {Plane::spine, 4, {nic(from, out), uplink(from, out), uplink(to, in), nic(to, in)}};
 }
 
+Ways ways_of(const ComputeSchedule& schedule) {
+  const Placement placement(schedule);
+  Ways ways;
+  std::map<std::vector<RankId>, int> known;
+  for (std::int32_t m = 0; m < schedule.microbatches; ++m) {
+    std::vector<RankId> way;
+    for (std::int32_t s = 0; s < schedule.stages; ++s) way.push_back(placement.rank(StageId{s}, MicrobatchId{m}));
+    const auto [entry, is_new] = known.try_emplace(way, static_cast<int>(known.size()));
+    if (is_new) ways.ways.push_back(std::move(way));
+    ways.of_microbatch.push_back(entry->second);
+    if (!placement.is_bidirectional()) break;
+  }
+  if (ways.ways.size() == 1) ways.of_microbatch.clear();
+  return ways;
+}
+
+std::vector<DeviceId> sharers(const Plan& plan, const PlanStage& stage) {
+  std::vector<DeviceId> devices;
+  for (const auto& replica : plan.devices) {
+    devices.push_back(replica[static_cast<std::size_t>(stage.rank.value)]);
+    if (stage.second_rank) devices.push_back(replica[static_cast<std::size_t>(stage.second_rank->value)]);
+  }
+  return devices;
+}
+
 namespace {
 
-DeviceId device_of(const Plan& plan, std::size_t replica, int stage) {
-  const RankId rank = plan.stages[static_cast<std::size_t>(stage)].rank;
-  return plan.devices[replica][static_cast<std::size_t>(rank.value)];
-}
-
-Bytes boundary(const Plan& plan, int stage) { return plan.stages[static_cast<std::size_t>(stage)].cost.boundary; }
-
-void add_messages(const Plan& plan, std::size_t replica, std::vector<Flow>& flows) {
-  const int last = static_cast<int>(plan.stages.size()) - 1;
-  for (int s = 0; s < last; ++s) {
-    flows.push_back({device_of(plan, replica, s), device_of(plan, replica, s + 1), 1, boundary(plan, s)});
+// Messages of one way through the ranks.
+void add_messages(const Plan& plan, const std::vector<DeviceId>& devices, const std::vector<RankId>& way,
+                  std::vector<Flow>& flows) {
+  const auto device = [&](std::size_t stage) { return devices[static_cast<std::size_t>(way[stage].value)]; };
+  for (std::size_t s = 0; s + 1 < way.size(); ++s) {
+    flows.push_back({device(s), device(s + 1), 1, plan.stages[s].cost.boundary});
   }
-  for (int s = 0; s < last; ++s) {
-    flows.push_back({device_of(plan, replica, s + 1), device_of(plan, replica, s), 1, boundary(plan, s)});
+  for (std::size_t s = 0; s + 1 < way.size(); ++s) {
+    flows.push_back({device(s + 1), device(s), 1, plan.stages[s].cost.boundary});
   }
 }
 
-void add_tied(const Plan& plan, std::size_t replica, std::vector<Flow>& flows) {
-  const std::vector<DeviceId> ends{device_of(plan, replica, 0),
-                                   device_of(plan, replica, static_cast<int>(plan.stages.size()) - 1)};
+void add_tied(const Plan& plan, const std::vector<DeviceId>& devices, std::vector<Flow>& flows) {
+  const std::vector<DeviceId> ends{devices[static_cast<std::size_t>(plan.stages.front().rank.value)],
+                                   devices[static_cast<std::size_t>(plan.stages.back().rank.value)]};
   // Two devices have one way to do it: a ring in one phase.
   const AllReduce sum = plan_all_reduce(plan.cluster, ends, plan.stages.front().cost.tied);
   for (const RingHop& hop : sum.phases.front().hops) flows.push_back({hop.from, hop.to, hop.steps, hop.bytes});
@@ -77,22 +100,24 @@ void add_tied(const Plan& plan, std::size_t replica, std::vector<Flow>& flows) {
 
 Traffic traffic_of(const Plan& plan) {
   Traffic traffic;
+  traffic.ways = ways_of(plan.schedule);
   traffic.stages = static_cast<int>(plan.stages.size());
-  traffic.tied = plan.tied_ends() && plan.stages.front().rank != plan.stages.back().rank;
+  traffic.tied = plan.tied_ends();
   traffic.replicas.resize(plan.devices.size());
   for (std::size_t d = 0; d < plan.devices.size(); ++d) {
-    add_messages(plan, d, traffic.replicas[d]);
-    if (traffic.tied) add_tied(plan, d, traffic.replicas[d]);
+    for (const auto& way : traffic.ways.ways) add_messages(plan, plan.devices[d], way, traffic.replicas[d]);
+    traffic.first_tied_slot = traffic.replicas[d].size();
+    if (traffic.tied) add_tied(plan, plan.devices[d], traffic.replicas[d]);
   }
-  for (int s = 0; s < traffic.stages; ++s) {
+  for (const PlanStage& stage : plan.stages) {
     traffic.first_grad_slot.push_back(static_cast<int>(traffic.replicas.front().size()));
-    std::vector<DeviceId> devices;
-    for (std::size_t d = 0; d < plan.devices.size(); ++d) devices.push_back(device_of(plan, d, s));
-    const Bytes gradients = plan.stages[static_cast<std::size_t>(s)].cost.gradients;
-    for (const CollectivePhase& phase : plan_all_reduce(plan.cluster, devices, gradients).phases) {
-      for (std::size_t d = 0; d < plan.devices.size(); ++d) {
-        const RingHop& hop = phase.hops[d];
-        traffic.replicas[d].push_back({hop.from, hop.to, hop.steps, hop.bytes});
+    traffic.sharers.push_back(stage.second_rank ? 2 : 1);
+    const auto sharing = static_cast<std::size_t>(traffic.sharers.back());
+    for (const CollectivePhase& phase :
+         plan_all_reduce(plan.cluster, sharers(plan, stage), stage.cost.gradients).phases) {
+      for (std::size_t i = 0; i < phase.hops.size(); ++i) {
+        const RingHop& hop = phase.hops[i];
+        traffic.replicas[i / sharing].push_back({hop.from, hop.to, hop.steps, hop.bytes});
       }
     }
   }

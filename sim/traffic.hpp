@@ -56,26 +56,47 @@ struct Flow {
   Bytes bytes;
 };
 
+// The ways that micro-batches take through the ranks: one, or two in bidirectional schedules.
+struct Ways {
+  std::vector<std::vector<RankId>> ways;  // rank by stage
+  std::vector<int> of_microbatch;         // empty with one way
+  int of(MicrobatchId microbatch) const {
+    return of_microbatch.empty() ? 0 : of_microbatch[static_cast<std::size_t>(microbatch.value)];
+  }
+};
+Ways ways_of(const ComputeSchedule& schedule);
+
+// The devices that reduce a stage's gradients: by replica, then rank.
+std::vector<DeviceId> sharers(const Plan& plan, const PlanStage& stage);
+
 // Flows by replica and by slot: what a slot carries is the same in every replica, only the devices differ.
 struct Traffic {
   std::vector<std::vector<Flow>> replicas;  // [replica][slot]
+  Ways ways;
   int stages = 0;
   bool tied = false;
-  std::vector<int> first_grad_slot;  // by stage, and one past the last: a slot a phase
+  std::size_t first_tied_slot = 0;
+  std::vector<int> first_grad_slot;  // by stage, and one past the last: a slot a phase and sharer of the replica
+  std::vector<int> sharers;          // by stage: ranks of a replica that have it
 
   // REQUIRES: stage < stages - 1.
-  std::size_t forward_slot(int stage) const { return static_cast<std::size_t>(stage); }
-  std::size_t backward_slot(int to_stage) const { return static_cast<std::size_t>(stages - 1 + to_stage); }
+  std::size_t forward_slot(int way, int stage) const { return message_slots(way) + static_cast<std::size_t>(stage); }
+  std::size_t backward_slot(int way, int to_stage) const {
+    return message_slots(way) + static_cast<std::size_t>(stages - 1 + to_stage);
+  }
   // The two directions of REDUCE_TIED.
-  std::size_t tied_slot(bool from_last) const {
-    return static_cast<std::size_t>(2 * (stages - 1) + (from_last ? 1 : 0));
-  }
+  std::size_t tied_slot(bool from_last) const { return first_tied_slot + (from_last ? 1 : 0); }
   int grad_phases(int stage) const {
-    return first_grad_slot[static_cast<std::size_t>(stage) + 1] - first_grad_slot[static_cast<std::size_t>(stage)];
+    const auto at = static_cast<std::size_t>(stage);
+    return (first_grad_slot[at + 1] - first_grad_slot[at]) / sharers[at];
   }
-  std::size_t grad_slot(int stage, int phase) const {
-    return static_cast<std::size_t>(first_grad_slot[static_cast<std::size_t>(stage)] + phase);
+  std::size_t grad_slot(int stage, int phase, int sharer) const {
+    const auto at = static_cast<std::size_t>(stage);
+    return static_cast<std::size_t>(first_grad_slot[at] + phase * sharers[at] + sharer);
   }
+
+ private:
+  std::size_t message_slots(int way) const { return static_cast<std::size_t>(2 * (stages - 1) * way); }
 };
 Traffic traffic_of(const Plan& plan);
 

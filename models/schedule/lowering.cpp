@@ -51,6 +51,13 @@ class Lowering {
   int& left(std::size_t rank, StageId stage) { return left_[rank][static_cast<std::size_t>(stage.value)]; }
   bool is_tied(StageId stage) const { return tied_ && (stage.value == 0 || stage == last_stage_); }
   bool is_summed(StageId stage) const { return options_.data_parallel || placement_.is_shared(stage); }
+  // Whether the stage's gradient is whole only at the end: after REDUCE_TIED, which must not hold up the rank's other
+  // work, or because the last stage is on this rank, too, and may add to a table that both use.
+  bool is_late(std::size_t rank, StageId stage) const {
+    const bool with_last = stage.value == 0 && last_stage_.value > 0 &&
+                           placement_.on(last_stage_, RankId{static_cast<std::int32_t>(rank)});
+    return is_tied(stage) || with_last;
+  }
   bool exists(StageId stage) const { return stage.value >= 0 && stage.value <= last_stage_.value; }
   void append(std::size_t rank, ActionKind kind, StageId stage, MicrobatchId microbatch = MicrobatchId{-1}) {
     lowered_.ranks[rank].push_back({kind, stage, microbatch});
@@ -102,8 +109,7 @@ class Lowering {
       const int done = schedule_.microbatches - left(rank, action.stage);
       if (done % schedule_.update_group != 0 && !last) return;
       append(rank, ActionKind::optimizer_step, action.stage, action.microbatch);
-    } else if (last && is_summed(action.stage) && !is_tied(action.stage)) {
-      // A tied stage's gradient is whole only after REDUCE_TIED, which must not hold up the rank's other work.
+    } else if (last && is_summed(action.stage) && !is_late(rank, action.stage)) {
       append(rank, ActionKind::reduce_grad, action.stage);
     }
   }
@@ -112,8 +118,8 @@ class Lowering {
     if (schedule_.updates != WeightUpdates::synchronous) return;
     const RankId id{static_cast<std::int32_t>(rank)};
     for (std::int32_t s = 0; s < schedule_.stages; ++s) {
-      if (!is_tied(StageId{s}) || !placement_.on(StageId{s}, id)) continue;
-      append(rank, ActionKind::reduce_tied, StageId{s});
+      if (!is_late(rank, StageId{s}) || !placement_.on(StageId{s}, id)) continue;
+      if (is_tied(StageId{s})) append(rank, ActionKind::reduce_tied, StageId{s});
       if (is_summed(StageId{s})) append(rank, ActionKind::reduce_grad, StageId{s});
     }
     for (std::int32_t s = 0; s < schedule_.stages; ++s) {

@@ -97,6 +97,10 @@ Placement::Placement(const ComputeSchedule& schedule)
   }
 }
 
+bool Placement::is_bidirectional() const {
+  return std::any_of(ranks_.begin(), ranks_.end(), [](const auto& ranks) { return ranks.size() > 1; });
+}
+
 bool Placement::on(StageId stage, RankId rank) const {
   const auto& all = ranks(stage);
   return std::find(all.begin(), all.end(), rank) != all.end();

@@ -99,6 +99,7 @@ class Placement {
   // The ranks that have the stage, ascending: one, or two in bidirectional schedules.
   const std::vector<RankId>& ranks(StageId stage) const { return ranks_[static_cast<std::size_t>(stage.value)]; }
   bool is_shared(StageId stage) const { return ranks(stage).size() > 1; }
+  bool is_bidirectional() const;
   bool on(StageId stage, RankId rank) const;
   RankId rank(StageId stage, MicrobatchId microbatch) const {
     const auto& route = routes_[static_cast<std::size_t>(stage.value)];

@@ -68,6 +68,7 @@ class ParameterStore {
   // The span of an entry in the values, gradients or a slab of optimizer state.
   std::span<float> values(const Entry& entry) const { return part(values_, entry); }
   std::span<float> gradients(const Entry& entry) const { return part(gradients_, entry); }
+  std::span<float> all_values() const { return values_.span(); }
   std::span<float> all_gradients() const { return gradients_.span(); }
   // AdamW: first and second moment; SGD: velocity.
   int states() const { return static_cast<int>(state_.size()); }

@@ -56,6 +56,8 @@ class Stage {
   void backward(std::int64_t microbatch, const float* d_output, float* d_input);
   void backward_input(std::int64_t microbatch, const float* d_output, float* d_input);
   void backward_weight(std::int64_t microbatch);
+  // Gives the slab back without a backward.
+  void discard(std::int64_t microbatch) { slabs_[static_cast<std::size_t>(microbatch)].release(); }
 
   // By layer of the stage.
   const std::vector<LayerTimes>& last_times() const { return times_; }

@@ -79,6 +79,24 @@ Plan make_plan(const Transformer& transformer, const PlanShape& shape) {
   return plan;
 }
 
+Plan make_scheduled_plan(const Transformer& transformer, const ComputeSchedule& schedule, PlanShape shape) {
+  const std::int64_t layers = transformer.layers + 2;
+  shape.cuts.clear();
+  for (std::int64_t s = 1; s < schedule.stages; ++s) shape.cuts.push_back(s * layers / schedule.stages);
+  shape.microbatches = schedule.microbatches / schedule.slices;
+  shape.schedule = "gpipe";
+  Plan plan = make_plan(transformer, shape);
+  plan.schedule = schedule;
+  const Placement placement(schedule);
+  for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+    const auto& ranks = placement.ranks(StageId{static_cast<std::int32_t>(s)});
+    plan.stages[s].rank = ranks.front();
+    if (ranks.size() > 1) plan.stages[s].second_rank = ranks.back();
+  }
+  for (auto& devices : plan.devices) devices.resize(schedule.ranks.size());
+  return plan;
+}
+
 std::string sample_text(std::size_t bytes) {
   std::string text(bytes, '\0');
   for (std::size_t i = 0; i < bytes; ++i) text[i] = static_cast<char>((i % 5 * 3 + i / 50 * 7) & 31U);

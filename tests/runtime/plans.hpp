@@ -26,6 +26,10 @@ struct PlanShape {
 };
 Plan make_plan(const Transformer& transformer, const PlanShape& shape);
 
+// The network cut into the schedule's stages, as equal as its layers allow; cuts, schedule and micro-batches of `shape`
+// are ignored.
+Plan make_scheduled_plan(const Transformer& transformer, const ComputeSchedule& schedule, PlanShape shape = {});
+
 // `bytes` letters with some structure, all below 32.
 std::string sample_text(std::size_t bytes = 4000);
 

@@ -17,13 +17,13 @@ TEST(Profiler, MeasuresEveryKindAndModeAndTheChannel) {
   options.microbatches = {2, 1};
   options.sequence = 8;
   options.time_budget = Seconds(0.1);
-  int last = -1;
+  int last = -1, of = 0;
   const Profile profile = profile_cpu(network, options, [&](int done, int total, const std::string&) {
-    EXPECT_EQ(done, last + 1);
-    EXPECT_EQ(total, 6);
+    EXPECT_GT(done, last);
     last = done;
+    of = total;
   });
-  EXPECT_EQ(last, 6);
+  EXPECT_EQ(last, of);
   ASSERT_EQ(profile.layers.size(), 9U);
   for (const LayerProfile& layer : profile.layers) {
     ASSERT_EQ(layer.samples.size(), 2U) << layer.kind;

@@ -1,0 +1,68 @@
+// One step of a plan, and what it made.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "runtime/checkpoint.hpp"
+#include "runtime/safetensors.hpp"
+#include "runtime/trainer.hpp"
+#include "tests/runtime/plans.hpp"
+#include "tests/runtime/temporary_folder.hpp"
+
+namespace stagecraft {
+
+using Tensors = std::map<std::string, std::vector<float>>;
+
+struct Step {
+  double loss = 0;
+  Tensors gradients;
+};
+
+// One step of plain gradient descent: the velocity in its checkpoint is the gradient, to the bit.
+inline Step take_step(Plan plan) {
+  const TemporaryFolder folder;
+  plan.optimizer = Optimizer::sgd;
+  TrainingOptions options;
+  options.steps = 1;
+  options.data = {folder.file("text.txt", sample_text())};
+  options.optimizer.weight_decay = 0;
+  options.optimizer.clip_norm.reset();
+  options.checkpoint_directory = folder.path();
+  options.oversubscribe = true;
+  options.peer_timeout = std::chrono::seconds(20);
+  Step step;
+  step.loss = train(plan, options).losses.at(0);
+  const SafetensorsReader reader(checkpoint_path(folder.path(), 1));
+  for (const TensorInfo& tensor : reader.tensors()) {
+    if (!tensor.name.starts_with("velocity.")) continue;
+    auto& data = step.gradients[tensor.name];
+    data.resize(static_cast<std::size_t>(tensor.elements()));
+    reader.read(tensor.name, tensor.shape, data);
+  }
+  return step;
+}
+
+inline double norm(const std::vector<float>& x) {
+  double sum = 0;
+  for (const float value : x) sum += static_cast<double>(value) * value;
+  return std::sqrt(sum);
+}
+
+inline void expect_close(const Step& actual, const Step& expected) {
+  EXPECT_NEAR(actual.loss, expected.loss, 1e-6);
+  ASSERT_EQ(actual.gradients.size(), expected.gradients.size());
+  for (const auto& [name, gradient] : expected.gradients) {
+    const auto& other = actual.gradients.at(name);
+    std::vector<float> difference(gradient.size());
+    for (std::size_t i = 0; i < gradient.size(); ++i) difference[i] = gradient[i] - other[i];
+    EXPECT_GT(norm(gradient), 1e-8) << name;
+    EXPECT_LE(norm(difference), 1e-5 * norm(gradient)) << name;
+  }
+}
+
+}  // namespace stagecraft
