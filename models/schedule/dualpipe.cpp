@@ -1,0 +1,147 @@
+#include "models/schedule/dualpipe.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cassert>
+#include <cstddef>
+
+#include "models/schedule/legal_values.hpp"
+
+namespace stagecraft {
+namespace {
+
+// One of the two stages of a rank, and the micro-batch that each kind of work on it has come to.
+struct Lane {
+  StageId stage;
+  int next_forward;
+  int next_backward;
+};
+
+// One rank's list. Lane 0 is the stage that the rank's first forwards run on, lane 1 the other.
+class Rank {
+ public:
+  Rank(std::array<Lane, 2> lanes, std::size_t actions) : lanes_(lanes) { actions_.reserve(actions); }
+
+  void forward(std::size_t lane) { add(ActionKind::forward, lane, lanes_[lane].next_forward++); }
+  void backward(std::size_t lane) { add(ActionKind::backward, lane, lanes_[lane].next_backward++); }
+  void input(std::size_t lane) {
+    add(ActionKind::backward_input, lane, lanes_[lane].next_backward++);
+    pending_.push_back(actions_.back());
+  }
+  // The oldest weight gradient that is left.
+  void weight() {
+    Action action = pending_[oldest_pending_++];
+    action.kind = ActionKind::backward_weight;
+    actions_.push_back(action);
+  }
+  void forward_beside_backward(std::size_t forward_lane, std::size_t backward_lane) {
+    forward(forward_lane);
+    actions_.back().overlapped = true;
+    backward(backward_lane);
+  }
+  std::vector<Action> take() { return std::move(actions_); }
+
+ private:
+  void add(ActionKind kind, std::size_t lane, int microbatch) {
+    actions_.push_back({kind, lanes_[lane].stage, MicrobatchId{microbatch}});
+  }
+
+  std::array<Lane, 2> lanes_;
+  std::vector<Action> actions_, pending_;
+  std::size_t oldest_pending_ = 0;
+};
+
+// The eight phases. `depth` is how far the rank is from where its lane 0 begins, `turn` how many ranks lane 0 has to pass
+// before lane 1 begins, `microbatches` those of one lane.
+std::vector<Action> run_phases(std::array<Lane, 2> lanes, int depth, int turn, int microbatches) {
+  Rank rank(lanes, 5 * static_cast<std::size_t>(microbatches));
+  const int behind = turn - depth - 1;  // ranks between this one and the turn
+  for (int i = 0; i < 2 * behind; ++i) rank.forward(0);
+  for (int i = 0; i <= depth; ++i) {
+    rank.forward(0);
+    rank.forward(1);
+  }
+  for (int i = 0; i < behind; ++i) {
+    rank.input(1);
+    rank.weight();
+    rank.forward(1);
+  }
+  for (int i = 0; i < microbatches - 2 * turn + depth + 1; ++i) {
+    if (i == 0 && behind == 0) {
+      // At the turn B waits for this very micro-batch's way through the rank, so that a block would only come later.
+      rank.forward(0);
+      rank.backward(1);
+    } else {
+      rank.forward_beside_backward(0, 1);
+    }
+    rank.forward_beside_backward(1, 0);
+  }
+  for (int i = 0; i < behind; ++i) {
+    rank.backward(1);
+    rank.forward_beside_backward(1, 0);
+  }
+  // From the middle of the drain on, weight gradients wait so that input gradients leave sooner.
+  for (int i = 0; i < 2 * (depth + 1); ++i) {
+    const auto lane = static_cast<std::size_t>(1 - i % 2);
+    i <= depth ? rank.backward(lane) : rank.input(lane);
+  }
+  for (int i = 0; i < behind; ++i) {
+    rank.weight();
+    rank.input(0);
+  }
+  for (int i = 0; i <= depth; ++i) rank.weight();
+  return rank.take();
+}
+
+std::string refuse_too_few_microbatches(const ScheduleShape& shape) {
+  if (shape.microbatches >= 2 * shape.ranks) return "";
+  return fmt::format("needs at least two micro-batches a rank, {}, got {}", 2 * shape.ranks, shape.microbatches);
+}
+
+}  // namespace
+
+std::string refuse_dualpipe(const ScheduleShape& shape) {
+  if (shape.stages_per_rank != 1) return fmt::format("needs one stage a rank, got {}", shape.stages_per_rank);
+  if (shape.ranks % 2 != 0) {
+    return fmt::format("needs an even number of ranks, got {}; nearest: {}", shape.ranks,
+                       nearest_multiples(shape.ranks, 2, 2));
+  }
+  if (shape.microbatches >= 2 * shape.ranks && shape.microbatches % 2 != 0) {
+    return fmt::format("needs an even number of micro-batches, half for each direction, got {}; nearest: {}",
+                       shape.microbatches, nearest_multiples(shape.microbatches, 2, 2 * shape.ranks));
+  }
+  return refuse_too_few_microbatches(shape);
+}
+
+ComputeSchedule generate_dualpipe(const ScheduleShape& shape) {
+  assert(refuse_dualpipe(shape).empty());
+  const int half = shape.microbatches / 2;
+  ComputeSchedule schedule{"dualpipe", shape.ranks, shape.microbatches, {}};
+  for (int r = 0; r < shape.ranks; ++r) {
+    const int mirrored = shape.ranks - 1 - r;
+    const Lane down{StageId{r}, 0, 0}, up{StageId{mirrored}, half, half};
+    const bool first_half = r < mirrored;
+    schedule.ranks.push_back(run_phases(first_half ? std::array{down, up} : std::array{up, down},
+                                        first_half ? r : mirrored, shape.ranks / 2, half));
+  }
+  return schedule;
+}
+
+std::string refuse_dualpipe_v(const ScheduleShape& shape) {
+  if (shape.stages_per_rank != 2) return fmt::format("needs two stages a rank, got {}", shape.stages_per_rank);
+  return refuse_too_few_microbatches(shape);
+}
+
+ComputeSchedule generate_dualpipe_v(const ScheduleShape& shape) {
+  assert(refuse_dualpipe_v(shape).empty());
+  const int stages = 2 * shape.ranks;
+  ComputeSchedule schedule{"dualpipe-v", stages, shape.microbatches, {}};
+  for (int r = 0; r < shape.ranks; ++r) {
+    const Lane outward{StageId{r}, 0, 0}, back{StageId{stages - 1 - r}, 0, 0};
+    schedule.ranks.push_back(run_phases({outward, back}, r, shape.ranks, shape.microbatches));
+  }
+  return schedule;
+}
+
+}  // namespace stagecraft
