@@ -67,7 +67,7 @@ class Lane {
   void clear_cells() { cells_.clear(); }
 
  private:
-  std::vector<Cell> cells_;                          // by slot
+  std::vector<Cell> cells_;                         // by slot
   std::array<std::vector<int>, passes + 1> slots_;  // [pass][index]
 };
 
@@ -189,7 +189,8 @@ class Squeezer {
         int to = slot;
         if (phase == drain || (phase == fill && has_weights)) {
           int from = earliest(rank, cell);
-          if (cell.pass == weight) from = std::max(from, inputs[static_cast<std::size_t>(rank)][static_cast<std::size_t>(cell.index)] + 1);
+          if (cell.pass == weight)
+            from = std::max(from, inputs[static_cast<std::size_t>(rank)][static_cast<std::size_t>(cell.index)] + 1);
           to = place(rank, memory[static_cast<std::size_t>(rank)], from, slot, limit);
         }
         if (phase == steady && cell.pass == forward_0 && cell.index == microbatches_ - 1) phase = drain;

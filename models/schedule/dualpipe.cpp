@@ -52,8 +52,8 @@ class Rank {
   std::size_t oldest_pending_ = 0;
 };
 
-// The eight phases. `depth` is how far the rank is from where its lane 0 begins, `turn` how many ranks lane 0 has to pass
-// before lane 1 begins, `microbatches` those of one lane.
+// The eight phases. `depth` is how far the rank is from where its lane 0 begins, `turn` how many ranks lane 0 has to
+// pass before lane 1 begins, `microbatches` those of one lane.
 std::vector<Action> run_phases(std::array<Lane, 2> lanes, int depth, int turn, int microbatches) {
   Rank rank(lanes, 5 * static_cast<std::size_t>(microbatches));
   const int behind = turn - depth - 1;  // ranks between this one and the turn

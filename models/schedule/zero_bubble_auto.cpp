@@ -12,8 +12,9 @@
 namespace stagecraft {
 namespace {
 
-// What a micro-batch keeps is counted in parts. Bytes a token and hidden unit of a transformer layer: 34 + 5as/h from the
-// forward on, of which the weight gradient needs 32 (the paper's table 1); 5as/h is 40 for its models (s = 1024, h/a = 128).
+// What a micro-batch keeps is counted in parts. Bytes a token and hidden unit of a transformer layer: 34 + 5as/h from
+// the forward on, of which the weight gradient needs 32 (the paper's table 1); 5as/h is 40 for its models (s = 1024,
+// h/a = 128).
 constexpr int parts_a_forward = 37, parts_a_weight = 16, parts_an_input = parts_a_forward - parts_a_weight;
 
 struct Choices {

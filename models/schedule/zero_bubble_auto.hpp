@@ -1,12 +1,12 @@
-// ZB-1p and ZB-2p: zero-bubble schedules planned from measured times under a memory limit, by the automatic scheduler of
-// Qi et al. 2024 (arXiv 2401.10241, section 3.1). The letters here are torch's: their B is our I.
+// ZB-1p and ZB-2p: zero-bubble schedules planned from measured times under a memory limit, by the automatic scheduler
+// of Qi et al. 2024 (arXiv 2401.10241, section 3.1). The letters here are torch's: their B is our I.
 //
 //   zb-1p, P = 4 ranks, M = 6 micro-batches, equal times, free messages, at most P micro-batches a rank:
 //
 //   rank 0 | F0 F1 F2 F3 .  .  .  I0 W0 F4 I1 W1 F5 I2 W2 W3?
 //
-// The scheduler goes through the micro-batches; for each it places a forward on every rank, first to last, then an input
-// gradient on every rank, last to first. Weight gradients go where they cost nothing:
+// The scheduler goes through the micro-batches; for each it places a forward on every rank, first to last, then an
+// input gradient on every rank, last to first. Weight gradients go where they cost nothing:
 //   - into a gap that is at least as long,
 //   - into a shorter gap when waiting instead would make this rank's bubble the largest of all,
 //   - before a forward that would not fit the memory otherwise.
