@@ -5,23 +5,16 @@
 #include <cassert>
 
 #include "models/schedule/legal_values.hpp"
+#include "models/schedule/refusal.hpp"
 #include "models/schedule/two_way_waves.hpp"
 
 namespace stagecraft {
 
 std::string refuse_bitpipe(const ScheduleShape& shape) {
-  if (shape.stages_per_rank != 2) {
-    return fmt::format("needs two stages a rank (of each of the two pipelines), got {}", shape.stages_per_rank);
-  }
-  if (shape.ranks % 2 != 0 || shape.ranks < 4) {
-    return fmt::format("needs an even number of ranks, at least 4, got {}; nearest: {}", shape.ranks,
-                       nearest_multiples(shape.ranks, 2, 4));
-  }
-  if (shape.microbatches % shape.ranks != 0) {
-    return fmt::format("needs a multiple of {} micro-batches, one for each rank, got {}; nearest: {}", shape.ranks,
-                       shape.microbatches, nearest_multiples(shape.microbatches, shape.ranks, shape.ranks));
-  }
-  return "";
+  const std::string refusal = first_refusal({refuse_all_but(2, shape), refuse_odd_ranks(shape, 4)});
+  if (!refusal.empty() || shape.microbatches % shape.ranks == 0) return refusal;
+  return fmt::format("needs a multiple of P = {} micro-batches, got {}; nearest: {}", shape.ranks, shape.microbatches,
+                     nearest_multiples(shape.microbatches, shape.ranks, shape.ranks));
 }
 
 ComputeSchedule generate_bitpipe(const ScheduleShape& shape) {

@@ -1,11 +1,11 @@
 #include "models/schedule/controllable_memory.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstddef>
+
+#include "models/schedule/legal_values.hpp"
 
 namespace stagecraft {
 namespace {
@@ -298,8 +298,6 @@ ComputeSchedule generate_v_min(const ScheduleShape& shape) {
   return from_block("v-min", shape, block);
 }
 
-std::string refuse_controllable_memory(const ScheduleShape& shape) {
-  return shape.stages_per_rank == 2 ? "" : fmt::format("needs two stages a rank, got {}", shape.stages_per_rank);
-}
+std::string refuse_controllable_memory(const ScheduleShape& shape) { return refuse_all_but(2, shape); }
 
 }  // namespace stagecraft

@@ -7,6 +7,7 @@
 #include <cstddef>
 
 #include "models/schedule/legal_values.hpp"
+#include "models/schedule/refusal.hpp"
 
 namespace stagecraft {
 namespace {
@@ -94,24 +95,11 @@ std::vector<Action> run_phases(std::array<Lane, 2> lanes, int depth, int turn, i
   return rank.take();
 }
 
-std::string refuse_too_few_microbatches(const ScheduleShape& shape) {
-  if (shape.microbatches >= 2 * shape.ranks) return "";
-  return fmt::format("needs at least two micro-batches a rank, {}, got {}", 2 * shape.ranks, shape.microbatches);
-}
-
 }  // namespace
 
 std::string refuse_dualpipe(const ScheduleShape& shape) {
-  if (shape.stages_per_rank != 1) return fmt::format("needs one stage a rank, got {}", shape.stages_per_rank);
-  if (shape.ranks % 2 != 0) {
-    return fmt::format("needs an even number of ranks, got {}; nearest: {}", shape.ranks,
-                       nearest_multiples(shape.ranks, 2, 2));
-  }
-  if (shape.microbatches >= 2 * shape.ranks && shape.microbatches % 2 != 0) {
-    return fmt::format("needs an even number of micro-batches, half for each direction, got {}; nearest: {}",
-                       shape.microbatches, nearest_multiples(shape.microbatches, 2, 2 * shape.ranks));
-  }
-  return refuse_too_few_microbatches(shape);
+  return first_refusal(
+      {refuse_all_but(1, shape), refuse_odd_ranks(shape), refuse_odd_microbatches(shape, 2 * shape.ranks)});
 }
 
 ComputeSchedule generate_dualpipe(const ScheduleShape& shape) {
@@ -129,8 +117,9 @@ ComputeSchedule generate_dualpipe(const ScheduleShape& shape) {
 }
 
 std::string refuse_dualpipe_v(const ScheduleShape& shape) {
-  if (shape.stages_per_rank != 2) return fmt::format("needs two stages a rank, got {}", shape.stages_per_rank);
-  return refuse_too_few_microbatches(shape);
+  const std::string refusal = refuse_all_but(2, shape);
+  if (!refusal.empty() || shape.microbatches >= 2 * shape.ranks) return refusal;
+  return fmt::format("needs at least 2 P = {} micro-batches, got {}", 2 * shape.ranks, shape.microbatches);
 }
 
 ComputeSchedule generate_dualpipe_v(const ScheduleShape& shape) {

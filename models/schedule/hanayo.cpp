@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "models/schedule/legal_values.hpp"
+#include "models/schedule/refusal.hpp"
 
 namespace stagecraft {
 namespace {
@@ -110,10 +111,7 @@ std::string refuse_hanayo(const ScheduleShape& shape) {
     return fmt::format("needs an even number of stages a rank, two for each wave, got {}; nearest: {}",
                        shape.stages_per_rank, nearest_multiples(shape.stages_per_rank, 2, 2));
   }
-  if (shape.memory_limit > 0 && shape.memory_limit < 1) {
-    return fmt::format("needs memory for at least one micro-batch a rank, got {}", shape.memory_limit);
-  }
-  return "";
+  return first_refusal({refuse_group(shape), refuse_slices(shape), refuse_memory_below(1, shape)});
 }
 
 ComputeSchedule generate_hanayo(const ScheduleShape& shape) {

@@ -3,17 +3,25 @@
 #include <algorithm>
 
 #include "models/error.hpp"
+#include "models/schedule/bitpipe.hpp"
+#include "models/schedule/chimera.hpp"
+#include "models/schedule/controllable_memory.hpp"
+#include "models/schedule/dualpipe.hpp"
 #include "models/schedule/eager_one_f_one_b.hpp"
 #include "models/schedule/gpipe.hpp"
+#include "models/schedule/hanayo.hpp"
 #include "models/schedule/inference.hpp"
 #include "models/schedule/interleaved_one_f_one_b.hpp"
 #include "models/schedule/interleaved_zero_bubble.hpp"
 #include "models/schedule/looped_bfs.hpp"
 #include "models/schedule/one_f_one_b.hpp"
 #include "models/schedule/pipedream.hpp"
+#include "models/schedule/seq_one_f_one_b.hpp"
 #include "models/schedule/zb_h1.hpp"
 #include "models/schedule/zb_h2.hpp"
 #include "models/schedule/zb_v.hpp"
+#include "models/schedule/zero_bubble_auto.hpp"
+#include "models/schedule/zero_bubble_v_auto.hpp"
 #include "models/text.hpp"
 
 namespace stagecraft {
@@ -61,6 +69,23 @@ const std::vector<ScheduleKind>& schedule_kinds() {
        refuse_pipedream},
       {"pipedream-2bw", "1f1b without flush: weights one step stale, two versions", generate_pipedream_2bw,
        refuse_pipedream_2bw},
+      {"zb-1p", "zero bubble planned from the stages' times, with the memory of 1f1b", generate_zb_1p,
+       refuse_zero_bubble_auto},
+      {"zb-2p", "zero bubble planned from the stages' times, with twice the memory of 1f1b", generate_zb_2p,
+       refuse_zero_bubble_auto},
+      {"zb-v-auto", "zb-v planned from the stages' times and a memory limit", generate_zb_v_auto, refuse_zb_v_auto},
+      {"v-half", "two stages a rank in a V: half the memory of 1f1b", generate_v_half, refuse_controllable_memory},
+      {"v-min", "two stages a rank in a V: a third of the memory of 1f1b", generate_v_min, refuse_controllable_memory},
+      {"chimera", "two pipelines in opposite directions: half the bubble, twice the weights", generate_chimera,
+       refuse_chimera},
+      {"bitpipe", "two V-shaped pipelines in opposite directions: half the bubble of chimera", generate_bitpipe,
+       refuse_bitpipe},
+      {"dualpipe", "two pipelines in opposite directions, forward and backward in one block", generate_dualpipe,
+       refuse_dualpipe},
+      {"dualpipe-v", "dualpipe folded into a V, one copy of the weights", generate_dualpipe_v, refuse_dualpipe_v},
+      {"hanayo", "down the ranks and up again in waves, one copy of the weights", generate_hanayo, refuse_hanayo},
+      {"seq-1f1b", "1f1b on slices of the sequence: less bubble and memory for long ones", generate_seq_one_f_one_b,
+       refuse_seq_one_f_one_b},
   };
   return kinds;
 }

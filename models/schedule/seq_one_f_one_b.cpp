@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cassert>
 
+#include "models/schedule/refusal.hpp"
+
 namespace stagecraft {
 
 std::string refuse_seq_one_f_one_b(const ScheduleShape& shape) {
-  if (shape.stages_per_rank != 1) return fmt::format("needs one stage a rank, got {}", shape.stages_per_rank);
-  if (shape.slices < 1) return fmt::format("needs at least one slice a micro-batch, got {}", shape.slices);
-  return "";
+  const std::string refusal = first_refusal({refuse_stages_per_rank(shape, 1), refuse_group(shape)});
+  if (!refusal.empty() || shape.slices >= 1) return refusal;
+  return fmt::format("needs at least one slice a micro-batch, got {}", shape.slices);
 }
 
 ComputeSchedule generate_seq_one_f_one_b(const ScheduleShape& shape) {

@@ -1,13 +1,14 @@
 #include "models/schedule/zero_bubble_auto.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <cstddef>
 #include <limits>
 #include <utility>
+
+#include "models/schedule/legal_values.hpp"
+#include "models/schedule/refusal.hpp"
 
 namespace stagecraft {
 namespace {
@@ -223,11 +224,7 @@ ComputeSchedule generate_zb_2p(const ScheduleShape& shape) {
 }
 
 std::string refuse_zero_bubble_auto(const ScheduleShape& shape) {
-  if (shape.stages_per_rank != 1) return fmt::format("needs one stage a rank, got {}", shape.stages_per_rank);
-  if (shape.memory_limit > 0 && shape.memory_limit < 1) {
-    return fmt::format("needs memory for at least one micro-batch a rank, got {}", shape.memory_limit);
-  }
-  return "";
+  return first_refusal({refuse_all_but(1, shape), refuse_memory_below(1, shape)});
 }
 
 }  // namespace stagecraft

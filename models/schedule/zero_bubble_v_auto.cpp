@@ -1,7 +1,5 @@
 #include "models/schedule/zero_bubble_v_auto.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <cassert>
@@ -9,6 +7,8 @@
 #include <optional>
 
 #include "models/schedule/controllable_memory.hpp"
+#include "models/schedule/legal_values.hpp"
+#include "models/schedule/refusal.hpp"
 
 namespace stagecraft {
 namespace {
@@ -228,12 +228,7 @@ std::optional<Attempt> improve(const ScheduleShape& shape, int chunk_limit, Choi
 }  // namespace
 
 std::string refuse_zb_v_auto(const ScheduleShape& shape) {
-  if (shape.stages_per_rank != 2) return fmt::format("needs two stages a rank, got {}", shape.stages_per_rank);
-  const int least = (shape.ranks + 4) / 3;
-  if (shape.memory_limit > 0 && shape.memory_limit < least) {
-    return fmt::format("needs memory for at least {} micro-batches a rank, got {}", least, shape.memory_limit);
-  }
-  return "";
+  return first_refusal({refuse_all_but(2, shape), refuse_memory_below((shape.ranks + 4) / 3, shape)});
 }
 
 ComputeSchedule generate_zb_v_auto(const ScheduleShape& shape) {
