@@ -16,6 +16,7 @@
 #include "models/schedule/looped_bfs.hpp"
 #include "models/schedule/one_f_one_b.hpp"
 #include "models/schedule/pipedream.hpp"
+#include "models/schedule/searched.hpp"
 #include "models/schedule/seq_one_f_one_b.hpp"
 #include "models/schedule/zb_h1.hpp"
 #include "models/schedule/zb_h2.hpp"
@@ -34,10 +35,17 @@ std::string refuse_any(const ScheduleShape& shape) {
   if (shape.ranks < 1) return fmt::format("needs at least one rank, got {}", shape.ranks);
   if (shape.stages_per_rank < 1) return fmt::format("needs at least one stage a rank, got {}", shape.stages_per_rank);
   if (shape.microbatches < 1) return fmt::format("needs at least one micro-batch, got {}", shape.microbatches);
-  const double computes = 2.0 * shape.ranks * shape.stages_per_rank * shape.microbatches;
+  const double microbatches = static_cast<double>(shape.microbatches) * std::max(1, shape.slices);
+  const double computes = 2.0 * shape.ranks * shape.stages_per_rank * microbatches;
   if (computes > static_cast<double>(max_computes)) {
-    return fmt::format("{} ranks with {} stages each and {} micro-batches are {:.3g} actions; at most {} are accepted",
-                       shape.ranks, shape.stages_per_rank, shape.microbatches, computes, with_thousands(max_computes));
+    return fmt::format(
+        "{} ranks with {} stages each and {} micro-batches{} are {:.3g} actions; at most {} are accepted", shape.ranks,
+        shape.stages_per_rank, shape.microbatches, shape.slices > 1 ? fmt::format(" of {} slices", shape.slices) : "",
+        computes, with_thousands(max_computes));
+  }
+  const std::size_t stages = static_cast<std::size_t>(shape.ranks) * static_cast<std::size_t>(shape.stages_per_rank);
+  if (!shape.times.empty() && shape.times.size() != stages) {
+    return fmt::format("needs the times of {} stages, got {}", stages, shape.times.size());
   }
   return "";
 }
@@ -86,6 +94,8 @@ const std::vector<ScheduleKind>& schedule_kinds() {
       {"hanayo", "down the ranks and up again in waves, one copy of the weights", generate_hanayo, refuse_hanayo},
       {"seq-1f1b", "1f1b on slices of the sequence: less bubble and memory for long ones", generate_seq_one_f_one_b,
        refuse_seq_one_f_one_b},
+      {"searched", "the best of the others, improved by a search for these times, latency and memory",
+       generate_searched, refuse_searched},
   };
   return kinds;
 }

@@ -6,6 +6,7 @@
 //   - the best order met is kept, so that the result is never worse than the best named schedule
 //   - ends when lower_bound() is reached, which proves the order best, or after a number of steps that falls with the
 //   size
+// With no times, latency or limit given it is the best named schedule: those were made for that case.
 // Deterministic: one seed, own random numbers. Small problems get the optimum by test, against branch_and_bound.hpp.
 //
 // The objective is the makespan, from the first start to the last end over all ranks. Memory: activations from the
