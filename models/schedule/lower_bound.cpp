@@ -38,7 +38,7 @@ class Bounds {
     for (int rank = 0; rank < problem_.ranks; ++rank) {
       const std::vector<std::size_t> stages = stages_of(rank);
       if (stages.empty()) continue;
-      bound = std::max(bound, one_rank(stages));
+      bound = std::max({bound, one_rank(stages), memory_over_time(stages)});
       if (stages.size() == 1) bound = std::max(bound, memory_cycles(stages.front()));
     }
     return bound;
@@ -89,14 +89,22 @@ class Bounds {
            (all_weights - behind) + std::max(behind, way_out(stages.front()));
   }
 
+  // How long a stage keeps an activation at least, without its weight gradient.
+  double there_and_back(std::size_t s) const { return gradient_at(s) - start_of(s) + problem_.times[s].backward_input; }
+
   double memory_cycles(std::size_t s) const {
     const StageTimes& times = problem_.times[s];
-    const double there_and_back = gradient_at(s) - start_of(s) + times.backward_input;
     const int last = problem_.microbatches - 1;
     const int cycles = last / problem_.activation_limit;
-    return start_of(s) + cycles * (there_and_back + times.backward_weight) +
-           (last - cycles * problem_.activation_limit) * times.forward + there_and_back +
+    return start_of(s) + cycles * (there_and_back(s) + times.backward_weight) +
+           (last - cycles * problem_.activation_limit) * times.forward + there_and_back(s) +
            std::max(times.backward_weight, way_out(s));
+  }
+
+  double memory_over_time(const std::vector<std::size_t>& stages) const {
+    double kept = 0;
+    for (const std::size_t s : stages) kept += there_and_back(s) + problem_.times[s].backward_weight;
+    return start_of(stages.front()) + problem_.microbatches * kept / problem_.activation_limit;
   }
 
   const OrderProblem& problem_;
