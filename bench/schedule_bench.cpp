@@ -1,8 +1,9 @@
 // Making schedules: a million actions of each kind (at most 1 s), the automatic schedulers on unlike stages, the
 // search.
 #include <benchmark/benchmark.h>
+#include <fmt/format.h>
 
-#include <algorithm>
+#include <array>
 #include <string>
 
 #include "models/schedule/branch_and_bound.hpp"
@@ -46,12 +47,12 @@ void generate(benchmark::State& state, const ScheduleKind& kind) {
       benchmark::Counter(static_cast<double>(count), benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void plan(benchmark::State& state, const ScheduleKind& kind, ScheduleShape shape) {
+void plan(benchmark::State& state, const ScheduleKind& kind, const ScheduleShape& shape) {
   for (auto _ : state) benchmark::DoNotOptimize(kind.generate(shape));
 }
 
 // As counters: how much shorter than the best named schedule, and how far from the lower bound at most.
-void search(benchmark::State& state, ScheduleShape shape) {
+void search(benchmark::State& state, const ScheduleShape& shape) {
   const ComputeSchedule named = best_named_schedule(shape);
   const OrderProblem problem = order_problem(shape, named);
   const double before = OrderClock(problem).run(orders_of(named));
@@ -83,12 +84,12 @@ void register_all() {
       plan(state, kind, unlike(32, name == "zb-v-auto" ? 2 : 1, 256));
     })->Unit(benchmark::kMillisecond);
   }
-  for (const auto& [ranks, microbatches] : {std::pair{4, 8}, {4, 16}, {8, 16}, {8, 32}, {16, 64}, {32, 256}}) {
+  for (const std::array<int, 2> size : {std::array{4, 8}, {4, 16}, {8, 16}, {8, 32}, {16, 64}, {32, 256}}) {
     for (const int stages_per_rank : {1, 2}) {
-      const std::string name = "search/" + std::to_string(ranks) + "x" + std::to_string(stages_per_rank) + "x" +
-                               std::to_string(microbatches);
-      benchmark::RegisterBenchmark(name.c_str(), [=](auto& state) {
-        search(state, unlike(ranks, stages_per_rank, microbatches));
+      const ScheduleShape shape = unlike(size[0], stages_per_rank, size[1]);
+      const std::string name = fmt::format("search/{}x{}x{}", shape.ranks, stages_per_rank, shape.microbatches);
+      benchmark::RegisterBenchmark(name.c_str(), [shape](auto& state) {
+        search(state, shape);
       })->Unit(benchmark::kMillisecond);
     }
   }

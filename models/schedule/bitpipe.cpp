@@ -11,7 +11,7 @@
 namespace stagecraft {
 
 std::string refuse_bitpipe(const ScheduleShape& shape) {
-  const std::string refusal = first_refusal({refuse_all_but(2, shape), refuse_odd_ranks(shape, 4)});
+  std::string refusal = first_refusal({refuse_all_but(2, shape), refuse_odd_ranks(shape, 4)});
   if (!refusal.empty() || shape.microbatches % shape.ranks == 0) return refusal;
   return fmt::format("needs a multiple of P = {} micro-batches, got {}; nearest: {}", shape.ranks, shape.microbatches,
                      nearest_multiples(shape.microbatches, shape.ranks, shape.ranks));

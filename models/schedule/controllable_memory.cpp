@@ -26,7 +26,8 @@ class Lane {
  public:
   Lane(const std::array<int, passes>& block, int microbatches) {
     for (auto& slots : slots_) slots.resize(static_cast<std::size_t>(microbatches));
-    cells_.resize(static_cast<std::size_t>(block.back() + block_length * (microbatches - 1) + 1));
+    cells_.resize(static_cast<std::size_t>(block.back()) + 1 +
+                  static_cast<std::size_t>(block_length) * static_cast<std::size_t>(microbatches - 1));
     for (int pass = 0; pass < passes; ++pass) {
       for (int m = 0; m < microbatches; ++m) put({static_cast<Pass>(pass), m}, block[pass] + block_length * m);
     }
@@ -284,6 +285,7 @@ ComputeSchedule generate_v_half(const ScheduleShape& shape) {
   const int p = shape.ranks;
   const int shift = p % 2 == 0 ? 3 : 0;  // keeps the slots of a rank apart modulo the block's length
   std::vector<std::array<int, passes>> block;
+  block.reserve(static_cast<std::size_t>(p));
   for (int r = 0; r < p; ++r) {
     block.push_back({2 * r, 3 * p - r - 2, 3 * p + shift + 2 * r - 1, 6 * p + shift - r - 2});
   }
@@ -294,6 +296,7 @@ ComputeSchedule generate_v_min(const ScheduleShape& shape) {
   const int p = shape.ranks;
   const int shift = p % 3 == 0 ? 2 : 0;
   std::vector<std::array<int, passes>> block;
+  block.reserve(static_cast<std::size_t>(p));
   for (int r = 0; r < p; ++r) block.push_back({r, 2 * p - r - 1, 2 * p + shift + r, 4 * p + shift - r - 1});
   return from_block("v-min", shape, block);
 }

@@ -117,7 +117,7 @@ ComputeSchedule generate_dualpipe(const ScheduleShape& shape) {
 }
 
 std::string refuse_dualpipe_v(const ScheduleShape& shape) {
-  const std::string refusal = refuse_all_but(2, shape);
+  std::string refusal = refuse_all_but(2, shape);
   if (!refusal.empty() || shape.microbatches >= 2 * shape.ranks) return refusal;
   return fmt::format("needs at least 2 P = {} micro-batches, got {}", 2 * shape.ranks, shape.microbatches);
 }

@@ -6,8 +6,7 @@
 // at most `activation_limit` of them. The objective is the makespan: the end of the last computation.
 //
 // Two things need no search:
-//   - Backwards are always split. Replacing B by I and W side by side starts nothing later, and the gradient leaves
-//   sooner.
+//   - Backwards are always split: I and W side by side in place of B start nothing later; the gradient leaves sooner.
 //   - Micro-batches are alike, so each stage may take them in order. In any schedule, when the k-th forward of stage s
 //     starts, k forwards of stage s-1 have arrived; so the k-th may as well be micro-batch k. Likewise for I and W.
 // So an order is, for each rank, a word over (stage, F | I | W): the n-th time that a letter occurs is micro-batch n.

@@ -239,7 +239,7 @@ bool is_searchable(const ComputeSchedule& schedule) {
 }  // namespace
 
 std::string refuse_searched(const ScheduleShape& shape) {
-  const std::string refusal = refuse_all_but(shape.stages_per_rank, shape);
+  std::string refusal = refuse_all_but(shape.stages_per_rank, shape);
   return refusal.empty() ? refuse_memory_below(1, shape) : refusal;
 }
 

@@ -4,8 +4,7 @@
 // scheduled by priorities; goes on from the one with the shortest makespan:
 //   - simulated annealing; a move takes a task without slack out of its rank's list and puts it elsewhere in it
 //   - the best order met is kept, so that the result is never worse than the best named schedule
-//   - ends when lower_bound() is reached, which proves the order best, or after a number of steps that falls with the
-//   size
+//   - ends when lower_bound() is reached, which proves the order best, or after so many steps, fewer for large problems
 // With no times, latency or limit given it is the best named schedule: those were made for that case.
 // Deterministic: one seed, own random numbers. Small problems get the optimum by test, against branch_and_bound.hpp.
 //

@@ -10,7 +10,7 @@
 namespace stagecraft {
 
 std::string refuse_seq_one_f_one_b(const ScheduleShape& shape) {
-  const std::string refusal = first_refusal({refuse_stages_per_rank(shape, 1), refuse_group(shape)});
+  std::string refusal = first_refusal({refuse_stages_per_rank(shape, 1), refuse_group(shape)});
   if (!refusal.empty() || shape.slices >= 1) return refusal;
   return fmt::format("needs at least one slice a micro-batch, got {}", shape.slices);
 }

@@ -248,7 +248,8 @@ ComputeSchedule generate_zb_v_auto(const ScheduleShape& shape) {
     schedule.ranks = std::move(best->ranks);
   } else {
     // The greedy order runs into the limit: those made for little memory do not.
-    schedule.ranks = (limit >= (shape.ranks + 2) / 2 ? generate_v_half(shape) : generate_v_min(shape)).ranks;
+    const int v_half_keeps = (shape.ranks + 2) / 2;
+    schedule.ranks = (limit >= v_half_keeps ? generate_v_half(shape) : generate_v_min(shape)).ranks;
   }
   return schedule;
 }

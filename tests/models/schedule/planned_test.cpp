@@ -19,7 +19,7 @@ int highest(const std::vector<int>& numbers) { return *std::max_element(numbers.
 
 ScheduleShape shape_with(int ranks, int stages_per_rank, int microbatches, StageTimes times, double message) {
   ScheduleShape shape{ranks, stages_per_rank, microbatches};
-  shape.times.assign(static_cast<std::size_t>(ranks * stages_per_rank), times);
+  shape.times.assign(static_cast<std::size_t>(ranks) * static_cast<std::size_t>(stages_per_rank), times);
   shape.message = message;
   return shape;
 }
