@@ -14,6 +14,9 @@ struct AttentionShape {
   std::int64_t head_size;  // D
   std::int64_t q_stride;   // floats from a row of q (and dq) to the next, >= H*D
   std::int64_t kv_stride;  // floats from a row of k, v (and dk, dv) to the next, >= KV*D
+  // The queries may be a slice of a longer sequence, whose earlier keys and values are there, too.
+  std::int64_t past = 0;     // keys before that of the first query
+  std::int64_t kv_time = 0;  // rows of k and v a sample, >= past + T; 0: T
 };
 
 // Loshchilov and Hutter 2019, algorithm 2, with PyTorch's placement of epsilon.

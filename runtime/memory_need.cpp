@@ -31,16 +31,16 @@ cpu::StageSpec stage_spec(const Plan& plan, std::size_t stage) {
   const double rows = static_cast<double>(samples) * static_cast<double>(batch.sequence);
   return {.transformer = *plan.network.transformer,
           .layers = plan.stages[stage].layers,
-          .shape = {batch.microbatch, batch.sequence},
-          .microbatches = batch.microbatches,
+          .shape = {batch.microbatch, batch.sequence / plan.schedule.slices, plan.schedule.slices},
+          .microbatches = plan.schedule.microbatches,
           .recompute = plan.recompute,
           .fused_attention = plan.fused_attention,
           .optimizer = plan.optimizer,
           .gradient_scale = static_cast<float>(1.0 / rows)};
 }
 
-InFlight count_in_flight(const std::vector<Action>& actions, const Placement& placement, RankId rank, StageId stage,
-                         bool forward_only) {
+InFlight count_in_flight(const ComputeSchedule& schedule, const std::vector<Action>& actions,
+                         const Placement& placement, RankId rank, StageId stage) {
   const auto is = [&](const Action& action, ActionKind kind) { return action.kind == kind && action.stage == stage; };
   // A slab is taken when the input arrives, or is made here.
   const auto opens = [&](const Action& a) {
@@ -50,13 +50,23 @@ InFlight count_in_flight(const std::vector<Action>& actions, const Placement& pl
            placement.rank(stage, a.microbatch) == rank;
   };
   const auto ends = [&](const Action& a) {
-    if (forward_only) return is(a, ActionKind::forward);
+    if (schedule.forward_only) return is(a, ActionKind::forward);
     return is(a, ActionKind::backward) || is(a, ActionKind::backward_weight);
   };
   return {.slabs = most_open(actions, opens, ends),
           .splits = most_open(
               actions, [&](const Action& a) { return is(a, ActionKind::backward_input); },
-              [&](const Action& a) { return is(a, ActionKind::backward_weight); })};
+              [&](const Action& a) { return is(a, ActionKind::backward_weight); }),
+          .caches =
+              schedule.slices == 1
+                  ? 0
+                  : most_open(
+                        actions, [&](const Action& a) { return opens(a) && a.microbatch.value % schedule.slices == 0; },
+                        [&](const Action& a) {
+                          if (schedule.forward_only) return ends(a) && (a.microbatch.value + 1) % schedule.slices == 0;
+                          const bool made = is(a, ActionKind::backward) || is(a, ActionKind::backward_input);
+                          return made && a.microbatch.value % schedule.slices == 0;
+                        })};
 }
 
 MemoryNeed memory_need(const Plan& plan, const LoweredSchedule& schedule, int rank) {
@@ -69,10 +79,11 @@ MemoryNeed memory_need(const Plan& plan, const LoweredSchedule& schedule, int ra
     const StageId id{static_cast<std::int32_t>(s)};
     if (!plan.stages[s].on(RankId{rank})) continue;
     const cpu::StageLayout layout = cpu::lay_out(stage_spec(plan, s));
-    const InFlight open = count_in_flight(actions, placement, RankId{rank}, id, plan.schedule.forward_only);
+    const InFlight open = count_in_flight(plan.schedule, actions, placement, RankId{rank}, id);
     need.weights += layout.parameters * float_bytes;
     need.versions += layout.parameters * float_bytes * most_versions(plan.schedule, id);
-    need.activations += (layout.slab * open.slabs + layout.split * open.splits) * float_bytes;
+    need.activations +=
+        (layout.slab * open.slabs + layout.split * open.splits + layout.cache * open.caches) * float_bytes;
     need.workspace += layout.rope_table * float_bytes;
     workspace = std::max(workspace, layout.workspace);
     if (s > 0) need.messages += layout.boundary * float_bytes;

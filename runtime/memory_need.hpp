@@ -16,9 +16,10 @@ cpu::StageSpec stage_spec(const Plan& plan, std::size_t stage);
 struct InFlight {
   int slabs = 0;   // from the arrival of the input to the weight gradient; to the forward in inference
   int splits = 0;  // from the input gradient to the weight gradient, where they are separate
+  int caches = 0;  // micro-batches with a slice between its forward and its input gradient
 };
-InFlight count_in_flight(const std::vector<Action>& actions, const Placement& placement, RankId rank, StageId stage,
-                         bool forward_only);
+InFlight count_in_flight(const ComputeSchedule& schedule, const std::vector<Action>& actions,
+                         const Placement& placement, RankId rank, StageId stage);
 
 // Bytes by purpose.
 struct MemoryNeed {

@@ -153,7 +153,7 @@ class Loop {
 
     StepReport report;
     report.step = info_.step;
-    report.loss = total.loss_sum / static_cast<double>(plan_.batch.microbatches * plan_.replicas());
+    report.loss = total.loss_sum / static_cast<double>(plan_.schedule.microbatches * plan_.replicas());
     report.time = Seconds(std::chrono::duration<double>(Clock::duration(total.end - command.start)).count());
     report.tokens_per_second = static_cast<double>(trace.tokens_per_step) / report.time.value();
     report.gradient_norm = total.gradient_norm;
@@ -234,7 +234,7 @@ Trace new_trace(const Plan& plan) {
   trace.network = plan.network.name;
   trace.schedule = plan.schedule.name;
   trace.stages = static_cast<int>(plan.stages.size());
-  trace.microbatches = static_cast<int>(plan.batch.microbatches);
+  trace.microbatches = plan.schedule.microbatches;
   trace.ranks = plan.ranks();
   trace.replicas = plan.replicas();
   trace.tokens_per_step = plan.batch.global * plan.batch.sequence;
@@ -390,7 +390,7 @@ Trace train(const Plan& plan, const TrainingOptions& options, const StepCallback
   const LoweredSchedule schedule = plan.lowered();
   TransportOptions transport;
   // All messages of a step between two ranks fit, so that a send never waits: what the checker proved holds.
-  transport.capacity = static_cast<int>(plan.batch.microbatches) * static_cast<int>(plan.stages.size());
+  transport.capacity = plan.schedule.microbatches * static_cast<int>(plan.stages.size());
   transport.peer_timeout = options.peer_timeout;
   transport.terminate = options.terminate;
 

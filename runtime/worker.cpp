@@ -56,13 +56,15 @@ void Worker::reserve_memory() {
   std::vector<Buffer> reserved;
   for (const auto& [number, stage] : stages_) {
     stage->set_workspace(workspace_.data());
-    const InFlight open =
-        count_in_flight(actions_, placement_, RankId{rank_}, StageId{number}, plan_.schedule.forward_only);
+    const InFlight open = count_in_flight(plan_.schedule, actions_, placement_, RankId{rank_}, StageId{number});
     for (int i = 0; i < open.slabs; ++i) {
       reserved.push_back(pool_.allocate_zeroed(stage->layout().slab, "activations"));
     }
     for (int i = 0; i < open.splits; ++i) {
       reserved.push_back(pool_.allocate_zeroed(stage->layout().split, "gradients of activations"));
+    }
+    for (int i = 0; i < open.caches; ++i) {
+      reserved.push_back(pool_.allocate_zeroed(stage->layout().cache, "keys and values"));
     }
     for (int i = (stage->has_embedding() ? 0 : 1) + (stage->has_head() ? 0 : 1); i > 0; --i) {
       reserved.push_back(pool_.allocate_zeroed(stage->layout().boundary, "messages"));
@@ -205,12 +207,22 @@ void Worker::open(int stage, std::int64_t microbatch) {
   const std::span<std::int32_t> tokens = at.tokens(microbatch), targets = at.targets(microbatch);
   if (tokens.empty() && targets.empty()) return;
   const Batch& batch = plan_.batch;
-  const auto sequence = static_cast<std::size_t>(batch.sequence);
+  const std::int64_t slices = plan_.schedule.slices;
+  const auto length = static_cast<std::size_t>(batch.sequence / slices);
+  sample_.resize(2 * static_cast<std::size_t>(batch.sequence));
+  const std::span<std::int32_t> whole(sample_);
+  const auto all_tokens = whole.first(whole.size() / 2), all_targets = whole.last(whole.size() / 2);
   for (std::int64_t i = 0; i < batch.microbatch; ++i) {
-    const std::int64_t sample = (replica_ * batch.microbatches + microbatch) * batch.microbatch + i;
-    const std::size_t first = static_cast<std::size_t>(i) * sequence;
-    const auto row = [&](std::span<std::int32_t> all) { return all.empty() ? all : all.subspan(first, sequence); };
-    data_.sample(seed_, step_, sample, row(tokens), row(targets));
+    const std::int64_t sample = (replica_ * batch.microbatches + microbatch / slices) * batch.microbatch + i;
+    data_.sample(seed_, step_, sample, all_tokens, all_targets);
+    const auto take = [&](std::span<std::int32_t> from, std::span<std::int32_t> to) {
+      if (to.empty()) return;
+      const auto slice = from.subspan(static_cast<std::size_t>(microbatch % slices) * length, length);
+      std::copy(slice.begin(), slice.end(),
+                to.begin() + static_cast<std::ptrdiff_t>(i) * static_cast<std::ptrdiff_t>(length));
+    };
+    take(all_tokens, tokens);
+    take(all_targets, targets);
   }
 }
 

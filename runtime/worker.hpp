@@ -92,7 +92,8 @@ class Worker {
   std::int64_t step_ = 0;
   std::chrono::steady_clock::time_point origin_;
   StepResult result_;
-  std::vector<Action> pending_;  // reductions
+  std::vector<std::int32_t> sample_;  // tokens and targets of a sample, all slices
+  std::vector<Action> pending_;       // reductions
   double gradient_scale_ = 1;
   bool gradients_finished_ = false;
   std::vector<std::vector<TraceEvent>> events_;  // by step % trace_steps

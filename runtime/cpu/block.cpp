@@ -26,15 +26,23 @@ class Block : public Module {
         swiglu_(t.activation == ActivationKind::swiglu),
         up_outputs_(swiglu_ ? 2 * t.ffn : t.ffn),
         rope_table_(rope_table),
-        attention_{shape.microbatch,     shape.sequence,      t.heads, t.kv_heads, t.head_size,
-                   queries_ + 2 * keys_, queries_ + 2 * keys_},
+        slices_(shape.slices),
+        attention_{shape.microbatch,
+                   shape.sequence,
+                   t.heads,
+                   t.kv_heads,
+                   t.head_size,
+                   queries_ + 2 * keys_,
+                   shape.slices > 1 ? 2 * keys_ : queries_ + 2 * keys_,
+                   0,
+                   shape.whole_sequence()},
         attention_norm_(t, rows_, parameters),
         qkv_(rows_, channels_, queries_ + 2 * keys_, t.qkv_bias, parameters),
         projection_(rows_, queries_, channels_, t.linear_bias, parameters),
         mlp_norm_(t, rows_, parameters),
         up_(rows_, channels_, up_outputs_, t.linear_bias, parameters),
         down_(rows_, ffn_, channels_, t.linear_bias, parameters),
-        keep_probabilities_(keep_probabilities) {
+        keep_probabilities_(keep_probabilities && shape.slices == 1) {
     lay_out();
   }
 
@@ -44,10 +52,15 @@ class Block : public Module {
     float* const s = p.stash;
     attention_norm_.forward(s + normed_, s + norm_statistics_, p.input);
     qkv_.forward(s + qkv_at_, s + normed_);
-    rotate(s + qkv_at_, kernels::cpu::rope_forward);
+    rotate(s + qkv_at_, p.slice, kernels::cpu::rope_forward);
     const float* const q = s + qkv_at_;
-    kernels::cpu::attention_forward(s + attended_, probabilities(s), q, q + queries_, q + queries_ + keys_, attention_,
-                                    p.workspace);
+    if (slices_ > 1) {
+      for_each_row(p.slice, [&](std::int64_t row, std::int64_t cached) {
+        kernels::cpu::copy(p.cache + cached, q + row + queries_, 2 * keys_);
+      });
+    }
+    const float* const k = slices_ > 1 ? p.cache : q + queries_;
+    kernels::cpu::attention_forward(s + attended_, probabilities(s), q, k, k + keys_, shape_of(p.slice), p.workspace);
     kernels::cpu::copy(s + middle_, p.input, rows_ * channels_);
     projection_.forward_add(s + middle_, s + attended_);
 
@@ -82,10 +95,18 @@ class Block : public Module {
     projection_.input_gradient(d_attended, g + d_middle_);
     const float* const q = s + qkv_at_;
     float* const dq = g + d_qkv_;
-    kernels::cpu::attention_input_gradient(dq, dq + queries_, dq + queries_ + keys_, d_attended, probabilities(s), q,
-                                           q + queries_, q + queries_ + keys_, attention_,
-                                           p.workspace + rows_ * queries_);
-    rotate(dq, kernels::cpu::rope_input_gradient);
+    const float* const k = slices_ > 1 ? p.cache : q + queries_;
+    float* const dk = slices_ > 1 ? p.d_cache : dq + queries_;
+    // Later slices ran their backwards before, and left in dk and dv what they owe to this one.
+    const bool add = p.slice + 1 < slices_;
+    kernels::cpu::attention_input_gradient(dq, dk, dk + keys_, d_attended, probabilities(s), q, k, k + keys_,
+                                           shape_of(p.slice), p.workspace + rows_ * queries_, add);
+    if (slices_ > 1) {
+      for_each_row(p.slice, [&](std::int64_t row, std::int64_t cached) {
+        kernels::cpu::copy(dq + row + queries_, p.d_cache + cached, 2 * keys_);
+      });
+    }
+    rotate(dq, p.slice, kernels::cpu::rope_input_gradient);
     qkv_.input_gradient(g + d_normed_, dq);
     kernels::cpu::copy(p.d_input, g + d_middle_, rows_ * channels_);
     attention_norm_.input_gradient_add(p.d_input, g + d_normed_, p.input, s + norm_statistics_);
@@ -122,8 +143,26 @@ class Block : public Module {
     d_middle_ = gradients.take(hidden);
     d_qkv_ = gradients.take(packed);
     d_normed_ = gradients.take(hidden);
-    const std::int64_t attention = rows_ * queries_ + kernels::cpu::attention_workspace_floats(attention_);
-    sizes_ = {stash.size(), gradients.size(), std::max(attention, swiglu_ ? rows_ * ffn_ : 0)};
+    const std::int64_t attention = rows_ * queries_ + kernels::cpu::attention_workspace_floats(shape_of(slices_ - 1));
+    const std::int64_t cache = slices_ > 1 ? 2 * attention_.batch * attention_.kv_time * 2 * keys_ : 0;
+    sizes_ = {stash.size(), gradients.size(), std::max(attention, swiglu_ ? rows_ * ffn_ : 0), cache};
+  }
+
+  kernels::AttentionShape shape_of(std::int64_t slice) const {
+    kernels::AttentionShape shape = attention_;
+    shape.past = slice * attention_.time;
+    return shape;
+  }
+
+  // Offsets of the slice's rows in packed (q | k | v) and in the cache.
+  template <class Body>
+  void for_each_row(std::int64_t slice, Body&& body) const {
+    for (std::int64_t b = 0; b < attention_.batch; ++b) {
+      for (std::int64_t t = 0; t < attention_.time; ++t) {
+        const std::int64_t cached = b * attention_.kv_time + slice * attention_.time + t;
+        body((b * attention_.time + t) * attention_.q_stride, cached * attention_.kv_stride);
+      }
+    }
   }
 
   template <class Float>
@@ -133,9 +172,10 @@ class Block : public Module {
 
   // Queries and keys are neighbours in a row and turn in one call.
   template <class Rotation>
-  void rotate(float* packed, Rotation rotation) const {
+  void rotate(float* packed, std::int64_t slice, Rotation rotation) const {
     if (rope_table_ == nullptr) return;
-    rotation(packed, rope_table_, attention_.batch, attention_.time, attention_.heads + attention_.kv_heads,
+    const float* const table = rope_table_ + slice * attention_.time * attention_.head_size;
+    rotation(packed, table, attention_.batch, attention_.time, attention_.heads + attention_.kv_heads,
              attention_.head_size, attention_.q_stride);
   }
 
@@ -143,6 +183,7 @@ class Block : public Module {
   bool swiglu_;
   std::int64_t up_outputs_;
   const float* rope_table_;
+  std::int64_t slices_;
   kernels::AttentionShape attention_;
   Norm attention_norm_;
   Linear qkv_, projection_;

@@ -16,8 +16,10 @@ namespace stagecraft::cpu {
 
 struct Shape {
   std::int64_t microbatch = 1;  // samples
-  std::int64_t sequence = 1;    // tokens a sample
+  std::int64_t sequence = 1;    // tokens a sample, or a slice of it
+  std::int64_t slices = 1;      // a sample
   std::int64_t rows() const { return microbatch * sequence; }
+  std::int64_t whole_sequence() const { return sequence * slices; }
 };
 
 // In floats, for one micro-batch.
@@ -25,6 +27,7 @@ struct ModuleSizes {
   std::int64_t stash = 0;      // from forward to weight gradient, the layer's input not counted
   std::int64_t gradients = 0;  // from input gradient to weight gradient, the output's gradient not counted
   std::int64_t workspace = 0;  // within a call
+  std::int64_t cache = 0;      // with slices: keys and values, and as much for their gradients, over all slices
 };
 
 // What a call works on.
@@ -37,6 +40,9 @@ struct Pass {
   float* d_input = nullptr;         // (N, C), overwritten
   float* gradients = nullptr;
   float* workspace = nullptr;
+  std::int64_t slice = 0;    // which one of the samples' slices
+  float* cache = nullptr;    // with slices: (B, whole sequence, 2K), what earlier slices left for this one
+  float* d_cache = nullptr;  // likewise: what the backwards of later slices left for this one
 };
 
 class Module {

@@ -30,12 +30,13 @@ Stage::Stage(const StageSpec& spec, std::optional<ParameterView> shared_table, M
       pool_(pool),
       layout_(lay_out(spec)),
       slabs_(static_cast<std::size_t>(spec.microbatches)),
-      splits_(static_cast<std::size_t>(spec.microbatches)) {
+      splits_(static_cast<std::size_t>(spec.microbatches)),
+      caches_(static_cast<std::size_t>(spec.microbatches / spec.shape.slices)) {
   const Transformer& t = spec_.transformer;
   make_parameters(shared_table, pool);
   if (layout_.rope_table > 0) {
     rope_table_ = pool.allocate(layout_.rope_table, "rotation table");
-    kernels::cpu::rope_table(rope_table_.data(), spec_.shape.sequence, t.head_size, t.rope_theta);
+    kernels::cpu::rope_table(rope_table_.data(), spec_.shape.whole_sequence(), t.head_size, t.rope_theta);
   }
   for (std::int64_t id = spec_.layers.first; id < spec_.layers.last; ++id) {
     modules_.push_back(make_module(spec_, id, views_[modules_.size()], rope_table_.data()));
@@ -75,6 +76,12 @@ void Stage::open(std::int64_t microbatch) {
   Buffer& slab = slabs_[static_cast<std::size_t>(microbatch)];
   assert(!slab);
   slab = pool_.allocate(layout_.slab, "activations");
+  if (layout_.cache > 0 && !cache(microbatch)) cache(microbatch) = pool_.allocate(layout_.cache, "keys and values");
+}
+
+void Stage::discard(std::int64_t microbatch) {
+  slabs_[static_cast<std::size_t>(microbatch)].release();
+  if ((microbatch + 1) % spec_.shape.slices == 0) cache(microbatch).release();
 }
 
 float* Stage::input(std::int64_t microbatch) {
@@ -103,6 +110,11 @@ Pass Stage::pass(const StageLayout::Layer& layer, std::int64_t microbatch) {
     p.tokens = targets(microbatch).data();
   } else {
     p.tokens = tokens(microbatch).data();
+  }
+  p.slice = microbatch % spec_.shape.slices;
+  if (layer.sizes.cache > 0) {
+    p.cache = cache(microbatch).data() + layer.cache;
+    p.d_cache = p.cache + layer.sizes.cache / 2;
   }
   return p;
 }
@@ -139,6 +151,7 @@ void Stage::backward(std::int64_t microbatch, const float* d_output, float* d_in
     from = to;
     to = workspace_ + (to == workspace_ + layout_.ping ? layout_.pong : layout_.ping);
   }
+  if (microbatch % spec_.shape.slices == 0) cache(microbatch).release();
   slabs_[static_cast<std::size_t>(microbatch)].release();
 }
 
@@ -164,6 +177,7 @@ void Stage::backward_input(std::int64_t microbatch, const float* d_output, float
     modules_[i]->backward_input(p);
     times_[i].backward_input = watch.lap();
   }
+  if (microbatch % spec_.shape.slices == 0) cache(microbatch).release();
 }
 
 void Stage::backward_weight(std::int64_t microbatch) {

@@ -57,7 +57,7 @@ class Stage {
   void backward_input(std::int64_t microbatch, const float* d_output, float* d_input);
   void backward_weight(std::int64_t microbatch);
   // Gives the slab back without a backward.
-  void discard(std::int64_t microbatch) { slabs_[static_cast<std::size_t>(microbatch)].release(); }
+  void discard(std::int64_t microbatch);
 
   // By layer of the stage.
   const std::vector<LayerTimes>& last_times() const { return times_; }
@@ -65,6 +65,7 @@ class Stage {
  private:
   void make_parameters(std::optional<ParameterView> shared_table, MemoryPool& pool);
   Pass pass(const StageLayout::Layer& layer, std::int64_t microbatch);
+  Buffer& cache(std::int64_t microbatch) { return caches_[static_cast<std::size_t>(microbatch / spec_.shape.slices)]; }
   std::span<std::int32_t> integers(std::int64_t microbatch, std::int64_t offset);
 
   StageSpec spec_;
@@ -77,7 +78,8 @@ class Stage {
   std::vector<std::unique_ptr<Module>> modules_;  // by layer
   std::vector<LayerTimes> times_;                 // by layer
   float* workspace_ = nullptr;
-  std::vector<Buffer> slabs_, splits_;  // by micro-batch
+  std::vector<Buffer> slabs_, splits_;  // by micro-batch or slice
+  std::vector<Buffer> caches_;          // by micro-batch, with slices
 };
 
 }  // namespace stagecraft::cpu

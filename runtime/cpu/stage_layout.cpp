@@ -37,7 +37,7 @@ StageLayout lay_out(const StageSpec& spec) {
   layout.rows = rows;
   layout.boundary = rows * spec.transformer.hidden;
   layout.parameters = parameter_floats(spec);
-  Carver slab, split;
+  Carver slab, split, cache;
   if (spec.has_embedding()) layout.tokens = slab.take(rows);
   if (spec.has_head()) layout.targets = slab.take(rows);
   std::int64_t gradients = 0, recomputed = 0, scratch = 0;
@@ -56,6 +56,7 @@ StageLayout lay_out(const StageSpec& spec) {
     } else {
       layer.stash = slab.take(layer.sizes.stash);
     }
+    layer.cache = cache.take(layer.sizes.cache);
     gradients = std::max(gradients, layer.sizes.gradients);
     scratch = std::max(scratch, layer.sizes.workspace);
     layout.layers.push_back(layer);
@@ -67,8 +68,9 @@ StageLayout lay_out(const StageSpec& spec) {
   layout.recomputed = workspace.take(recomputed);
   layout.scratch = workspace.take(scratch);
   layout.slab = slab.size(), layout.split = split.size(), layout.workspace = workspace.size();
+  layout.cache = cache.size();
   if (spec.transformer.position == PositionKind::rotary) {
-    layout.rope_table = kernels::cpu::rope_table_floats(spec.shape.sequence, spec.transformer.head_size);
+    layout.rope_table = kernels::cpu::rope_table_floats(spec.shape.whole_sequence(), spec.transformer.head_size);
   }
   return layout;
 }

@@ -15,7 +15,7 @@ struct StageSpec {
   Transformer transformer;
   LayerRange layers;  // 0 the embedding, 1..L the blocks, L+1 the head
   Shape shape;
-  std::int64_t microbatches = 1;
+  std::int64_t microbatches = 1;  // with slices: all slices of all micro-batches, numbered micro-batch * slices + slice
   Recompute recompute = Recompute::none;
   bool fused_attention = false;  // attention probabilities are never kept
   Optimizer optimizer = Optimizer::adamw;
@@ -33,9 +33,11 @@ struct StageLayout {
     std::int64_t input = -1;  // offsets into the slab; the embedding has no input, recomputed layers no stash
     std::int64_t stash = -1;
     std::int64_t d_output = -1, gradients = -1, recomputed_stash = -1;  // offsets into the split slab
+    std::int64_t cache = 0;                                             // offset into the cache
   };
   std::int64_t parameters = 0;  // with copies of a tied table, which may turn out to be shared
-  std::int64_t slab = 0;        // a micro-batch in flight
+  std::int64_t slab = 0;        // a micro-batch (with slices: a slice) in flight
+  std::int64_t cache = 0;       // with slices: a micro-batch between the first forward and the last backward
   std::int64_t split = 0;       // a micro-batch between its input gradient and its weight gradient
   std::int64_t workspace = 0;   // shared by all stages of a rank
   std::int64_t rows = 0;        // N

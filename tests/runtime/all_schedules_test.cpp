@@ -82,7 +82,7 @@ TEST_P(EveryScheduleTest, KeepsAsManyMicrobatchesAsTheChecker) {
       int slabs = 0;
       for (const RankId rank : placement.ranks(StageId{s})) {
         const auto& actions = lowered.ranks[static_cast<std::size_t>(rank.value)];
-        slabs = std::max(slabs, count_in_flight(actions, placement, rank, StageId{s}, false).slabs);
+        slabs = std::max(slabs, count_in_flight(schedule, actions, placement, rank, StageId{s}).slabs);
       }
       // A stage behind another of its rank takes its input as soon as that one has made it.
       const bool waits = s > 0 && placement.ranks(StageId{s}) == placement.ranks(StageId{s - 1});
@@ -111,6 +111,44 @@ std::string case_name(const testing::TestParamInfo<std::string>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Schedules, EveryScheduleTest, testing::ValuesIn(synchronous_schedules()), case_name);
+
+// All forwards, then each micro-batch's slices backwards, with the weight gradients split off or not.
+ComputeSchedule sliced_gpipe(int ranks, int microbatches, int slices, bool split) {
+  ComputeSchedule schedule{"custom", ranks, microbatches * slices, {}};
+  schedule.slices = slices;
+  for (int rank = 0; rank < ranks; ++rank) {
+    auto& actions = schedule.ranks.emplace_back();
+    const auto add = [&](ActionKind kind, int m) { actions.push_back({kind, StageId{rank}, MicrobatchId{m}}); };
+    for (int m = 0; m < schedule.microbatches; ++m) add(ActionKind::forward, m);
+    for (int m = 0; m < microbatches; ++m) {
+      for (int i = slices - 1; i >= 0; --i) {
+        add(split ? ActionKind::backward_input : ActionKind::backward, m * slices + i);
+      }
+    }
+    for (int m = 0; m < schedule.microbatches && split; ++m) add(ActionKind::backward_weight, m);
+  }
+  return schedule;
+}
+
+TEST(TokenSlices, MakeTheGradientsOfWholeSequences) {
+  for (Transformer transformer : {tiny_gpt(true), tiny_llama()}) {
+    transformer.layers = 3;
+    const Step expected = take_step(make_plan(transformer, {.cuts = {}, .microbatches = 1, .microbatch = 4}));
+    for (const int ranks : {1, 2}) {
+      for (const int slices : {2, 4, 8}) {
+        for (const bool split : {false, true}) {
+          for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+            SCOPED_TRACE(fmt::format("{}: {} ranks, {} slices, split {}, recompute {}", transformer.family, ranks,
+                                     slices, split, name(recompute)));
+            const PlanShape shape{.microbatch = 2, .recompute = recompute};
+            expect_close(take_step(make_scheduled_plan(transformer, sliced_gpipe(ranks, 2, slices, split), shape)),
+                         expected);
+          }
+        }
+      }
+    }
+  }
+}
 
 TEST(Inference, ReportsTheLossAndTrainsNothing) {
   const Step trained = take_step(make_plan(network(false), {.cuts = {}, .microbatches = samples}));
