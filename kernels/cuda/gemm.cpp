@@ -1,20 +1,18 @@
 #include "kernels/cuda/gemm.hpp"
 
 #include <cublasLt.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <fstream>
+#include <bit>
 #include <limits>
 #include <map>
 #include <optional>
-#include <sstream>
 #include <utility>
 #include <vector>
 
 #include "kernels/cuda/device.hpp"
 #include "kernels/cuda/error.hpp"
+#include "kernels/cuda/gemm_cache.hpp"
 #include "kernels/cuda/noise.hpp"
 
 namespace stagecraft::kernels::cuda {
@@ -84,11 +82,6 @@ Problem make_problem(const GemmShape& s) {
   return problem;
 }
 
-struct Choice {
-  cublasLtMatmulAlgo_t algorithm{};
-  double seconds = 0.0;  // 0 if not timed
-};
-
 std::vector<cublasLtMatmulAlgo_t> candidates(cublasLtHandle_t handle, const Problem& p, int most) {
   cublasLtMatmulPreference_t raw = nullptr;
   CHECK_CUBLAS(cublasLtMatmulPreferenceCreate(&raw));
@@ -141,62 +134,6 @@ std::string device_name() {
   return properties.name;
 }
 
-// A line a choice: device, library version, shape, seconds, the algorithm's words in hexadecimal; tabs between.
-struct CacheLine {
-  std::string key;  // device, version, shape
-  Choice choice;
-};
-
-constexpr const char* cache_title = "# stagecraft matrix product algorithms, version 1";
-
-CacheLine parse(const std::string& line, const std::string& place) {
-  std::istringstream in(line);
-  std::array<std::string, 3> key;
-  std::string words;
-  CacheLine result;
-  for (std::string& part : key) std::getline(in, part, '\t');
-  in >> result.choice.seconds >> std::hex;
-  for (auto& word : result.choice.algorithm.data) in >> word;
-  if (in.fail() || !(in >> std::ws).eof()) {
-    throw Error(place + ": expected device, version, shape, seconds and the words of an algorithm");
-  }
-  result.key = key[0] + '\t' + key[1] + '\t' + key[2];
-  return result;
-}
-
-std::map<std::string, Choice> read_cache(const std::filesystem::path& path) {
-  std::map<std::string, Choice> cache;
-  if (path.empty() || !std::filesystem::exists(path)) return cache;
-  std::ifstream in(path);
-  std::string line;
-  if (!std::getline(in, line) || line != cache_title) {
-    throw Error(path.string() + ": no list of matrix product algorithms; its first line should be \"" + cache_title +
-                "\"");
-  }
-  for (int number = 2; std::getline(in, line); ++number) {
-    CacheLine entry = parse(line, path.string() + ":" + std::to_string(number));
-    cache.insert_or_assign(std::move(entry.key), entry.choice);
-  }
-  return cache;
-}
-
-void write_cache(const std::filesystem::path& path, const std::map<std::string, Choice>& cache) {
-  // Several ranks may write at once: each to its own temporary file, the last rename wins.
-  std::filesystem::path temporary = path;
-  temporary += "." + std::to_string(getpid()) + ".tmp";
-  std::ofstream out(temporary);
-  out << cache_title << '\n';
-  for (const auto& [key, choice] : cache) {
-    out << key << '\t' << choice.seconds;
-    out << std::hex;
-    for (auto word : choice.algorithm.data) out << '\t' << word;
-    out << std::dec << '\n';
-  }
-  out.close();
-  if (!out) throw Error(temporary.string() + ": cannot write");
-  std::filesystem::rename(temporary, path);
-}
-
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 struct Sizes {
@@ -241,43 +178,44 @@ std::string GemmShape::text() const {
 struct Gemm::State {
   struct Plan {
     Problem problem;
-    Choice choice;
+    cublasLtMatmulAlgo_t algorithm;
+    double seconds;  // 0 if not timed
   };
 
   explicit State(std::filesystem::path path_)
-      : handle(make_handle()),
-        path(std::move(path_)),
-        prefix(device_name() + '\t' + std::to_string(cublasLtGetVersion()) + '\t'),
-        cache(read_cache(path)) {}
+      : handle(make_handle()), path(std::move(path_)), device(device_name()), cache(read_gemm_cache(path)) {}
+
+  std::string key(const GemmShape& shape) const { return gemm_cache_key(device, cublasLtGetVersion(), shape.text()); }
 
   // The choice of an earlier run, if this library still takes it.
-  std::optional<Choice> known(const GemmShape& shape, const Problem& p) const {
-    const auto found = cache.find(prefix + shape.text());
+  std::optional<Plan> known(const GemmShape& shape, Problem& p) const {
+    const auto found = cache.find(key(shape));
     if (found == cache.end()) return std::nullopt;
+    const auto algorithm = std::bit_cast<cublasLtMatmulAlgo_t>(found->second.algorithm);
     cublasLtMatmulHeuristicResult_t result{};
     const cublasStatus_t status = cublasLtMatmulAlgoCheck(handle.get(), p.operation.get(), p.b.get(), p.a.get(),
-                                                          p.c.get(), p.c.get(), &found->second.algorithm, &result);
+                                                          p.c.get(), p.c.get(), &algorithm, &result);
     if (status != CUBLAS_STATUS_SUCCESS || result.workspaceSize > gemm_workspace_bytes) return std::nullopt;
-    return found->second;
+    return Plan{std::move(p), algorithm, found->second.seconds};
   }
 
   Plan& plan(const GemmShape& shape) {
     const auto found = plans.find(shape);
     if (found != plans.end()) return found->second;
     Problem problem = make_problem(shape);
-    std::optional<Choice> choice = known(shape, problem);
-    if (!choice) {
+    std::optional<Plan> made = known(shape, problem);
+    if (!made) {
       const auto algorithms = candidates(handle.get(), problem, 1);
       if (algorithms.empty()) throw Error("cuBLASLt has no algorithm for " + shape.text());
-      choice = Choice{algorithms.front()};
+      made = Plan{std::move(problem), algorithms.front(), 0.0};
     }
-    return plans.emplace(shape, Plan{std::move(problem), *choice}).first->second;
+    return plans.emplace(shape, std::move(*made)).first->second;
   }
 
   Handle handle;
   std::filesystem::path path;
-  std::string prefix;
-  std::map<std::string, Choice> cache;
+  std::string device;
+  GemmCache cache;
   std::map<GemmShape, Plan> plans;
 };
 
@@ -293,7 +231,7 @@ std::size_t Gemm::tuning_bytes(const GemmShape& shape) {
 
 double Gemm::tune(const GemmShape& shape, std::byte* scratch, std::byte* workspace, cudaStream_t stream) {
   State::Plan& plan = state_->plan(shape);
-  if (plan.choice.seconds > 0.0) return plan.choice.seconds;
+  if (plan.seconds > 0.0) return plan.seconds;
 
   const Sizes size = sizes(shape);
   std::byte* const a = scratch;
@@ -310,7 +248,8 @@ double Gemm::tune(const GemmShape& shape, std::byte* scratch, std::byte* workspa
   constexpr int repetitions = 5;
   const Event start;
   const Event stop;
-  Choice best{plan.choice.algorithm, std::numeric_limits<double>::infinity()};
+  cublasLtMatmulAlgo_t best = plan.algorithm;
+  double best_seconds = std::numeric_limits<double>::infinity();
   for (const cublasLtMatmulAlgo_t& algorithm : candidates(state_->handle.get(), plan.problem, most)) {
     const auto once = [&] {
       return multiply(state_->handle.get(), plan.problem, algorithm, {c, a, b}, workspace, stream);
@@ -322,18 +261,23 @@ double Gemm::tune(const GemmShape& shape, std::byte* scratch, std::byte* workspa
     stop.record(stream);
     stop.synchronize();
     const double seconds = stop.seconds_since(start) / repetitions;
-    if (seconds < best.seconds) best = {algorithm, seconds};
+    if (seconds >= best_seconds) continue;
+    best = algorithm;
+    best_seconds = seconds;
   }
-  if (best.seconds == std::numeric_limits<double>::infinity()) {
+  if (best_seconds == std::numeric_limits<double>::infinity()) {
     throw Error("cuBLASLt has no algorithm for " + shape.text());
   }
-  plan.choice = best;
+  plan.algorithm = best;
+  plan.seconds = best_seconds;
   if (!state_->path.empty()) {
-    for (auto& [key, choice] : read_cache(state_->path)) state_->cache.insert_or_assign(key, choice);
-    state_->cache.insert_or_assign(state_->prefix + shape.text(), best);
-    write_cache(state_->path, state_->cache);
+    // What other ranks found meanwhile is kept.
+    for (const auto& [key, choice] : read_gemm_cache(state_->path)) state_->cache.insert_or_assign(key, choice);
+    state_->cache.insert_or_assign(state_->key(shape),
+                                   GemmChoice{std::bit_cast<decltype(GemmChoice::algorithm)>(best), best_seconds});
+    write_gemm_cache(state_->path, state_->cache);
   }
-  return best.seconds;
+  return best_seconds;
 }
 
 void Gemm::run(const GemmShape& shape, void* c, const void* a, const void* b, const void* bias, std::byte* workspace,
@@ -341,7 +285,7 @@ void Gemm::run(const GemmShape& shape, void* c, const void* a, const void* b, co
   const State::Plan& plan = state_->plan(shape);
   if (shape.bias) set_bias(plan.problem, bias);
   const cublasStatus_t status =
-      multiply(state_->handle.get(), plan.problem, plan.choice.algorithm, {c, a, b}, workspace, stream);
+      multiply(state_->handle.get(), plan.problem, plan.algorithm, {c, a, b}, workspace, stream);
   check(status, ("cublasLtMatmul(" + shape.text() + ")").c_str());
 }
 

@@ -7,6 +7,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <filesystem>
 #include <map>
 #include <set>
 
@@ -52,9 +53,10 @@ Outcome check(const CudaCase& test, std::uint64_t seed);
 
 // The libraries that some operations run on, for one device.
 struct CudaLibraries {
-  cuda::Stream stream;
-  cuda::Gemm gemm;
-  cuda::Gemm untuned_gemm;
+  std::filesystem::path gemm_cache;  // written by `gemm`; may be empty
+  cuda::Stream stream = {};
+  cuda::Gemm gemm{gemm_cache};
+  cuda::Gemm untuned_gemm = cuda::Gemm();
   cuda::Buffer gemm_workspace{cuda::gemm_workspace_bytes};
   cuda::CudnnAttention attention{cuda::AttentionBackward::fast};
   cuda::CudnnAttention deterministic_attention{cuda::AttentionBackward::deterministic};

@@ -2,6 +2,7 @@
 // all right, 1: a check failed, 2: wrong arguments, 77: no device, nothing done.
 #include <cublasLt.h>
 #include <cudnn.h>
+#include <unistd.h>
 
 #include "kernels/cuda/error.hpp"
 #include "kernels/harness/command_line.hpp"
@@ -20,6 +21,18 @@ std::string why_no_device() {
   if (status != cudaSuccess) return cudaGetErrorString(status);
   return count == 0 ? "no CUDA device" : "";
 }
+
+struct TemporaryFile {
+  std::filesystem::path path =
+      std::filesystem::temp_directory_path() / fmt::format("kernels_check_cuda.{}.txt", getpid());
+  TemporaryFile() = default;
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  ~TemporaryFile() {
+    std::error_code ignored;
+    std::filesystem::remove(path, ignored);
+  }
+};
 
 void print_context() {
   cudaDeviceProp device{};
@@ -75,7 +88,8 @@ int main(int argc, char** argv) {
   }
   try {
     print_context();
-    CudaLibraries libraries;
+    const TemporaryFile cache;
+    CudaLibraries libraries{.gemm_cache = cache.path};
     const std::optional<int> code = command ? run(*command, libraries) : std::nullopt;
     return code ? *code : print_usage("kernels_check_cuda", cuda_test_cases(libraries));
   } catch (const cuda::Error& error) {
