@@ -25,6 +25,9 @@ constexpr Index column_sums_floats(Index rows, Index channels, int outputs) {
 template <int width, int outputs, class Terms>
 __global__ void __launch_bounds__(column_block_warps* warp_size)
     column_partials_kernel(float* partials, Index rows, Index chunk_rows, Index channels, Terms terms) {
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
   __shared__ float shared[column_block_warps][outputs][width][warp_size];
   const int lane = threadIdx.x % warp_size;
   const int warp = threadIdx.x / warp_size;
@@ -64,6 +67,9 @@ template <int outputs>
 __global__ void __launch_bounds__(column_block_warps* warp_size)
     column_finish_kernel(ColumnResults<outputs> results, const float* partials, Index chunks, Index channels,
                          bool accumulate) {
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
   __shared__ float shared[column_block_warps][warp_size];
   const int lane = threadIdx.x % warp_size;
   const int warp = threadIdx.x / warp_size;
@@ -88,6 +94,26 @@ __global__ void __launch_bounds__(column_block_warps* warp_size)
   result[column] = accumulate ? result[column] + sum : sum;
 }
 
+// Launches a kernel that waits by itself (cudaGridDependencySynchronize) for the kernel before it in the stream.
+// Devices that can, from compute capability 9.0 on, then start it while that one still runs.
+template <class... Parameters, class... Arguments>
+void launch_waiting(void (*kernel)(Parameters...), dim3 grid, int threads, cudaStream_t stream,
+                    const Arguments&... arguments) {
+  // What runs may have been compiled for less than the device can, and would not wait.
+  cudaFuncAttributes code{};
+  STAGECRAFT_CUDA_CHECK(cudaFuncGetAttributes(&code, kernel));
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = code.ptxVersion >= 90 ? 1 : 0;
+  STAGECRAFT_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
+}
+
 template <int width, int outputs, class Terms>
 void column_sums(const ColumnResults<outputs>& results, float* workspace, Index rows, Index channels, Terms terms,
                  Accumulate accumulate, cudaStream_t stream, const char* name) {
@@ -99,8 +125,8 @@ void column_sums(const ColumnResults<outputs>& results, float* workspace, Index 
       <<<strips, threads, 0, stream>>>(workspace, rows, column_chunk_rows(rows), channels, terms);
   check_launch(name);
   const dim3 columns(blocks_for(channels, warp_size), outputs);
-  column_finish_kernel<outputs>
-      <<<columns, threads, 0, stream>>>(results, workspace, chunks, channels, accumulate == Accumulate::yes);
+  launch_waiting(column_finish_kernel<outputs>, columns, threads, stream, results, static_cast<const float*>(workspace),
+                 chunks, channels, accumulate == Accumulate::yes);
   check_launch(name);
 }
 

@@ -56,27 +56,41 @@ struct Sorted {
 
 constexpr int sort_threads = 256;
 constexpr int rows_per_warp = 4;
+constexpr int sort_tile = 4096;
 constexpr int sort_rows = sort_threads / warp_size * rows_per_warp;
 
 // Sorts by counting, for each row, the rows before it in the order: N^2 comparisons, which for the 10^4 tokens of a
 // micro-batch take less time than the passes of a radix sort.
 __global__ void __launch_bounds__(sort_threads) sort_kernel(Sorted sorted, const std::int32_t* tokens, int count) {
+  __shared__ std::int32_t tile[sort_tile];
   const int lane = threadIdx.x % warp_size;
   const int first = (blockIdx.x * (sort_threads / warp_size) + threadIdx.x / warp_size) * rows_per_warp;
   std::int32_t token[rows_per_warp];
   int rank[rows_per_warp] = {};
 #pragma unroll
   for (int i = 0; i < rows_per_warp; ++i) token[i] = first + i < count ? tokens[first + i] : 0;
-  for (int row = lane; row < count; row += warp_size) {
-    const std::int32_t other = tokens[row];
+  for (int start = 0; start < count; start += sort_tile) {
+    const int size = min(sort_tile, count - start);
+    __syncthreads();
 #pragma unroll
-    for (int i = 0; i < rows_per_warp; ++i) {
-      rank[i] += other < token[i] || (other == token[i] && row < first + i) ? 1 : 0;
+    for (int i = 0; i < sort_tile / sort_threads; ++i) {
+      const int at = i * sort_threads + static_cast<int>(threadIdx.x);
+      if (at < size) tile[at] = tokens[start + at];
+    }
+    __syncthreads();
+#pragma unroll 4
+    for (int at = lane; at < size; at += warp_size) {
+      const std::int32_t other = tile[at];
+      const int row = start + at;
+#pragma unroll
+      for (int i = 0; i < rows_per_warp; ++i) {
+        rank[i] += other < token[i] || (other == token[i] && row < first + i) ? 1 : 0;
+      }
     }
   }
 #pragma unroll
   for (int i = 0; i < rows_per_warp; ++i) {
-    rank[i] = __reduce_add_sync(0xffffffffU, rank[i]);
+    for (int offset = warp_size / 2; offset > 0; offset /= 2) rank[i] += __shfl_xor_sync(0xffffffffU, rank[i], offset);
     if (lane == 0 && first + i < count) {
       sorted.rows[rank[i]] = first + i;
       sorted.tokens[rank[i]] = token[i];
@@ -213,9 +227,9 @@ void embedding_weight_gradient(float* d_token_table, float* d_position_table, co
   auto* const partials = reinterpret_cast<float*>(bytes + 2 * aligned(count * 4));
   sort_kernel<<<blocks_for(count, sort_rows), sort_threads, 0, stream>>>(sorted, tokens, static_cast<int>(count));
   check_launch("embedding_weight_gradient");
-  if (channels % vector_width<T> == 0) {
-    weight_gradient<T, vector_width<T>>(d_token_table, d_position_table, sorted, partials, dy, batch, time, channels,
-                                        stream);
+  // Four floats of a table make 16 bytes, whatever dy is stored as.
+  if (channels % 4 == 0) {
+    weight_gradient<T, 4>(d_token_table, d_position_table, sorted, partials, dy, batch, time, channels, stream);
   } else {
     weight_gradient<T, 1>(d_token_table, d_position_table, sorted, partials, dy, batch, time, channels, stream);
   }

@@ -44,16 +44,17 @@ struct RowShape {
   static constexpr int packs = packs_;
   static constexpr int threads = warps == 1 ? 4 * warp_size : warps * warp_size;
   static constexpr int rows_per_block = threads / (warps * warp_size);
-  // Registers for this many threads: the backward needs enough warps to hide its loads more than it needs registers.
-  static constexpr int blocks_per_multiprocessor = threads < 512 ? 512 / threads : 1;
+  // Asks for registers so few that `resident` threads fit on a multiprocessor: the backward needs many rows in flight
+  // to hide its loads more than it needs registers.
+  static constexpr int blocks_for_resident(int resident) { return threads < resident ? resident / threads : 1; }
   static constexpr Index capacity = Index{width} * warps * warp_size * packs;
 
   __device__ static Index row() {
     return static_cast<Index>(blockIdx.x) * rows_per_block + threadIdx.x / (warps * warp_size);
   }
   // Column of this thread's vector `pack`.
-  __device__ static Index column(int pack) {
-    return (static_cast<Index>(pack) * warps * warp_size + threadIdx.x % (warps * warp_size)) * width;
+  __device__ static int column(int pack) {
+    return (pack * warps * warp_size + static_cast<int>(threadIdx.x) % (warps * warp_size)) * width;
   }
 };
 
@@ -61,7 +62,7 @@ template <class T, class Shape, bool centred>
 __global__ void __launch_bounds__(Shape::threads) norm_forward_kernel(NormForward<T> a) {
   constexpr int width = Shape::width;
   constexpr int packs = Shape::packs;
-  __shared__ float scratch[2][Shape::warps];
+  __shared__ float scratch[2][Shape::warps][1];
   const Index row = Shape::row();
   if (row >= a.rows) return;  // whole warps, and with several warps a row whole blocks
   const Index at = row * a.channels;
@@ -69,19 +70,19 @@ __global__ void __launch_bounds__(Shape::threads) norm_forward_kernel(NormForwar
   Pack<T, width> x[packs];
 #pragma unroll
   for (int p = 0; p < packs; ++p) {
-    const Index c = Shape::column(p);
+    const int c = Shape::column(p);
     if (c < a.channels) x[p] = load<width>(a.x + at + c);
   }
   if (a.addend != nullptr) {
     Pack<T, width> addend[packs];
 #pragma unroll
     for (int p = 0; p < packs; ++p) {
-      const Index c = Shape::column(p);
+      const int c = Shape::column(p);
       if (c < a.channels) addend[p] = load<width>(a.addend + at + c);
     }
 #pragma unroll
     for (int p = 0; p < packs; ++p) {
-      const Index c = Shape::column(p);
+      const int c = Shape::column(p);
       if (c >= a.channels) continue;
       float left[width];
       float right[width];
@@ -98,31 +99,37 @@ __global__ void __launch_bounds__(Shape::threads) norm_forward_kernel(NormForwar
   const float inverse_channels = 1.0F / static_cast<float>(a.channels);
   float mean = 0.0F;
   if constexpr (centred) {
-    float sum = 0.0F;
+    float sum[1] = {};
 #pragma unroll
     for (int p = 0; p < packs; ++p) {
       if (Shape::column(p) >= a.channels) continue;
       float values[width];
       widen(values, x[p]);
 #pragma unroll
-      for (int i = 0; i < width; ++i) sum += values[i];
+      for (int i = 0; i < width; ++i) sum[0] += values[i];
     }
-    mean = block_sum<Shape::warps>(sum, scratch[0]) * inverse_channels;
+    block_sum(sum, scratch[0]);
+#pragma unroll
+    for (int p = 0; p < packs; ++p) keep_narrow(x[p]);
+    mean = sum[0] * inverse_channels;
   }
-  float squares = 0.0F;
+  float squares[1] = {};
 #pragma unroll
   for (int p = 0; p < packs; ++p) {
     if (Shape::column(p) >= a.channels) continue;
     float values[width];
     widen(values, x[p]);
 #pragma unroll
-    for (int i = 0; i < width; ++i) squares += (values[i] - mean) * (values[i] - mean);
+    for (int i = 0; i < width; ++i) squares[0] += (values[i] - mean) * (values[i] - mean);
   }
-  const float rstd = rsqrtf(block_sum<Shape::warps>(squares, scratch[1]) * inverse_channels + a.epsilon);
+  block_sum(squares, scratch[1]);
+#pragma unroll
+  for (int p = 0; p < packs; ++p) keep_narrow(x[p]);
+  const float rstd = rsqrtf(squares[0] * inverse_channels + a.epsilon);
 
 #pragma unroll
   for (int p = 0; p < packs; ++p) {
-    const Index c = Shape::column(p);
+    const int c = Shape::column(p);
     if (c >= a.channels) continue;
     float values[width];
     float gamma[width];
@@ -146,12 +153,12 @@ __global__ void __launch_bounds__(Shape::threads) norm_forward_kernel(NormForwar
 
 // With xhat = (x - mean) * rstd and g = dy * gamma: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)); RMSNorm has
 // neither mean of x nor mean of g.
-template <class T, class Shape, bool centred>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks_per_multiprocessor)
+template <class T, class Shape, bool centred, bool add_residual>
+__global__ void __launch_bounds__(Shape::threads, Shape::blocks_for_resident(add_residual ? 1024 : 1280))
     norm_input_gradient_kernel(NormInputGradient<T> a) {
   constexpr int width = Shape::width;
   constexpr int packs = Shape::packs;
-  __shared__ float scratch[2][Shape::warps];
+  __shared__ float scratch[Shape::warps][2];
   const Index row = Shape::row();
   if (row >= a.rows) return;
   const Index at = row * a.channels;
@@ -162,16 +169,15 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks_per_multiprocess
   Pack<T, width> residual[packs];
 #pragma unroll
   for (int p = 0; p < packs; ++p) {
-    const Index c = Shape::column(p);
+    const int c = Shape::column(p);
     if (c >= a.channels) continue;
     x[p] = load<width>(a.x + at + c);
     dy[p] = load<width>(a.dy + at + c);
-    if (a.residual != nullptr) residual[p] = load<width>(a.residual + at + c);
+    if constexpr (add_residual) residual[p] = load<width>(a.residual + at + c);
   }
   const float mean = centred ? a.mean[row] : 0.0F;
   const float rstd = a.rstd[row];
-  float g_sum = 0.0F;
-  float g_xhat_sum = 0.0F;
+  float sums[2] = {};  // of g and of g * xhat
 #pragma unroll
   for (int p = 0; p < packs; ++p) {
     if (Shape::column(p) >= a.channels) continue;
@@ -184,52 +190,57 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks_per_multiprocess
 #pragma unroll
     for (int i = 0; i < width; ++i) {
       const float g = gradients[i] * factors[i];
-      g_sum += g;
-      g_xhat_sum += g * ((values[i] - mean) * rstd);
+      sums[0] += g;
+      sums[1] += g * ((values[i] - mean) * rstd);
     }
   }
+  block_sum(sums, scratch);
+#pragma unroll
+  for (int p = 0; p < packs; ++p) {
+    keep_narrow(x[p]);
+    keep_narrow(dy[p]);
+    if constexpr (add_residual) keep_narrow(residual[p]);
+  }
   const float inverse_channels = 1.0F / static_cast<float>(a.channels);
-  const float g_mean = centred ? block_sum<Shape::warps>(g_sum, scratch[0]) * inverse_channels : 0.0F;
-  const float g_xhat_mean = block_sum<Shape::warps>(g_xhat_sum, scratch[1]) * inverse_channels;
+  const float g_mean = centred ? sums[0] * inverse_channels : 0.0F;
+  const float g_xhat_mean = sums[1] * inverse_channels;
 
 #pragma unroll
   for (int p = 0; p < packs; ++p) {
-    const Index c = Shape::column(p);
+    const int c = Shape::column(p);
     if (c >= a.channels) continue;
     float values[width];
     float gradients[width];
     float factors[width];
-    float sums[width] = {};
-    if (a.residual != nullptr) widen(sums, residual[p]);
+    float carried[width] = {};
+    if constexpr (add_residual) widen(carried, residual[p]);
     widen(values, x[p]);
     widen(gradients, dy[p]);
     load(factors, a.gamma + Shape::column(p));
 #pragma unroll
     for (int i = 0; i < width; ++i) {
       const float xhat = (values[i] - mean) * rstd;
-      gradients[i] = sums[i] + rstd * (gradients[i] * factors[i] - g_mean - xhat * g_xhat_mean);
+      gradients[i] = carried[i] + rstd * (gradients[i] * factors[i] - g_mean - xhat * g_xhat_mean);
     }
     store(a.dx + at + c, gradients);
   }
 }
 
-// Calls launch(RowShape) with the smallest shape that holds a row.
+// Calls launch(RowShape) with the smallest shape that holds a row. Two vectors a lane: few registers, so that many rows
+// are in flight.
 template <class T, class Launch>
 void with_row_shape(Index channels, const char* name, const Launch& launch) {
   constexpr int width = vector_width<T>;
-  using Tiny = RowShape<width, 1, 4>;
-  using Short = RowShape<width, 2, 4>;
-  using Medium = RowShape<width, 4, 4>;
-  using Long = RowShape<width, 8, 4>;
-  using Longest = RowShape<width, 16, 4>;
+  using Longest = RowShape<width, 32, 2>;
   using Unaligned = RowShape<1, 16, 8>;
   if (channels % width != 0) {
     if (channels <= Unaligned::capacity) return launch(Unaligned{});
   } else {
-    if (channels <= Tiny::capacity) return launch(Tiny{});
-    if (channels <= Short::capacity) return launch(Short{});
-    if (channels <= Medium::capacity) return launch(Medium{});
-    if (channels <= Long::capacity) return launch(Long{});
+    if (channels <= RowShape<width, 1, 2>::capacity) return launch(RowShape<width, 1, 2>{});
+    if (channels <= RowShape<width, 2, 2>::capacity) return launch(RowShape<width, 2, 2>{});
+    if (channels <= RowShape<width, 4, 2>::capacity) return launch(RowShape<width, 4, 2>{});
+    if (channels <= RowShape<width, 8, 2>::capacity) return launch(RowShape<width, 8, 2>{});
+    if (channels <= RowShape<width, 16, 2>::capacity) return launch(RowShape<width, 16, 2>{});
     if (channels <= Longest::capacity) return launch(Longest{});
   }
   throw Error(std::string(name) + ": rows of " + std::to_string(channels) + " elements are not supported: at most " +
@@ -248,8 +259,9 @@ void norm_forward(const NormForward<T>& a, cudaStream_t stream, const char* name
 template <bool centred, class T>
 void norm_input_gradient(const NormInputGradient<T>& a, cudaStream_t stream, const char* name) {
   with_row_shape<T>(a.channels, name, [&]<class Shape>(Shape) {
-    norm_input_gradient_kernel<T, Shape, centred>
-        <<<blocks_for(a.rows, Shape::rows_per_block), Shape::threads, 0, stream>>>(a);
+    auto* const kernel = a.residual != nullptr ? norm_input_gradient_kernel<T, Shape, centred, true>
+                                               : norm_input_gradient_kernel<T, Shape, centred, false>;
+    kernel<<<blocks_for(a.rows, Shape::rows_per_block), Shape::threads, 0, stream>>>(a);
     check_launch(name);
   });
 }

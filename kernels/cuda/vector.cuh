@@ -75,6 +75,16 @@ __device__ inline void store(T* to, const float (&from)[n]) {
   store<n>(to, narrow<T, n>(from));
 }
 
+// Hides where a pack comes from. Without it the compiler keeps the floats that it once widened a pack to until their
+// last use, and Bf16 takes twice the registers.
+template <class T, int n>
+__device__ inline void keep_narrow(Pack<T, n>& pack) {
+  if constexpr (std::is_same_v<T, Bf16> && n == 8) {
+    uint4& words = reinterpret_cast<uint4&>(pack);
+    asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w));
+  }
+}
+
 // Every lane gets the sum, added in an order that depends on nothing.
 __device__ inline float warp_sum(float x) {
 #pragma unroll
@@ -82,18 +92,24 @@ __device__ inline float warp_sum(float x) {
   return x;
 }
 
-// Sum over a block of `warps` warps; every thread gets it. All threads must call; `scratch` must not be in use.
-template <int warps>
-__device__ inline float block_sum(float x, float (&scratch)[warps]) {
-  x = warp_sum(x);
-  if constexpr (warps > 1) {
-    if (threadIdx.x % warp_size == 0) scratch[threadIdx.x / warp_size] = x;
-    __syncthreads();
-    x = 0.0F;
+// Sums over a block of `warps` warps; every thread gets them. All threads must call; `scratch` must not be in use.
+template <int warps, int n>
+__device__ inline void block_sum(float (&x)[n], float (&scratch)[warps][n]) {
 #pragma unroll
-    for (int i = 0; i < warps; ++i) x += scratch[i];
+  for (int i = 0; i < n; ++i) x[i] = warp_sum(x[i]);
+  if constexpr (warps > 1) {
+    if (threadIdx.x % warp_size == 0) {
+#pragma unroll
+      for (int i = 0; i < n; ++i) scratch[threadIdx.x / warp_size][i] = x[i];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      x[i] = 0.0F;
+#pragma unroll
+      for (int w = 0; w < warps; ++w) x[i] += scratch[w][i];
+    }
   }
-  return x;
 }
 
 template <int n>
