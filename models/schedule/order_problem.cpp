@@ -73,26 +73,40 @@ OrderClock::OrderClock(const OrderProblem& problem)
       forwards_(problem.rank_of_stage.size() * static_cast<std::size_t>(problem.microbatches)),
       inputs_(forwards_.size()),
       next_(problem.rank_of_stage.size()),
-      ranks_(static_cast<std::size_t>(problem.ranks)),
-      started_(ranks_.size()) {}
+      at_start_(static_cast<std::size_t>(problem.ranks)),
+      started_(at_start_.size()) {
+  for (int s = 0; s < problem.stages(); ++s) {
+    const StageTimes& times = problem.times[static_cast<std::size_t>(s)];
+    at_start_[static_cast<std::size_t>(problem.rank_of_stage[static_cast<std::size_t>(s)])].left +=
+        problem.microbatches * (times.forward + times.backward_input + times.backward_weight);
+  }
+}
 
-double OrderClock::run(const Orders& orders) {
-  assert(orders.size() == ranks_.size());
+double OrderClock::run(const Orders& orders, double cutoff) {
+  assert(orders.size() == at_start_.size());
   std::fill(forwards_.begin(), forwards_.end(), Run{});
   std::fill(inputs_.begin(), inputs_.end(), Run{});
   std::fill(next_.begin(), next_.end(), std::array<int, 3>{});
-  std::fill(ranks_.begin(), ranks_.end(), RankState{});
+  ranks_ = at_start_;
   ready_.clear();
   for (int rank = problem_.ranks - 1; rank >= 0; --rank) {
     started_[static_cast<std::size_t>(rank)].resize(orders[static_cast<std::size_t>(rank)].size());
     ready_.push_back(rank);
   }
-  while (!ready_.empty()) {
+  bool in_time = true;
+  while (in_time && !ready_.empty()) {
     const int rank = ready_.back();
     ready_.pop_back();
     while (advance(rank, orders[static_cast<std::size_t>(rank)])) {
     }
+    const RankState& state = ranks_[static_cast<std::size_t>(rank)];
+    in_time = state.clock + state.left <= cutoff * (1 + 1e-9);  // `left` has rounding errors of its own
   }
+  for (const RankState& rank : ranks_) tasks_timed_ += rank.position;
+  return in_time ? makespan_of(orders) : std::numeric_limits<double>::infinity();
+}
+
+double OrderClock::makespan_of(const Orders& orders) const {
   double makespan = 0;
   for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
     if (static_cast<std::size_t>(ranks_[rank].position) < orders[rank].size()) {
@@ -119,7 +133,9 @@ bool OrderClock::advance(int rank, const std::vector<Task>& word) {
       start = std::max(start, needed.end + problem_.message_between(from, task.stage));
     }
   }
-  const double end = start + problem_.time(task.stage, task.kind);
+  const double time = problem_.time(task.stage, task.kind);
+  const double end = start + time;
+  state.left -= time;
   started_[static_cast<std::size_t>(rank)][static_cast<std::size_t>(state.position)] = {start, end, microbatch};
   if (task.kind != ActionKind::backward_weight) {
     (forward ? forwards_ : inputs_)[cell(task.stage, microbatch)] = {end, state.position, true};

@@ -66,9 +66,11 @@ class OrderClock {
  public:
   explicit OrderClock(const OrderProblem& problem);
 
-  // The makespan; infinity when the ranks wait for each other for ever.
+  // The makespan; infinity when the ranks wait for each other for ever, or as soon as it is sure to be above `cutoff`.
   // REQUIRES: is_legal_word() for each rank, with every letter `microbatches` times.
-  double run(const Orders& orders);
+  double run(const Orders& orders, double cutoff = std::numeric_limits<double>::infinity());
+  // Tasks that all runs together have timed: what they cost.
+  double tasks_timed() const { return tasks_timed_; }
 
   struct Place {
     int rank = 0;
@@ -86,6 +88,7 @@ class OrderClock {
   struct RankState {
     int position = 0;
     double clock = 0;
+    double left = 0;  // time of the tasks to come
   };
   struct Started {
     double start = 0;
@@ -97,13 +100,15 @@ class OrderClock {
            static_cast<std::size_t>(microbatch);
   }
   bool advance(int rank, const std::vector<Task>& word);
+  double makespan_of(const Orders& orders) const;
 
   const OrderProblem& problem_;
   std::vector<Run> forwards_, inputs_;    // [stage][micro-batch]
   std::vector<std::array<int, 3>> next_;  // by stage: micro-batch of the next F, I, W
-  std::vector<RankState> ranks_;
+  std::vector<RankState> ranks_, at_start_;
   std::vector<std::vector<Started>> started_;  // by rank and position
   std::vector<int> ready_;
+  double tasks_timed_ = 0;
 };
 
 }  // namespace stagecraft

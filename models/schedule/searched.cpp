@@ -13,8 +13,8 @@
 namespace stagecraft {
 namespace {
 
-// The number of steps: so many for each task, but no more tasks timed in all than take about half a second.
-constexpr double steps_a_task = 500, effort = 2e7;
+// How many tasks are looked at in all: in so many moves for each task, but no more than take about half a second.
+constexpr double effort_a_task_squared = 500, most_effort = 2e7;
 
 // std::uniform_int_distribution may differ between standard libraries; this does not.
 class Random {
@@ -32,23 +32,21 @@ class Annealing {
  public:
   Annealing(const OrderProblem& problem, Orders& orders)
       : problem_(problem), clock_(problem), floor_(lower_bound(problem)), now_(orders), best_(orders) {
-    std::size_t tasks = 0;
-    for (const auto& word : orders) tasks += word.size();
-    const auto size = static_cast<double>(tasks);
-    steps_ = static_cast<std::int64_t>(std::min(effort / size, steps_a_task * size));
+    double tasks = 0;
+    for (const auto& word : orders) tasks += static_cast<double>(word.size());
+    effort_ = std::min(most_effort, effort_a_task_squared * tasks * tasks);
     reach_ = 3 * static_cast<std::size_t>(problem.ranks) + 6;
     double work = 0;
     for (const StageTimes& times : problem.times) work += times.forward + times.backward_input + times.backward_weight;
     // With few steps there is no time to come back from a detour.
-    hot_ =
-        0.5 * work / (3 * static_cast<double>(problem.times.size())) * std::min(1.0, static_cast<double>(steps_) / 2e4);
+    hot_ = 0.5 * work / (3 * static_cast<double>(problem.times.size())) * std::min(1.0, effort_ / tasks / 2e4);
   }
 
   double run() {
     makespan_ = best_makespan_ = clock_.run(now_);
     clock_.critical_path(now_, path_);
-    for (std::int64_t step = 0; step < steps_ && best_makespan_ > floor_; ++step) {
-      const double left = 1 - static_cast<double>(step) / static_cast<double>(steps_);
+    while (spent() < effort_ && best_makespan_ > floor_) {
+      const double left = 1 - spent() / effort_;
       try_move(hot_ * left * left);
     }
     return best_makespan_;
@@ -56,6 +54,9 @@ class Annealing {
   Orders take_best() { return std::move(best_); }
 
  private:
+  // In tasks looked at: what the search has cost so far. Grows with every move, legal or not.
+  double spent() const { return clock_.tasks_timed() + tasks_checked_; }
+
   void try_move(double temperature) {
     const OrderClock::Place from = path_[random_.below(path_.size())];
     std::vector<Task>& word = now_[static_cast<std::size_t>(from.rank)];
@@ -63,11 +64,14 @@ class Annealing {
     const std::size_t first = position < reach_ ? 0 : position - reach_;
     const std::size_t last = std::min(word.size() - 1, position + reach_);
     const std::size_t to = first + random_.below(last - first + 1);
+    tasks_checked_ += static_cast<double>(word.size());
     if (to == position) return;
     rotate(word, position, to);
-    const double makespan = is_legal_word(problem_, word) ? clock_.run(now_) : std::numeric_limits<double>::infinity();
-    const double worse = makespan - makespan_;
-    if (worse > 0 && (temperature <= 0 || random_.fraction() >= std::exp(-worse / temperature))) {
+    // Accepts what is worse by d with probability exp(-d / temperature).
+    const double acceptable = makespan_ - temperature * std::log(1 - random_.fraction());
+    const double makespan =
+        is_legal_word(problem_, word) ? clock_.run(now_, acceptable) : std::numeric_limits<double>::infinity();
+    if (makespan > acceptable) {
       rotate(word, to, position);
       return;
     }
@@ -91,7 +95,8 @@ class Annealing {
   Orders now_, best_;
   double makespan_ = 0, best_makespan_ = 0;
   std::vector<OrderClock::Place> path_;
-  std::int64_t steps_ = 0;
+  double effort_ = 0;
+  double tasks_checked_ = 0;
   std::size_t reach_ = 0;
   double hot_ = 0;
 };
