@@ -296,6 +296,7 @@ Seconds Timeline::evaluate(const StepCosts& costs, std::vector<Span>& spans) {
           break;
         case Role::wait:
           spans[at] = {free_from, node.start};
+          free_from = node.start;  // an overlapped pair's second wait begins where the first ends
           break;
       }
     }
