@@ -44,7 +44,7 @@ ComputeSchedule interleave(std::string name, const ScheduleShape& shape, int gro
     const auto add = [&](ActionKind kind, InterleavedTable::Entry entry) {
       actions.push_back({kind, StageId{entry.chunk * p + rank}, MicrobatchId{entry.microbatch}});
     };
-    const std::int64_t ahead = 2 * (p - rank - 1) + (v - 1) * std::int64_t{group};
+    const std::int64_t ahead = 2LL * (p - rank - 1) + (v - 1LL) * group;
     const std::int64_t warm_up = std::min(table.size(), ahead);
     for (std::int64_t k = 0; k < warm_up; ++k) add(ActionKind::forward, table.forward(k));
     for (std::int64_t k = 0; k < table.size(); ++k) {

@@ -24,7 +24,7 @@ ComputeSchedule generate_interleaved_zero_bubble(const ScheduleShape& shape) {
     const auto add = [&](ActionKind kind, InterleavedTable::Entry entry) {
       actions.push_back({kind, StageId{entry.chunk * p + rank}, MicrobatchId{entry.microbatch}});
     };
-    const std::int64_t warm_up = std::min(table.size(), p - rank - 1 + (v - 1) * std::int64_t{group});
+    const std::int64_t warm_up = std::min<std::int64_t>(table.size(), p - rank - 1 + (v - 1LL) * group);
     for (std::int64_t k = 0; k < warm_up; ++k) add(ActionKind::forward, table.forward(k));
     for (std::int64_t k = 0; k < table.size(); ++k) {
       if (warm_up + k < table.size()) add(ActionKind::forward, table.forward(warm_up + k));

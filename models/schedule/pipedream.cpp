@@ -31,7 +31,7 @@ ComputeSchedule generate_pipedream(const ScheduleShape& shape) {
 
 std::string refuse_pipedream_2bw(const ScheduleShape& shape) {
   const int p = shape.ranks, m = shape.microbatches, group = update_group(shape);
-  const std::string refusal = first_refusal({refuse_stages_per_rank(shape, 1), refuse_slices(shape)});
+  std::string refusal = first_refusal({refuse_stages_per_rank(shape, 1), refuse_slices(shape)});
   if (!refusal.empty()) return refusal;
   if (group < p) return fmt::format("needs at least P = {} micro-batches an update, got {}", p, group);
   if (m % group == 0) return "";
