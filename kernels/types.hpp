@@ -12,8 +12,8 @@ struct AttentionShape {
   std::int64_t heads;      // H, a multiple of kv_heads
   std::int64_t kv_heads;   // KV
   std::int64_t head_size;  // D
-  std::int64_t q_stride;   // floats from a row of q (and dq) to the next, >= H*D
-  std::int64_t kv_stride;  // floats from a row of k, v (and dk, dv) to the next, >= KV*D
+  std::int64_t q_stride;   // elements from a row of q (and dq) to the next, >= H*D
+  std::int64_t kv_stride;  // elements from a row of k, v (and dk, dv) to the next, >= KV*D
   // The queries may be a slice of a longer sequence, whose earlier keys and values are there, too.
   std::int64_t past = 0;     // keys before that of the first query
   std::int64_t kv_time = 0;  // rows of k and v a sample, >= past + T; 0: T

@@ -161,9 +161,16 @@ const dim3 block(warp_size, warps_per_block);
 
 }  // namespace
 
+void require_whole_sequences(const AttentionShape& s) {
+  if (s.past == 0 && (s.kv_time == 0 || s.kv_time == s.time)) return;
+  throw Error("attention: " + std::to_string(s.time) + " queries after " + std::to_string(s.past) +
+              " keys: slices of sequences are not supported on CUDA devices");
+}
+
 template <class T>
 void attention_forward(T* o, float* log_sum, const T* q, const T* k, const T* v, const AttentionShape& s,
                        cudaStream_t stream) {
+  require_whole_sequences(s);
   with_parts(s.head_size, [&]<int parts>(Constant<parts>) {
     forward_kernel<parts>
         <<<blocks_for(s.batch * s.heads * s.time, warps_per_block), block, 0, stream>>>(o, log_sum, q, k, v, places(s));
@@ -174,6 +181,7 @@ void attention_forward(T* o, float* log_sum, const T* q, const T* k, const T* v,
 template <class T>
 void attention_input_gradient(T* dq, T* dk, T* dv, const T* d_o, const T* o, const float* log_sum, const T* q,
                               const T* k, const T* v, const AttentionShape& s, float* workspace, cudaStream_t stream) {
+  require_whole_sequences(s);
   with_parts(s.head_size, [&]<int parts>(Constant<parts>) {
     query_gradient_kernel<parts><<<blocks_for(s.batch * s.heads * s.time, warps_per_block), block, 0, stream>>>(
         dq, workspace, d_o, o, log_sum, q, k, v, places(s));

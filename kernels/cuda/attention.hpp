@@ -14,8 +14,11 @@ namespace stagecraft::kernels::cuda {
 
 inline constexpr std::int64_t largest_plain_head_size = 256;
 
+// Throws Error if the queries are a slice of their sequence (past, kv_time): not done here, nor through cuDNN.
+void require_whole_sequences(const AttentionShape& shape);
+
 // Overwrites o and log_sum, the logarithm of the sum of a query's exponentiated scores. A head size above
-// largest_plain_head_size throws Error.
+// largest_plain_head_size and slices of sequences throw Error.
 template <class T>
 void attention_forward(T* o,            // (B*T, H, D), packed
                        float* log_sum,  // (B, H, T)

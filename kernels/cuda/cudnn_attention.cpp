@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda/attention.hpp"
 #include "kernels/cuda/cudnn_graph.hpp"
 #include "kernels/cuda/error.hpp"
 
@@ -229,6 +230,7 @@ CudnnAttention::CudnnAttention(CudnnAttention&&) noexcept = default;
 CudnnAttention& CudnnAttention::operator=(CudnnAttention&&) noexcept = default;
 
 std::size_t CudnnAttention::prepare(const AttentionShape& shape) {
+  require_whole_sequences(shape);
   auto found = state_->plans.find(key(shape));
   if (found == state_->plans.end()) {
     const cudnnHandle_t handle = state_->handle.get();

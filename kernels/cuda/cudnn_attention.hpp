@@ -27,7 +27,7 @@ class CudnnAttention {
 
   // Builds the plans of the shape; returns the bytes of workspace that forward and backward need, aligned to 256.
   // Throws Error where cuDNN has no engine: head sizes other than multiples of 8 up to 128, devices before compute
-  // capability 8.0, strides other than multiples of 8.
+  // capability 8.0, strides other than multiples of 8, slices of sequences.
   std::size_t prepare(const AttentionShape& shape);
 
   // Tensors, shapes and strides as in attention.hpp. REQUIRES: prepare(shape).

@@ -36,7 +36,7 @@ struct GemmShape {
   Transpose b = Transpose::no;           // b is stored (depth, columns), or with yes (columns, depth)
   bool bias = false;                     // of the output's type, (columns)
   Accumulate accumulate = Accumulate::no;
-  auto operator<=>(const GemmShape&) const = default;
+  auto operator<=>(const GemmShape&) const = default;  // NOLINT(modernize-use-nullptr): a mistake of clang-tidy 14
 
   double flops() const;
   // "4096x4800x1600 NT bf16>bf16 +bias +c": what the cache file calls it.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/attention.hpp"
 #include "kernels/cuda/error.hpp"
 #include "kernels/cuda/gemm.hpp"
 #include "kernels/cuda/gemm_cache.hpp"
@@ -80,6 +81,17 @@ TEST(GemmShape, SaysWhatIsMultiplied) {
 
 TEST(GemmShape, CountsAMultiplicationAndAnAdditionEach) {
   EXPECT_EQ((GemmShape{.rows = 2, .columns = 3, .depth = 5}.flops()), 60.0);
+}
+
+TEST(RequireWholeSequences, RefusesASlice) {
+  AttentionShape shape{.batch = 1, .time = 8, .heads = 1, .kv_heads = 1, .head_size = 8, .q_stride = 8, .kv_stride = 8};
+  EXPECT_NO_THROW(require_whole_sequences(shape));
+  shape.kv_time = 8;
+  EXPECT_NO_THROW(require_whole_sequences(shape));
+  shape.kv_time = 16;
+  EXPECT_THROW(require_whole_sequences(shape), Error);
+  shape.past = 8;
+  EXPECT_THROW(require_whole_sequences(shape), Error);
 }
 
 class GemmCacheFile : public testing::Test {
