@@ -121,7 +121,13 @@ const ScheduleFacts& Judge::facts(const LayoutOption& option) {
     entry->second = std::move(*known);
   } else {
     const ComputeSchedule schedule = make(option);
-    entry->second = {peak_in_flight_by_stage(schedule), placement(schedule)};
+    const Placement on(schedule);
+    std::vector<int> stages(schedule.ranks.size());
+    for (std::int32_t stage = 0; stage < schedule.stages; ++stage) {
+      for (const RankId rank : on.ranks(StageId{stage})) ++stages[static_cast<std::size_t>(rank.value)];
+    }
+    entry->second = {peak_in_flight_by_stage(schedule), placement(schedule),
+                     *std::max_element(stages.begin(), stages.end())};
   }
   return entry->second;
 }
@@ -161,7 +167,7 @@ PartitionProblem Judge::problem(const LayoutOption& option, const Geometry& geom
     slot.type = geometry.types[rank];
     // A rank with several stages gives each an equal part: sound, though a lopsided split might have fitted, too.
     slot.memory = cluster_.device_types[static_cast<std::size_t>(geometry.assignment.types[rank])].memory.value() /
-                  option.chunks();
+                  schedule.stages_on_rank;
     slot.in_flight = schedule.in_flight[s];
     slot.reduce_latency = geometry.reduce_latency[rank];
     slot.reduce_per_byte = geometry.reduce_per_byte[rank];

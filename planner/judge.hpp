@@ -30,7 +30,8 @@ struct Geometry {
 // What a schedule means for memory and placement, by stage.
 struct ScheduleFacts {
   std::vector<int> in_flight;
-  std::vector<RankId> ranks;
+  std::vector<RankId> ranks;  // the first of a stage on two
+  int stages_on_rank = 1;     // the most
 };
 
 // A layout on devices with its best partition so far.
