@@ -16,13 +16,15 @@ struct CompareSchedulesOptions {
 
 void run(const CompareSchedulesOptions& options) {
   const ScheduleOptions& chosen = options.schedule;
-  const ScheduleComparison comparison = compare_schedules(chosen.shape(), chosen.times, chosen.message);
+  const bool own = !chosen.stages_per_rank;
+  const ScheduleComparison comparison =
+      own ? compare_schedules_of_one_network(chosen.shape(), chosen.times, chosen.message)
+          : compare_schedules(chosen.shape(), chosen.times, chosen.message);
   if (options.json) return print_json(to_json(comparison));
-  const int stages = chosen.shape().stages_per_rank;
-  print(wrap(fmt::format(
-            "{} ranks with {} stage{} each, {} micro-batches; a stage takes F {:g}, I {:g}, W {:g}, a message {:g}",
-            chosen.ranks, stages, stages == 1 ? "" : "s", chosen.microbatches, chosen.times.forward,
-            chosen.times.backward_input, chosen.times.backward_weight, chosen.message)) +
+  const std::string stages = own ? "" : fmt::format(" with {} stages each", *chosen.stages_per_rank);
+  print(wrap(fmt::format("{} ranks{}, {} micro-batches; a {} takes F {:g}, I {:g}, W {:g}, a message {:g}",
+                         chosen.ranks, stages, chosen.microbatches, own ? "rank" : "stage", chosen.times.forward,
+                         chosen.times.backward_input, chosen.times.backward_weight, chosen.message)) +
         "\n" + to_text(comparison));
 }
 
@@ -32,16 +34,21 @@ void add_compare_schedules_command(CLI::App& compare) {
   const auto options = std::make_shared<CompareSchedulesOptions>();
   CLI::App* command = compare.add_subcommand("schedules", "Every schedule on the same shape and times, fastest first");
   add_schedule_options(*command, options->schedule);
-  command->get_option("--stages-per-rank")->default_str("1");
+  command->get_option("--stages-per-rank")
+      ->description(
+          "Compare those that take so many stages a rank, the times being a stage's; by default all schedules, each "
+          "with its own stages, the times being those of a rank's share of the network");
   command->add_flag("--json", options->json, "For scripts");
   set_examples(*command,
                "  stagecraft compare schedules -p 8 -m 32\n"
                "  stagecraft compare schedules -p 8 -v 2 -m 32 --tf 1 --ti 1.1 --tw 0.8 --c 0.05\n"
                "\n"
+               "v                 stages a rank\n"
                "makespan          first start to last end, in the unit of the times\n"
                "idle/total        bubble: the share of ranks x makespan in which nobody computes\n"
                "zero-bubble rate  bubble of the longest span of one rank, as the zero-bubble papers count it\n"
-               "peak stash        activations of a stage and micro-batch that the fullest rank keeps until their W\n"
+               "peak stash        micro-batches whose activations the fullest rank keeps until their W; with -v:\n"
+               "                  activations of a stage\n"
                "messages          between ranks, a step");
   command->callback([options] { run(*options); });
 }

@@ -8,6 +8,7 @@
 #include "models/files.hpp"
 #include "models/profile.hpp"
 #include "models/version.hpp"
+#include "planner/own_order.hpp"
 #include "planner/planner.hpp"
 #include "reports/tables.hpp"
 #include "sim/simgrid.hpp"
@@ -160,6 +161,11 @@ void run(const PlanOptions& options) {
     return;
   }
   print(ranking_table(result) + "\n" + explanation(result) + "\n" + plan_table(plan));
+  if (plan.schedule.name == "searched") {
+    print(fmt::format(
+        "lower bound {}: no order of these stages computes a step sooner (reductions and optimizer apart)\n",
+        to_string(order_lower_bound(plan))));
+  }
   if (!options.output.empty()) note("wrote " + options.output);
 }
 

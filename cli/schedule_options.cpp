@@ -32,7 +32,8 @@ void add_schedule_options(CLI::App& command, ScheduleOptions& options) {
       ->capture_default_str();
   command
       .add_option("--memory", options.memory,
-                  "Micro-batches that a rank may keep, where a schedule asks (0: its own limit)")
+                  "Micro-batches that a rank may keep until their W; schedules that plan with it obey, others are "
+                  "checked (0: no check, their own limit)")
       ->check(any)
       ->capture_default_str();
 }

@@ -11,7 +11,9 @@
 #include "models/files.hpp"
 #include "models/schedule/checker.hpp"
 #include "models/schedule/frameworks.hpp"
+#include "models/schedule/lower_bound.hpp"
 #include "models/schedule/torch_csv.hpp"
+#include "reports/schedule_comparison.hpp"
 #include "reports/svg.hpp"
 #include "reports/tables.hpp"
 
@@ -40,17 +42,11 @@ struct Shown {
   std::optional<ScheduleShape> shape;
 };
 
-// The fewest stages a rank that the schedule takes with a well-divisible number of micro-batches.
-int natural_stages_per_rank(std::string_view name, ScheduleShape shape) {
+// 1 for an unknown name, which make_schedule() complains about.
+int natural_stages_per_rank(std::string_view name, const ScheduleShape& shape) {
   const auto& kinds = schedule_kinds();
   const auto kind = std::find_if(kinds.begin(), kinds.end(), [&](const auto& each) { return each.name == name; });
-  if (kind == kinds.end()) return 1;
-  shape.microbatches = 4 * shape.ranks;
-  shape.group = 0;
-  for (shape.stages_per_rank = 1; shape.stages_per_rank <= 8; ++shape.stages_per_rank) {
-    if (kind->refuse(shape).empty()) return shape.stages_per_rank;
-  }
-  return 1;
+  return kind == kinds.end() ? 1 : fewest_stages_per_rank(*kind, shape);
 }
 
 Shown load(const ShowScheduleOptions& options) {
@@ -100,6 +96,22 @@ Json to_json(const Shown& shown, const StageTimes& times, const ClockedSchedule&
   return json;
 }
 
+// Schedules with a memory limit of their own keep to --memory by their own count.
+bool plans_with_memory(std::string_view name) {
+  return name == "zb-1p" || name == "zb-2p" || name == "zb-v-auto" || name == "searched";
+}
+
+void check_memory(const ShowScheduleOptions& options, const Shown& shown) {
+  const double memory = options.schedule.memory;
+  if (memory <= 0 || plans_with_memory(shown.schedule.name)) return;
+  const double stages_per_rank = shown.schedule.stages / static_cast<double>(shown.schedule.ranks.size());
+  const int limit = static_cast<int>(memory * std::max(stages_per_rank, 1.0) * shown.schedule.slices);
+  const auto faults = check_in_flight(shown.schedule, limit);
+  if (faults.empty()) return;
+  throw Error(ErrorKind::check_failed, fmt::format("schedule '{}': {}\n{}", shown.schedule.name, faults.front().message,
+                                                   format_grid(shown.schedule, faults)));
+}
+
 bool wants_colour() { return ::isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr; }
 
 void show_schedule(const ShowScheduleOptions& options) {
@@ -111,9 +123,15 @@ void show_schedule(const ShowScheduleOptions& options) {
   const auto clock = [&] {
     return clock_schedule(schedule, std::vector(static_cast<std::size_t>(schedule.stages), times), message);
   };
+  check_memory(options, shown);
   switch (format) {
     case Format::grid:
-      return print(schedule_table(schedule, times, message, {.colour = wants_colour(), .columns = options.columns}));
+      print(schedule_table(schedule, times, message, {.colour = wants_colour(), .columns = options.columns}));
+      if (schedule.name == "searched" && shown.shape) {
+        print(fmt::format("lower bound {:.5g}: no order of these stages within this memory ends sooner\n",
+                          lower_bound(order_problem(*shown.shape, schedule))));
+      }
+      return;
     case Format::svg: {
       SvgOptions svg;
       svg.title = fmt::format("{}: {} stages, {} micro-batches; {}", schedule.name, schedule.stages,

@@ -5,6 +5,7 @@
 #include "models/files.hpp"
 #include "models/version.hpp"
 #include "planner/explain.hpp"
+#include "planner/own_order.hpp"
 #include "sim/plan_trace.hpp"
 
 namespace stagecraft {
@@ -19,6 +20,12 @@ std::string types_along(const Cluster& cluster, const Assignment& assignment) {
   }
   return text;
 }
+
+namespace {
+
+bool has_closed_form(const Layout& layout) { return layout.schedule == "gpipe" || layout.schedule == "1f1b"; }
+
+}  // namespace
 
 PlanMaker::PlanMaker(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space,
                      Judge& judge)
@@ -56,16 +63,20 @@ RankedPlan PlanMaker::make(const Judgement& judgement) {
     if (ranks.size() > 1) stage.second_rank = ranks.back();
   }
   price(plan, model_);
+  const ComputeSchedule usual = plan.schedule;
+  if (!has_closed_form(layout)) adapt_schedule(plan);
   plan.network_digest = network_digest_;
   plan.cluster_digest = cluster_digest_;
-  predict(judgement, ranked);
+  predict(judgement, plan.schedule == usual, ranked);
   return ranked;
 }
 
-void PlanMaker::predict(const Judgement& judgement, RankedPlan& ranked) {
+void PlanMaker::predict(const Judgement& judgement, bool is_usual, RankedPlan& ranked) {
   Plan& plan = ranked.plan;
   const StepCosts costs = step_costs(plan);
-  Timeline& timeline = judge_.timeline(judgement.option, plan.tied_ends());
+  std::optional<Timeline> own;
+  if (!is_usual) own.emplace(plan.lowered());
+  Timeline& timeline = is_usual ? judge_.timeline(judgement.option, plan.tied_ends()) : *own;
   Candidate& candidate = ranked.candidate;
   candidate.layout = judgement.option.layout;
   candidate.closed_form = Seconds(judgement.closed_form);
@@ -74,7 +85,8 @@ void PlanMaker::predict(const Judgement& judgement, RankedPlan& ranked) {
   candidate.bubble = bubble_of(candidate.breakdown);
   for (const PlanStage& stage : plan.stages) candidate.stages.push_back(stage.layers);
   candidate.devices = types_along(cluster_, judgement.geometry->assignment);
-  plan.prediction.closed_form_step = candidate.closed_form;
+  // Of other schedules it is only a first estimate.
+  if (has_closed_form(candidate.layout)) plan.prediction.closed_form_step = candidate.closed_form;
   plan.prediction.timeline_step = candidate.timeline;
   plan.prediction.bubble = candidate.bubble;
   plan.prediction.peak_memory = trace_header(plan, "").peak_memory;

@@ -21,7 +21,8 @@ class PlanMaker {
   RankedPlan make(const Judgement& judgement);
 
  private:
-  void predict(const Judgement& judgement, RankedPlan& ranked);
+  // `is_usual`: the schedule is that of the layout, not made for this plan's times.
+  void predict(const Judgement& judgement, bool is_usual, RankedPlan& ranked);
 
   const Network& network_;
   const Cluster& cluster_;

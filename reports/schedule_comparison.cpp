@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "models/error.hpp"
 #include "models/schedule/checker.hpp"
 #include "models/schedule/clock.hpp"
+#include "models/schedule/lower_bound.hpp"
 #include "models/text.hpp"
 #include "reports/text_width.hpp"
 
@@ -25,24 +27,60 @@ std::int64_t count_messages(const ComputeSchedule& schedule) {
   return schedule.forward_only ? crossings : 2 * crossings;
 }
 
-ScheduleFigures figures_of(const ComputeSchedule& schedule, const StageTimes& times, double message) {
-  const std::vector<StageTimes> of_stages(static_cast<std::size_t>(schedule.stages), times);
-  const ClockedSchedule clock = clock_schedule(schedule, of_stages, message);
+StageTimes divided(const StageTimes& times, double by) {
+  return {times.forward / by, times.backward_input / by, times.backward_weight / by};
+}
+
+// `shape` with its times filled in.
+ScheduleFigures figures_of(const ScheduleKind& kind, const ScheduleShape& shape, double stash_unit) {
+  const ComputeSchedule schedule = make_schedule(kind.name, shape);
+  const std::vector<StageTimes> times(static_cast<std::size_t>(schedule.stages),
+                                      divided(shape.times.front(), shape.slices));
+  const ClockedSchedule clock = clock_schedule(schedule, times, shape.message);
   const std::vector<int> peaks = peak_in_flight_by_rank(schedule);
   ScheduleFigures figures;
   figures.name = schedule.name;
+  figures.stages_per_rank = shape.stages_per_rank;
   figures.makespan = clock.makespan;
   figures.idle_share = clock.idle_share();
   figures.span_bubble = clock.span_bubble();
-  figures.peak_stash = static_cast<double>(*std::max_element(peaks.begin(), peaks.end())) / schedule.slices;
+  figures.peak_stash = *std::max_element(peaks.begin(), peaks.end()) / (stash_unit * schedule.slices);
   figures.messages = count_messages(schedule);
   figures.trains_alike = !schedule.forward_only && schedule.updates == WeightUpdates::synchronous;
+  const double limit = shape.memory_limit * (stash_unit == 1 ? shape.stages_per_rank : 1);
+  figures.fits = shape.memory_limit <= 0 || figures.peak_stash <= limit * (1 + 1e-9);
   return figures;
+}
+
+void rank(ScheduleComparison& comparison) {
+  std::stable_sort(
+      comparison.ranked.begin(), comparison.ranked.end(), [](const ScheduleFigures& a, const ScheduleFigures& b) {
+        return std::tuple(!a.trains_alike, !a.fits, a.makespan) < std::tuple(!b.trains_alike, !b.fits, b.makespan);
+      });
+}
+
+// Of any order with stage s on rank s mod P.
+double least_makespan(const ScheduleShape& shape) {
+  ScheduleShape plain = shape;
+  plain.group = 0, plain.slices = 1;
+  if (plain.memory_limit <= 0) plain.memory_limit = plain.microbatches;  // no limit
+  const ComputeSchedule placed = make_schedule("looped-bfs", {plain.ranks, plain.stages_per_rank, plain.microbatches});
+  return lower_bound(order_problem(plain, placed));
 }
 
 std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
 
 }  // namespace
+
+int fewest_stages_per_rank(const ScheduleKind& kind, ScheduleShape shape) {
+  shape.microbatches = 4 * shape.ranks;
+  shape.group = 0;
+  shape.times.clear();
+  for (shape.stages_per_rank = 1; shape.stages_per_rank <= 8; ++shape.stages_per_rank) {
+    if (kind.refuse(shape).empty()) return shape.stages_per_rank;
+  }
+  return 1;
+}
 
 ScheduleComparison compare_schedules(ScheduleShape shape, const StageTimes& times, double message) {
   shape.times.assign(static_cast<std::size_t>(shape.ranks) * static_cast<std::size_t>(shape.stages_per_rank), times);
@@ -51,46 +89,81 @@ ScheduleComparison compare_schedules(ScheduleShape shape, const StageTimes& time
   for (const ScheduleKind& kind : schedule_kinds()) {
     const std::string reason = kind.refuse(shape);
     if (reason.empty()) {
-      comparison.ranked.push_back(figures_of(make_schedule(kind.name, shape), times, message));
+      comparison.ranked.push_back(figures_of(kind, shape, 1));
     } else {
       comparison.refused.emplace_back(kind.name, reason);
     }
   }
-  std::stable_sort(comparison.ranked.begin(), comparison.ranked.end(),
-                   [](const ScheduleFigures& a, const ScheduleFigures& b) {
-                     if (a.trains_alike != b.trains_alike) return a.trains_alike;
-                     return a.makespan < b.makespan;
-                   });
+  comparison.lower_bound = least_makespan(shape);
+  rank(comparison);
+  return comparison;
+}
+
+ScheduleComparison compare_schedules_of_one_network(ScheduleShape shape, const StageTimes& times, double message) {
+  shape.message = message;
+  ScheduleComparison comparison;
+  comparison.own_stages = true;
+  for (const ScheduleKind& kind : schedule_kinds()) {
+    ScheduleShape own = shape;
+    own.stages_per_rank = fewest_stages_per_rank(kind, shape);
+    own.times.assign(static_cast<std::size_t>(own.ranks) * static_cast<std::size_t>(own.stages_per_rank),
+                     divided(times, own.stages_per_rank));
+    ScheduleShape sliced = own;
+    sliced.slices = 2;
+    if (kind.refuse(sliced).empty()) own = sliced;
+    const std::string reason = kind.refuse(own);
+    if (reason.empty()) {
+      comparison.ranked.push_back(figures_of(kind, own, own.stages_per_rank));
+    } else {
+      comparison.refused.emplace_back(kind.name, reason);
+    }
+  }
+  shape.stages_per_rank = 1;
+  shape.times.assign(static_cast<std::size_t>(shape.ranks), times);
+  comparison.lower_bound = least_makespan(shape);
+  rank(comparison);
   return comparison;
 }
 
 std::string to_text(const ScheduleComparison& comparison) {
   std::vector<std::vector<std::string>> rows{
-      {"schedule", "makespan", "idle/total", "zero-bubble rate", "peak stash", "messages"}};
-  bool any_unlike = false;
+      {"schedule", "v", "makespan", "idle/total", "zero-bubble rate", "peak stash", "messages"}};
+  bool any_unlike = false, any_over = false;
   for (const ScheduleFigures& figures : comparison.ranked) {
     any_unlike = any_unlike || !figures.trains_alike;
-    rows.push_back({figures.name + (figures.trains_alike ? "" : " *"), fmt::format("{:g}", figures.makespan),
+    any_over = any_over || !figures.fits;
+    rows.push_back({figures.name + (figures.trains_alike ? "" : " *") + (figures.fits ? "" : " !"),
+                    std::to_string(figures.stages_per_rank), fmt::format("{:.5g}", figures.makespan),
                     percent(figures.idle_share), percent(figures.span_bubble), fmt::format("{:g}", figures.peak_stash),
                     with_thousands(figures.messages)});
   }
   std::string out = format_table(rows);
+  if (comparison.lower_bound > 0) {
+    out += comparison.own_stages
+               ? fmt::format("\nlower bound {:.5g}: no order of one stage a rank, each on one rank, ends sooner\n",
+                             comparison.lower_bound)
+               : fmt::format("\nlower bound {:.5g}: no order with stage s on rank s mod P ends sooner\n",
+                             comparison.lower_bound);
+  }
   if (any_unlike) out += "\n* not one synchronous step: weights are stale, or there are forwards alone\n";
+  if (any_over) out += "\n! keeps more activations than --memory allows\n";
   if (!comparison.refused.empty()) out += "\nnot with this shape:\n";
   for (const auto& [name, reason] : comparison.refused) out += wrap(fmt::format("  {}: {}", name, reason));
   return out;
 }
 
 Json to_json(const ScheduleComparison& comparison) {
-  Json json = {{"schedules", Json::array()}, {"refused", Json::array()}};
+  Json json = {{"schedules", Json::array()}, {"refused", Json::array()}, {"lower_bound", comparison.lower_bound}};
   for (const ScheduleFigures& figures : comparison.ranked) {
     json["schedules"].push_back({{"name", figures.name},
+                                 {"stages_per_rank", figures.stages_per_rank},
                                  {"makespan", figures.makespan},
                                  {"idle_share", figures.idle_share},
                                  {"zero_bubble_rate", figures.span_bubble},
                                  {"peak_stash", figures.peak_stash},
                                  {"messages", figures.messages},
-                                 {"synchronous_training", figures.trains_alike}});
+                                 {"synchronous_training", figures.trains_alike},
+                                 {"fits_memory", figures.fits}});
   }
   for (const auto& [name, reason] : comparison.refused) {
     json["refused"].push_back({{"name", name}, {"reason", reason}});

@@ -55,6 +55,32 @@ TEST(ScheduleComparison, PricesMessages) {
   EXPECT_EQ(figures_of(comparison, "1f1b").makespan, 11 * 6 + 2 * 3 * 2 + 2 * 2);
 }
 
+TEST(ScheduleComparison, ComparesAllSchedulesOfOneNetwork) {
+  const ScheduleComparison comparison = compare_schedules_of_one_network({4, 1, 8}, {2, 2, 2}, 0);
+  EXPECT_TRUE(comparison.refused.empty());
+  EXPECT_EQ(comparison.ranked.size(), schedule_kinds().size());
+  EXPECT_EQ(figures_of(comparison, "1f1b").makespan, 66);  // (M + P - 1) 6
+  const ScheduleFigures& v = figures_of(comparison, "zb-v");  // 6 M + P - 1 in halves of a rank's time
+  EXPECT_EQ(v.stages_per_rank, 2);
+  EXPECT_EQ(v.makespan, 51);
+  EXPECT_EQ(v.peak_stash, 4);
+  EXPECT_LT(figures_of(comparison, "seq-1f1b").makespan, 66);  // two slices halve the bubble
+  EXPECT_LE(comparison.lower_bound, figures_of(comparison, "searched").makespan);
+  EXPECT_GT(comparison.lower_bound, 8 * 6);
+}
+
+TEST(ScheduleComparison, PutsWhatKeepsTooMuchBehind) {
+  ScheduleShape shape{4, 1, 8};
+  shape.memory_limit = 4;
+  const ScheduleComparison comparison = compare_schedules_of_one_network(shape, {1, 1, 1}, 0);
+  EXPECT_TRUE(comparison.ranked.front().fits);
+  EXPECT_FALSE(figures_of(comparison, "zb-h2").fits);  // keeps 7
+  EXPECT_FALSE(figures_of(comparison, "gpipe").fits);
+  EXPECT_TRUE(figures_of(comparison, "1f1b").fits);
+  EXPECT_THAT(to_text(comparison), HasSubstr("gpipe !"));
+  EXPECT_LE(longest_line(to_text(comparison)), max_columns);
+}
+
 TEST(ScheduleComparison, SaysWhyItLeavesSchedulesOut) {
   const std::string text = to_text(compare_schedules({4, 2, 10}, {1, 1, 1}, 0));
   EXPECT_THAT(text, HasSubstr("not with this shape:\n"));

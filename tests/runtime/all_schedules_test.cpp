@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,23 @@ std::vector<ScheduleShape> shapes_of(const ScheduleKind& kind) {
   return shapes;
 }
 
+// By stage: the most activations that one rank kept at a time, read off what ran when.
+std::vector<int> measured_in_flight(const ComputeSchedule& schedule, std::vector<TraceEvent> events) {
+  std::stable_sort(events.begin(), events.end(),
+                   [](const TraceEvent& a, const TraceEvent& b) { return a.start < b.start; });
+  std::vector<int> peaks(static_cast<std::size_t>(schedule.stages));
+  std::map<std::pair<std::int32_t, std::int32_t>, int> kept;  // by rank and stage
+  for (const TraceEvent& event : events) {
+    int& now = kept[{event.rank.value, event.action.stage.value}];
+    const ActionKind kind = event.action.kind;
+    if (kind == ActionKind::forward) ++now;
+    if (kind == ActionKind::backward || kind == ActionKind::backward_weight) --now;
+    int& peak = peaks[static_cast<std::size_t>(event.action.stage.value)];
+    peak = std::max(peak, now);
+  }
+  return peaks;
+}
+
 class EveryScheduleTest : public testing::TestWithParam<std::string> {};
 
 const ScheduleKind& kind_named(const std::string& name) {
@@ -55,7 +73,9 @@ TEST_P(EveryScheduleTest, MakesTheGradientsOfOneUnpartitionedStep) {
       for (const Recompute recompute : {Recompute::none, Recompute::full}) {
         SCOPED_TRACE(fmt::format("{} ranks, {} stages a rank, {} slices, tied {}, recompute {}", shape.ranks,
                                  shape.stages_per_rank, shape.slices, tied, name(recompute)));
-        expect_close(take_step(make_scheduled_plan(network(tied), schedule, {.recompute = recompute})), expected);
+        const Step step = take_step(make_scheduled_plan(network(tied), schedule, {.recompute = recompute}));
+        expect_close(step, expected);
+        EXPECT_EQ(measured_in_flight(schedule, step.events), peak_in_flight_by_stage(schedule));
         ++tried;
       }
     }

@@ -21,6 +21,7 @@ using Tensors = std::map<std::string, std::vector<float>>;
 struct Step {
   double loss = 0;
   Tensors gradients;
+  std::vector<TraceEvent> events;
 };
 
 // One step of plain gradient descent: the velocity in its checkpoint is the gradient, to the bit.
@@ -36,7 +37,9 @@ inline Step take_step(Plan plan) {
   options.oversubscribe = true;
   options.peer_timeout = std::chrono::seconds(20);
   Step step;
-  step.loss = train(plan, options).losses.at(0);
+  Trace trace = train(plan, options);
+  step.loss = trace.losses.at(0);
+  step.events = std::move(trace.events);
   const SafetensorsReader reader(checkpoint_path(folder.path(), 1));
   for (const TensorInfo& tensor : reader.tensors()) {
     if (!tensor.name.starts_with("velocity.")) continue;
