@@ -59,7 +59,7 @@ TEST(ScheduleComparison, ComparesAllSchedulesOfOneNetwork) {
   const ScheduleComparison comparison = compare_schedules_of_one_network({4, 1, 8}, {2, 2, 2}, 0);
   EXPECT_TRUE(comparison.refused.empty());
   EXPECT_EQ(comparison.ranked.size(), schedule_kinds().size());
-  EXPECT_EQ(figures_of(comparison, "1f1b").makespan, 66);  // (M + P - 1) 6
+  EXPECT_EQ(figures_of(comparison, "1f1b").makespan, 66);     // (M + P - 1) 6
   const ScheduleFigures& v = figures_of(comparison, "zb-v");  // 6 M + P - 1 in halves of a rank's time
   EXPECT_EQ(v.stages_per_rank, 2);
   EXPECT_EQ(v.makespan, 51);
