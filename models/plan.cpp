@@ -7,6 +7,7 @@
 
 #include "models/files.hpp"
 #include "models/schedule/checker.hpp"
+#include "models/schedule/torch_csv.hpp"
 #include "models/text.hpp"
 #include "models/version.hpp"
 
@@ -277,11 +278,18 @@ std::vector<Action> actions_from_json(const JsonValue& value) {
   return actions;
 }
 
-// A name stands for the generated schedule, so that plans are easy to write by hand.
+// A name stands for the generated schedule, so that plans are easy to write by hand; a name that ends in .csv for that
+// file of torch's.
 ComputeSchedule schedule_from_json(const JsonValue& value, int ranks, int stages, std::int64_t microbatches) {
   if (ranks * max_actions / 1000 < 1 || microbatches * 2 * stages > max_actions) {
     throw value.complain(fmt::format("{} stages x {} micro-batches are too many: expected at most {} actions", stages,
                                      microbatches, max_actions));
+  }
+  if (value.json().is_string() && value.string().ends_with(".csv")) {
+    // Relative to the plan, whose JSON will hold the actions when it is written again.
+    const auto path = std::filesystem::path(value.file()).parent_path() / value.string();
+    return with_context(value.file() + ": " + value.path(),
+                        [&] { return from_torch_csv(read_file(path), path.string()); });
   }
   if (value.json().is_string()) {
     if (stages % ranks != 0) {

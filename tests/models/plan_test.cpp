@@ -2,8 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "models/error.hpp"
+#include "models/files.hpp"
+#include "models/schedule/torch_csv.hpp"
 
 namespace stagecraft {
 namespace {
@@ -48,6 +53,54 @@ TEST(Plan, IsEasyToWriteByHand) {
   EXPECT_EQ(plan.schedule, make_schedule("gpipe", {2, 1, 4}));
   EXPECT_FALSE(is_priced(plan));
   EXPECT_TRUE(plan.tied_ends());
+}
+
+TEST(Plan, TakesAScheduleFromAFileOfTorchs) {
+  const auto folder = std::filesystem::temp_directory_path() / fmt::format("stagecraft-plan-{}", ::getpid());
+  std::filesystem::create_directories(folder);
+  write_file(folder / "order.csv", to_torch_csv(make_schedule("1f1b", {2, 1, 4})));
+  Json json = document();
+  json["schedule"] = "order.csv";
+  const std::string file = (folder / "plan.json").string();
+  Plan plan = plan_from_json(JsonValue(json, file));
+  EXPECT_EQ(plan.schedule.ranks, make_schedule("1f1b", {2, 1, 4}).ranks);
+  // Written again, the plan stands on its own.
+  EXPECT_EQ(plan_from_json(JsonValue(to_json(plan), "plan.json")).schedule, plan.schedule);
+  json["schedule"] = "other.csv";
+  EXPECT_THROW(plan_from_json(JsonValue(json, file)), Error);
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Plan, ReadsBackUnusualSchedules) {
+  const auto back = [](const ComputeSchedule& schedule, int microbatches) {
+    Json json = document();
+    json["batch"] = {{"global", microbatches}, {"microbatch", 1}, {"microbatches", microbatches}, {"sequence", 4}};
+    Plan plan = plan_from_json(JsonValue(document(), "plan.json"));
+    plan.schedule = schedule;
+    json["schedule"] = to_json(plan)["schedule"];
+    const Placement placement(schedule);
+    for (std::size_t s = 0; s < 2; ++s) {
+      const StageId stage{static_cast<std::int32_t>(s)};
+      json["stages"][s]["rank"] = placement.ranks(stage).front().value;
+      if (placement.is_shared(stage)) json["stages"][s]["second_rank"] = placement.ranks(stage).back().value;
+    }
+    const Plan read = plan_from_json(JsonValue(json, "plan.json"));
+    EXPECT_EQ(plan_from_json(JsonValue(to_json(read), "plan.json")).schedule, schedule);
+    return read.schedule;
+  };
+  for (const char* name : {"dualpipe", "chimera", "inference", "zb-h1"}) {
+    const ComputeSchedule schedule = make_schedule(name, {2, 1, 4});
+    EXPECT_EQ(back(schedule, 4), schedule) << name;
+  }
+  ScheduleShape sliced{2, 1, 4};
+  sliced.slices = 2;
+  EXPECT_EQ(back(make_schedule("seq-1f1b", sliced), 4), make_schedule("seq-1f1b", sliced));
+}
+
+TEST(Plan, RefusesAsynchronousSchedulesWithATiedTable) {
+  Json json = document();
+  json["schedule"] = "pipedream";
+  EXPECT_THAT(complaint(json), testing::HasSubstr("would update at different times"));
 }
 
 TEST(Plan, ReadsBackWhatItWrote) {
