@@ -11,6 +11,7 @@
 #include "planner/own_order.hpp"
 #include "planner/planner.hpp"
 #include "reports/tables.hpp"
+#include "reports/text_width.hpp"
 #include "sim/simgrid.hpp"
 
 namespace stagecraft {
@@ -73,13 +74,17 @@ std::string ranking_table(const SearchResult& result) {
 }
 
 std::string explanation(const SearchResult& result) {
-  std::string text = result.why;
-  if (!text.empty() && !text.ends_with('\n')) text += '\n';
+  std::string text;
+  for (std::string_view why = result.why; !why.empty();) {
+    const std::size_t end = std::min(why.find('\n'), why.size());
+    text += wrap(why.substr(0, end));
+    why.remove_prefix(std::min(end + 1, why.size()));
+  }
   if (!result.near_misses.empty()) text += "\nNear misses:\n";
   for (const Candidate& miss : result.near_misses) {
-    text += fmt::format("  {}: {}\n", to_string(miss.layout), miss.verdict);
+    text += wrap(fmt::format("  {}: {}", to_string(miss.layout), miss.verdict));
   }
-  for (const std::string& remark : result.notes) text += "note: " + remark + "\n";
+  for (const std::string& remark : result.notes) text += wrap("note: " + remark);
   const SearchCounts& counts = result.counts;
   text += fmt::format("\n{} layouts: {} do not fit, {} outclassed, {} partitioned exactly, {} simulated\n",
                       with_thousands(counts.layouts), with_thousands(counts.out_of_memory),
