@@ -205,12 +205,12 @@ bool Judge::may_fit(const PartitionProblem& problem) const {
 }
 
 std::optional<Judgement> Judge::partition(const LayoutOption& option, const Geometry& geometry) {
-  const PartitionProblem todo = problem(option, geometry);
-  if (!may_fit(todo)) return std::nullopt;
-  auto best = best_partition(todo);
+  const PartitionProblem to_split = problem(option, geometry);
+  if (!may_fit(to_split)) return std::nullopt;
+  auto best = best_partition(to_split);
   if (!best) return std::nullopt;
-  const double step = closed_form_step(todo, best->cuts);
-  const double memory = worst_memory(todo, best->cuts).needed;
+  const double step = closed_form_step(to_split, best->cuts);
+  const double memory = worst_memory(to_split, best->cuts).needed;
   return Judgement{option, &geometry, &cuts_, std::move(*best), step, 0, memory};
 }
 
@@ -224,16 +224,16 @@ Timeline& Judge::timeline(const LayoutOption& option, bool tied_ends) {
 }
 
 void Judge::simulate(Judgement& judgement, std::int64_t actions) {
-  const PartitionProblem todo = problem(judgement.option, *judgement.geometry);
+  const PartitionProblem to_split = problem(judgement.option, *judgement.geometry);
   std::vector<int>& cuts = judgement.partition.cuts;
-  PartitionTimeline timeline_of(todo, timeline(judgement.option, parts_a_table(cuts_, cuts)));
+  PartitionTimeline timeline_of(to_split, timeline(judgement.option, parts_a_table(cuts_, cuts)));
   if (actions == 0) {
     judgement.timeline = timeline_of.step(cuts);
     return;
   }
   std::vector<std::vector<int>> starts{cuts};
   const std::vector<int> uniform = uniform_cuts(cuts_, judgement.option.layout.stages);
-  bool legal = worst_memory(todo, uniform).excess() <= 0;
+  bool legal = worst_memory(to_split, uniform).excess() <= 0;
   for (std::size_t s = 0; s + 1 < uniform.size(); ++s) {
     legal = legal && cuts_.allowed(uniform[s], uniform[s + 1], static_cast<int>(s), judgement.option.layout.stages);
   }
@@ -241,8 +241,8 @@ void Judge::simulate(Judgement& judgement, std::int64_t actions) {
   Refined refined = refine(timeline_of, starts, actions);
   cuts = std::move(refined.cuts);
   judgement.timeline = refined.step;
-  judgement.closed_form = closed_form_step(todo, cuts);
-  judgement.memory = worst_memory(todo, cuts).needed;
+  judgement.closed_form = closed_form_step(to_split, cuts);
+  judgement.memory = worst_memory(to_split, cuts).needed;
 }
 
 double closed_form_step(const PartitionProblem& problem, std::span<const int> cuts) {

@@ -1,6 +1,7 @@
 #include "models/schedule/schedule.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "models/error.hpp"
 #include "models/schedule/bitpipe.hpp"
@@ -35,6 +36,15 @@ std::string refuse_any(const ScheduleShape& shape) {
   if (shape.ranks < 1) return fmt::format("needs at least one rank, got {}", shape.ranks);
   if (shape.stages_per_rank < 1) return fmt::format("needs at least one stage a rank, got {}", shape.stages_per_rank);
   if (shape.microbatches < 1) return fmt::format("needs at least one micro-batch, got {}", shape.microbatches);
+  for (const StageTimes& time : shape.times) {
+    for (const double value : {time.forward, time.backward_input, time.backward_weight}) {
+      if (!std::isfinite(value) || value < 0) return fmt::format("needs finite times of at least 0, got {}", value);
+    }
+  }
+  if (!std::isfinite(shape.message) || shape.message < 0) {
+    return fmt::format("needs a finite message time of at least 0, got {}", shape.message);
+  }
+  if (std::isnan(shape.memory_limit)) return "needs a memory limit, got nan";
   const double microbatches = static_cast<double>(shape.microbatches) * std::max(1, shape.slices);
   const double computes = 2.0 * shape.ranks * shape.stages_per_rank * microbatches;
   if (computes > static_cast<double>(max_computes)) {
