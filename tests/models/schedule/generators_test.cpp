@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "models/error.hpp"
 #include "models/schedule/checker.hpp"
 #include "models/schedule/schedule.hpp"
@@ -59,6 +61,14 @@ TEST(MakeSchedule, RefusesUnknownNamesAndImpossibleShapes) {
 TEST(Placement, NamesTheRankOfEachStage) {
   const ComputeSchedule schedule = test::computes(4, 1, {"0F0 3F0 3B0 0B0", "1F0 2F0 2B0 1B0"});
   EXPECT_EQ(placement(schedule), (std::vector<RankId>{RankId{0}, RankId{1}, RankId{1}, RankId{0}}));
+}
+
+TEST(MakeSchedule, RefusesTimesThatAreNoNumbers) {
+  ScheduleShape shape{2, 1, 4};
+  shape.times = {{1, 1, 1}, {std::numeric_limits<double>::quiet_NaN(), 1, 1}};
+  EXPECT_EQ(message_of("zb-1p", shape), "schedule 'zb-1p': needs finite times of at least 0, got nan");
+  shape.times = {{1, 1, 1}, {1, -1, 1}};
+  EXPECT_EQ(message_of("searched", shape), "schedule 'searched': needs finite times of at least 0, got -1");
 }
 
 }  // namespace
