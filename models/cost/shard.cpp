@@ -1,0 +1,287 @@
+#include "models/cost/shard.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace stagecraft {
+namespace {
+
+constexpr auto none = static_cast<std::size_t>(Recompute::none);
+constexpr auto selective = static_cast<std::size_t>(Recompute::selective);
+constexpr auto full = static_cast<std::size_t>(Recompute::full);
+
+// The sizes that everything is made of. Letters as in docs/cost_model.md.
+struct Sizes {
+  Sizes(const TrainingJob& job, const ParallelLayout& layout)
+      : t(layout.tensor),
+        T(static_cast<double>(layout.microbatch) * static_cast<double>(job.sequence) / layout.context),
+        s(static_cast<double>(job.sequence)),
+        C(static_cast<double>(job.network.hidden)),
+        A(static_cast<double>(job.network.heads * job.network.head_size) / t),
+        K(static_cast<double>(job.network.head_size) * std::max(1.0, static_cast<double>(job.network.kv_heads) / t)),
+        h(static_cast<double>(job.network.heads) / t),
+        F(static_cast<double>(job.network.ffn) / t),
+        inner(F * (job.network.activation == ActivationKind::swiglu ? 2 : 1)),
+        V(std::ceil(static_cast<double>(job.network.vocabulary) / t)),
+        experts(static_cast<double>(job.network.experts)),
+        chosen(static_cast<double>(job.network.experts_per_token)),
+        replicated(layout.sequence_parallel ? 1.0 / t : 1.0),
+        element(activation_bytes(job.precision)) {}
+  double t;         // tensor-parallel devices
+  double T;         // tokens of a micro-batch on this device
+  double s;         // tokens of a sample
+  double C;         // width of the residual stream
+  double A, K, h;   // queries, keys (or values), heads on this device
+  double F, inner;  // MLP: input of its second product, output of its first
+  double V;         // vocabulary on this device
+  double experts, chosen;
+  double replicated;  // share of what sequence parallelism shards
+  double element;     // bytes of an activation
+};
+
+class ShardCosts {
+ public:
+  ShardCosts(const TrainingJob& job, const Machine& machine, const ParallelLayout& layout)
+      : job_(job),
+        machine_(machine),
+        layout_(layout),
+        z_(job, layout),
+        peak_(product_peak(job, machine)),
+        memory_rate_(machine.device.memory_bandwidth.value() * machine.constants.memory) {}
+
+  LayerShard block() const;
+  LayerShard embedding() const;
+  LayerShard head() const;
+
+ private:
+  double product(double m, double n, double k) const { return matmul_time(machine_, peak_, m, n, k, z_.element); }
+  // Adds y = x w for `m` rows, `count` times over (experts).
+  void add_product(LayerShard& layer, double m, double n, double k, double count = 1) const {
+    layer.forward += count * product(m, n, k);
+    layer.backward_input += count * product(m, k, n);
+    layer.backward_weight += count * product(k, n, m);
+  }
+  double moving(double elements) const { return elements * z_.element / memory_rate_; }
+  void add_attention(LayerShard& layer) const;
+  void add_elementwise(LayerShard& layer) const;
+  void add_mlp(LayerShard& layer) const;
+  void add_tensor_communication(LayerShard& layer) const;
+  void add_context_communication(LayerShard& layer) const;
+  void add_expert_communication(LayerShard& layer) const;
+  void add_recomputation(LayerShard& layer) const;
+  void add_stash(LayerShard& layer) const;
+  void count_parameters(LayerShard& layer) const;
+  // The products of queries with keys and of probabilities with values, forward.
+  double attention_forward() const;
+  // Softmax, its scaling, masking and dropout on the whole square of scores, forward; none in a fused kernel.
+  double scores_moved() const;
+  GroupShape group(Dimension dimension, std::int64_t members) const {
+    return group_of(machine_, inner_devices(layout_, dimension), members);
+  }
+
+  const TrainingJob& job_;
+  const Machine& machine_;
+  const ParallelLayout& layout_;
+  Sizes z_;
+  double peak_;
+  double memory_rate_;
+};
+
+double ShardCosts::attention_forward() const {
+  const double flops = 4 * z_.T * z_.s * z_.A;
+  const DeviceConstants& constants = machine_.constants;
+  return flops / (peak_ * (job_.fused_attention ? constants.attention_forward : constants.attention_unfused));
+}
+
+double ShardCosts::scores_moved() const {
+  if (job_.fused_attention) return 0;
+  const double passes = (job_.network.dropout ? 4 : 2) + 2;  // each product writes or reads them once more
+  return moving(passes * z_.h * z_.T * z_.s);
+}
+
+void ShardCosts::add_attention(LayerShard& layer) const {
+  add_product(layer, z_.T, z_.A + 2 * z_.K, z_.C);
+  add_product(layer, z_.T, z_.C, z_.A);
+  const double forward = attention_forward();
+  const DeviceConstants& constants = machine_.constants;
+  const double ratio = job_.fused_attention ? constants.attention_forward / constants.attention_backward : 1;
+  layer.forward += forward + scores_moved();
+  layer.backward_input += 2 * forward * ratio + 2 * scores_moved();
+}
+
+void ShardCosts::add_mlp(LayerShard& layer) const {
+  if (job_.network.experts == 0) {
+    add_product(layer, z_.T, z_.inner, z_.C);
+    add_product(layer, z_.T, z_.C, z_.F);
+    return;
+  }
+  add_product(layer, z_.T, z_.experts, z_.C);  // router
+  const double local = z_.experts / layout_.expert;
+  const double rows = z_.T * z_.chosen / local;  // an even load
+  add_product(layer, rows, z_.inner, z_.C, local);
+  add_product(layer, rows, z_.C, z_.F, local);
+}
+
+// One pass over inputs and outputs of each operation, as in models/network/transformer_graph.cpp.
+void ShardCosts::add_elementwise(LayerShard& layer) const {
+  const Transformer& t = job_.network;
+  const double whole = (2 * 2 + 2 * 3 + (t.dropout ? 2 * 2 : 0)) * z_.C * z_.replicated;  // norms, residuals, dropout
+  const double rotation = t.position == PositionKind::rotary ? 2 * (z_.A + z_.K) : 0;
+  const double activation = z_.inner + z_.F;
+  double mlp = activation;
+  if (t.experts > 0) mlp = 2 * z_.experts + z_.chosen * (activation + 3 * z_.C) + z_.C;
+  const double time = machine_.framework.elementwise * moving((whole + rotation + mlp) * z_.T);
+  layer.forward += time;
+  layer.backward_input += time;
+}
+
+void ShardCosts::add_tensor_communication(LayerShard& layer) const {
+  if (layout_.tensor == 1) return;
+  const GroupShape tensor = group(Dimension::tensor, layout_.tensor);
+  const double bytes = z_.T * z_.C * z_.element;
+  const double shown = layout_.overlap_tensor ? machine_.framework.exposed_tensor : 1;
+  const double pair = layout_.sequence_parallel
+                          ? all_gather_time(machine_, tensor, bytes) + reduce_scatter_time(machine_, tensor, bytes)
+                          : all_reduce_time(machine_, tensor, bytes);
+  layer.tensor_forward = layer.tensor_backward = 2 * pair * shown;
+  layer.tensor_recompute[full] = layer.tensor_forward;
+}
+
+// Keys and values go round the ring of context-parallel devices while attention works on those at hand.
+void ShardCosts::add_context_communication(LayerShard& layer) const {
+  if (layout_.context == 1) return;
+  const double bytes = 2 * z_.K * z_.T * z_.element;
+  const std::int64_t inner = inner_devices(layout_, Dimension::context);
+  const double steps = layout_.context - 1;
+  const bool crosses = inner * layout_.context > machine_.levels.front().devices;
+  const double hop = message_time(machine_, crosses ? machine_.levels.front().devices : inner, bytes);
+  const double attention = attention_forward();
+  layer.context_forward = std::max(0.0, steps * hop - attention);
+  layer.context_backward = std::max(0.0, 2 * steps * hop - 2 * attention);
+}
+
+void ShardCosts::add_expert_communication(LayerShard& layer) const {
+  if (layout_.expert == 1) return;
+  const GroupShape experts = group_of(machine_, std::int64_t{layout_.tensor}, layout_.expert);
+  const double bytes = z_.T * z_.chosen * z_.C * z_.element * z_.replicated;
+  layer.expert_forward = layer.expert_backward = 2 * all_to_all_time(machine_, experts, bytes);
+}
+
+void ShardCosts::add_recomputation(LayerShard& layer) const {
+  if (!job_.fused_attention) layer.recompute[selective] = attention_forward() + scores_moved();
+  layer.recompute[full] = layer.forward;
+}
+
+// Korthikanti et al. 2022, equation 1 to 6, in the terms of transformer_graph.cpp.
+void ShardCosts::add_stash(LayerShard& layer) const {
+  const Transformer& t = job_.network;
+  const double e = z_.element;
+  const double inner = (t.activation == ActivationKind::swiglu ? 3 : 2) * z_.F;
+  const double whole = 4 * z_.C * e + (t.dropout ? 2 * z_.C : 0);  // inputs of norms, of qkv and of the MLP; masks
+  double mlp = inner * e;
+  if (t.experts > 0) mlp = (z_.experts + z_.chosen * (2 * z_.C * z_.replicated + inner)) * e;
+  const double sharded = (2 * z_.A + 2 * z_.K) * e + mlp;
+  const double scores = job_.fused_attention ? 0 : z_.h * z_.s * (t.dropout ? 2 * e + 1 : e);
+  layer.stash[none] = z_.T * (whole * z_.replicated + sharded + scores);
+  layer.stash[selective] = z_.T * (whole * z_.replicated + sharded);
+  layer.stash[full] = z_.T * z_.C * e * z_.replicated;
+  layer.workspace = 2 * z_.T * std::max(z_.C, z_.inner) * e;  // gradients of the widest tensor and its neighbour
+}
+
+void ShardCosts::count_parameters(LayerShard& layer) const {
+  const Transformer& t = job_.network;
+  const double norms = 2 * (t.norm == NormKind::layer_norm ? 2 : 1) * z_.C;
+  const double biases = (t.qkv_bias ? z_.A + 2 * z_.K : 0) + (t.linear_bias ? z_.C : 0);
+  const double mlp = z_.C * (z_.inner + z_.F) + (t.linear_bias ? z_.inner + z_.C : 0);
+  layer.parameters = norms + z_.C * (z_.A + 2 * z_.K) + z_.A * z_.C + biases;
+  if (t.experts == 0) {
+    layer.parameters += mlp;
+  } else {
+    layer.parameters += z_.C * z_.experts;
+    layer.expert_parameters = z_.experts / layout_.expert * mlp;
+  }
+}
+
+LayerShard ShardCosts::block() const {
+  LayerShard layer;
+  add_attention(layer);
+  add_mlp(layer);
+  add_elementwise(layer);
+  // Where the kernels are shorter than the host takes to start them, the host is what the device waits for.
+  const FrameworkConstants& framework = machine_.framework;
+  layer.forward = std::max(layer.forward, framework.dispatch_forward.value());
+  const double backward = layer.backward_input + layer.backward_weight;
+  const double slack = std::max(1.0, framework.dispatch_backward.value() / backward);
+  layer.backward_input *= slack;
+  layer.backward_weight *= slack;
+  add_tensor_communication(layer);
+  add_context_communication(layer);
+  add_expert_communication(layer);
+  add_recomputation(layer);
+  add_stash(layer);
+  count_parameters(layer);
+  return layer;
+}
+
+LayerShard ShardCosts::embedding() const {
+  const Transformer& t = job_.network;
+  LayerShard layer;
+  const bool learned = t.position == PositionKind::learned;
+  layer.forward = moving(((learned ? 3 : 2) + (t.dropout ? 2 : 0)) * z_.C * z_.T);
+  layer.backward_weight = layer.forward;
+  if (layout_.tensor > 1) {
+    const GroupShape tensor = group(Dimension::tensor, layout_.tensor);
+    const double bytes = z_.T * z_.C * z_.element;
+    layer.tensor_forward = all_reduce_time(machine_, tensor, bytes);
+  }
+  layer.stash.fill(t.dropout ? z_.T * z_.C * z_.replicated : 0);
+  layer.parameters = z_.V * z_.C + (learned ? static_cast<double>(t.max_sequence) * z_.C : 0);
+  return layer;
+}
+
+LayerShard ShardCosts::head() const {
+  LayerShard layer;
+  add_product(layer, z_.T, z_.V, z_.C);
+  constexpr double loss_passes = 4;  // over the outputs in fp32: maximum, sum, probability, gradient
+  const double loss = loss_passes * 4 * z_.T * z_.V / memory_rate_;
+  layer.forward += moving(2 * z_.C * z_.T) + loss / 2;
+  layer.backward_input += moving(2 * z_.C * z_.T) + loss / 2;
+  if (layout_.tensor > 1) {
+    const GroupShape tensor = group(Dimension::tensor, layout_.tensor);
+    layer.tensor_backward = all_reduce_time(machine_, tensor, z_.T * z_.C * z_.element);
+  }
+  // Korthikanti et al. 2022, section 4.3: inputs of norm and projection, and the outputs in fp32.
+  layer.stash.fill(z_.T * (2 * z_.C * z_.element * z_.replicated + 4 * z_.V));
+  layer.workspace = z_.T * z_.V * z_.element;
+  layer.parameters = z_.C + z_.V * z_.C;
+  return layer;
+}
+
+}  // namespace
+
+double product_peak(const TrainingJob& job, const Machine& machine) {
+  if (job.precision != DataType::fp8) return machine.device.peak_of(job.precision).value();
+  return machine.device.peak_of(DataType::bf16).value() * machine.constants.fp8_speedup;
+}
+
+double activation_bytes(DataType precision) { return std::max(2.0, element_size(precision).value()); }
+
+std::int64_t inner_devices(const ParallelLayout& layout, Dimension dimension) {
+  const std::array<std::int64_t, dimension_count> sizes = {layout.tensor, layout.context, layout.data, layout.pipeline};
+  std::int64_t product = 1;
+  for (const Dimension inner : layout.order) {
+    if (inner == dimension) break;
+    product *= sizes[static_cast<std::size_t>(inner)];
+  }
+  return product;
+}
+
+Shard shard_costs(const TrainingJob& job, const Machine& machine, const ParallelLayout& layout) {
+  const ShardCosts costs(job, machine, layout);
+  Shard shard{costs.block(), costs.embedding(), costs.head(), 0};
+  const Sizes z(job, layout);
+  shard.boundary = z.T * z.C * z.element * z.replicated;
+  return shard;
+}
+
+}  // namespace stagecraft

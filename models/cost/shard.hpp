@@ -1,0 +1,61 @@
+// What one layer costs on one device when a network is sharded: products, attention, element-wise operations, the
+// collectives inside the layer, and what it keeps. Formulas and sources: docs/cost_model.md.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "models/cost/machine.hpp"
+#include "models/layout.hpp"
+#include "models/network/network.hpp"
+
+namespace stagecraft {
+
+// What is trained, whatever the layout.
+struct TrainingJob {
+  Transformer network;
+  std::int64_t global_batch = 1;  // samples a step
+  std::int64_t sequence = 1;      // tokens a sample
+  DataType precision = DataType::bf16;
+  Optimizer optimizer = Optimizer::adamw;
+  bool fused_attention = true;
+};
+
+// One layer on one device, one micro-batch; seconds and bytes. Computation and communication apart.
+struct LayerShard {
+  double forward = 0;
+  double backward_input = 0;
+  double backward_weight = 0;
+  std::array<double, 3> recompute{};  // by Recompute: the repeated part of the forward, its communication apart
+  double tensor_forward = 0;          // tensor-parallel communication
+  double tensor_backward = 0;
+  std::array<double, 3> tensor_recompute{};
+  double context_forward = 0;
+  double context_backward = 0;
+  double expert_forward = 0;
+  double expert_backward = 0;
+  std::array<double, 3> stash{};  // bytes kept from forward to backward, by Recompute
+  double workspace = 0;           // bytes while it runs
+  double parameters = 0;          // on this device, replicated over data * context
+  double expert_parameters = 0;   // on this device, replicated over data * context / expert
+};
+
+struct Shard {
+  LayerShard block;
+  LayerShard embedding;
+  LayerShard head;
+  double boundary = 0;  // bytes of a message between stages
+};
+
+// REQUIRES: the layout divides the network's heads, experts and tokens (StepModel::refuse).
+Shard shard_costs(const TrainingJob& job, const Machine& machine, const ParallelLayout& layout);
+
+// Peak rate of products in the job's precision.
+double product_peak(const TrainingJob& job, const Machine& machine);
+// Bytes of an activation: fp8 applies to products only, activations stay in 16 bits.
+double activation_bytes(DataType precision);
+
+// Devices that lie between neighbours of the dimension: the product of those inside it.
+std::int64_t inner_devices(const ParallelLayout& layout, Dimension dimension);
+
+}  // namespace stagecraft

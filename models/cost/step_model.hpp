@@ -1,0 +1,94 @@
+// Predicts time and memory of a training step under any ParallelLayout, by closed forms.
+//
+// Two halves, so that a search pays for each thing once:
+//   shard(layout)              what one block, the embedding and the head cost on one device: a function of the network
+//                              and of tensor, context, expert, micro-batch and the tensor and sequence flags only
+//   estimate(layout, shard)    the whole step from those: a few hundred floating-point operations, no allocation
+// Pure and thread-safe. Formulas and sources: docs/cost_model.md; errors against measurements: docs/validation.md.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "models/cost/machine.hpp"
+#include "models/cost/shard.hpp"
+#include "models/layout.hpp"
+
+namespace stagecraft {
+
+// Where a step's time goes, on the rank that decides; seconds. Communication counts where nothing hides it.
+struct StepTerms {
+  double compute = 0;
+  double recompute = 0;
+  double bubble = 0;
+  double tensor = 0;
+  double pipeline = 0;
+  double data = 0;
+  double context = 0;
+  double expert = 0;
+  double optimizer = 0;
+  double other = 0;
+  double total() const {
+    return compute + recompute + bubble + tensor + pipeline + data + context + expert + optimizer + other;
+  }
+};
+
+// What one device of a pipeline rank holds at its peak; bytes.
+struct StageMemory {
+  double weights = 0;
+  double gradients = 0;
+  double optimizer_state = 0;
+  double activations = 0;
+  double workspace = 0;
+  double reserved = 0;
+  double total() const { return weights + gradients + optimizer_state + activations + workspace + reserved; }
+};
+
+struct StepEstimate {
+  StepTerms terms;
+  Seconds time;
+  StageMemory memory;  // of the fullest rank
+  std::int32_t worst_rank = 0;
+  bool fits = false;
+};
+
+class StepModel {
+ public:
+  // REQUIRES: a transformer that passed network_from_json; at least one network level.
+  StepModel(TrainingJob job, Machine machine);
+
+  // Why this layout cannot be run, naming the numbers that clash; empty when it can. Memory is not looked at.
+  std::string refuse(const ParallelLayout& layout) const;
+
+  // REQUIRES of all below: a layout that refuse() accepts.
+  Shard shard(const ParallelLayout& layout) const;
+  StepEstimate estimate(const ParallelLayout& layout) const { return estimate(layout, shard(layout)); }
+  // REQUIRES: `shard` of a layout with the same tensor, context, expert, micro-batch and flags.
+  StepEstimate estimate(const ParallelLayout& layout, const Shard& shard) const;
+
+  // Of pipeline rank `rank`, 0 .. pipeline-1.
+  StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const;
+  // Blocks on the rank.
+  std::int64_t layers_of(const ParallelLayout& layout, std::int32_t rank) const;
+
+  // No layout with these numbers is faster: its share of the products at the best rate of its shard, without any bubble
+  // or exposed communication.
+  Seconds lower_bound(const ParallelLayout& layout, const Shard& shard) const;
+
+  // Model FLOPs of a step (forward and backward, no recomputation) over what the devices could do in `time`.
+  double mfu(Seconds time, std::int64_t devices) const;
+
+  const TrainingJob& job() const { return job_; }
+  const Machine& machine() const { return machine_; }
+
+ private:
+  double data_time(const ParallelLayout& layout, double parameters, double expert_parameters, double backward,
+                   double forward) const;
+
+  TrainingJob job_;
+  Machine machine_;
+  double element_ = 2;      // bytes of an activation
+  double model_flops_ = 0;  // of a step
+};
+
+}  // namespace stagecraft

@@ -1,0 +1,95 @@
+#include "models/cost/step_model.hpp"
+
+#include <gmock/gmock.h>
+
+namespace stagecraft {
+namespace {
+
+TrainingJob gpt3(std::int64_t global_batch) {
+  TrainingJob job{*load_network("gpt3-175b").transformer, global_batch, 2048};
+  job.precision = DataType::fp16;
+  job.fused_attention = false;
+  return job;
+}
+
+StepModel model() { return {gpt3(64), machine_of(load_cluster("dgx-a100:8"))}; }
+
+// Korthikanti et al. 2022 (arXiv 2205.05198), table 2: bytes a layer keeps, in units of s b h.
+TEST(StepModel, KeepsTheActivationsOfKorthikantisTable) {
+  const StepModel step = model();
+  const double sbh = 2048.0 * 12288;
+  const double scores = 5.0 * 96 * 2048 / 12288;
+  const auto stash = [&](const char* layout) { return step.shard(parse_layout(layout)).block.stash; };
+  EXPECT_DOUBLE_EQ(stash("m64 1f1b")[0], sbh * (34 + scores));
+  EXPECT_DOUBLE_EQ(stash("t8 m64 1f1b")[0], sbh * (10 + 24.0 / 8 + scores / 8));
+  EXPECT_DOUBLE_EQ(stash("t8 m64 1f1b sp")[0], sbh * (34 + scores) / 8);
+  EXPECT_DOUBLE_EQ(stash("t8 m64 1f1b sp")[1], sbh * 34 / 8);
+  EXPECT_DOUBLE_EQ(stash("t8 m64 1f1b")[2], sbh * 2);
+}
+
+// Rajbhandari et al. 2020 (arXiv 1910.02054), figure 1, here with fp32 gradients: 2 + 4 + 12 bytes a parameter.
+TEST(StepModel, ShardsWhatEachStageOfZeroShards) {
+  const StepModel step({*load_network("gpt3-1.3b").transformer, 64, 2048}, machine_of(load_cluster("dgx-a100")));
+  const auto memory = [&](const char* text) {
+    const ParallelLayout layout = parse_layout(text);
+    return step.memory(layout, step.shard(layout), 0);
+  };
+  const StageMemory whole = memory("d8 m8 1f1b");
+  EXPECT_DOUBLE_EQ(whole.gradients, 2 * whole.weights);
+  EXPECT_DOUBLE_EQ(whole.optimizer_state, 6 * whole.weights);
+  EXPECT_DOUBLE_EQ(memory("d8 m8 1f1b zero1").optimizer_state, whole.optimizer_state / 8);
+  EXPECT_DOUBLE_EQ(memory("d8 m8 1f1b zero1").gradients, whole.gradients);
+  EXPECT_DOUBLE_EQ(memory("d8 m8 1f1b zero2").gradients, whole.gradients / 8);
+  EXPECT_DOUBLE_EQ(memory("d8 m8 1f1b zero2").weights, whole.weights);
+  EXPECT_DOUBLE_EQ(memory("d8 m8 1f1b zero3").weights, whole.weights / 8);
+}
+
+TEST(StepModel, SpreadsLayersEvenlyWithTheRestInTheMiddle) {
+  const StepModel step = model();
+  const auto layers = [&](const char* text) {
+    const ParallelLayout layout = parse_layout(text);
+    std::vector<std::int64_t> counts;
+    for (std::int32_t rank = 0; rank < layout.pipeline; ++rank) counts.push_back(step.layers_of(layout, rank));
+    return counts;
+  };
+  EXPECT_THAT(layers("p5 m64"), testing::ElementsAre(19, 19, 20, 19, 19));
+  EXPECT_THAT(layers("p7 m64"), testing::ElementsAre(13, 14, 14, 14, 14, 14, 13));
+  EXPECT_THAT(layers("p4 m64 first=20 last=16"), testing::ElementsAre(20, 30, 30, 16));
+  EXPECT_THAT(layers("p5 m64 last=4"), testing::ElementsAre(23, 23, 23, 23, 4));
+}
+
+TEST(StepModel, NamesTheNumbersThatClash) {
+  const StepModel step = model();
+  const auto refusal = [&](const char* layout) { return step.refuse(parse_layout(layout)); };
+  EXPECT_EQ(refusal("t8 p8 m64"), "");
+  EXPECT_EQ(refusal("t8 p8 m32"), "data 1 x micro-batch 1 x micro-batches 32 is not the global batch 64");
+  EXPECT_EQ(refusal("t5 m64"), "tensor 5 does not divide 96 heads");
+  EXPECT_EQ(refusal("p97 m64"), "97 stages for 96 layers");
+  EXPECT_EQ(refusal("m64 sp"), "sequence parallelism needs tensor parallelism");
+  EXPECT_EQ(refusal("m8 d8 e2"), "expert parallelism needs a mixture of experts");
+  EXPECT_EQ(refusal("p4 m64 first=40 last=60"), "40 and 60 layers at the ends do not fit 96 layers on 4 stages");
+  EXPECT_EQ(refusal("p4 v3 m64 1f1b"), "1f1b has 1 stages a rank, not 3");
+  EXPECT_EQ(refusal("p3 v4 m64 interleaved-1f1b"),
+            "interleaved-1f1b takes a multiple of 3 micro-batches, the ranks, not 64");
+}
+
+TEST(StepModel, TermsAddUpToTheTimeAndNoneIsNegative) {
+  const StepModel step = model();
+  for (const char* text :
+       {"t8 p8 m64 1f1b full", "t8 p4 v3 d2 m32 interleaved-1f1b sp selective zero1 overlap=gradients",
+        "t2 c2 p4 d4 m16 zb-h1", "d64 m1 zero3 overlap=gradients,parameters"}) {
+    const ParallelLayout layout = parse_layout(text);
+    ASSERT_EQ(step.refuse(layout), "");
+    const StepEstimate estimate = step.estimate(layout);
+    EXPECT_DOUBLE_EQ(estimate.time.value(), estimate.terms.total());
+    for (const double term : {estimate.terms.compute, estimate.terms.recompute, estimate.terms.bubble,
+                              estimate.terms.tensor, estimate.terms.pipeline, estimate.terms.data,
+                              estimate.terms.context, estimate.terms.optimizer, estimate.terms.other}) {
+      EXPECT_GE(term, 0) << text;
+    }
+    EXPECT_LE(step.lower_bound(layout, step.shard(layout)), estimate.time) << text;
+  }
+}
+
+}  // namespace
+}  // namespace stagecraft
