@@ -55,10 +55,10 @@ void plan(benchmark::State& state, const ScheduleKind& kind, const ScheduleShape
 void search(benchmark::State& state, const ScheduleShape& shape) {
   const ComputeSchedule named = best_named_schedule(shape);
   const OrderProblem problem = order_problem(shape, named);
-  const double before = OrderClock(problem).run(orders_of(named));
+  const double before = OrderClock(problem).run(orders_of(problem, named));
   double found = 0;
   for (auto _ : state) {
-    Orders orders = orders_of(named);
+    Orders orders = orders_of(problem, named);
     found = improve_orders(problem, orders);
   }
   state.counters["named"] = before;
@@ -86,7 +86,8 @@ void register_all() {
   }
   for (const std::array<int, 2> size : {std::array{4, 8}, {4, 16}, {8, 16}, {8, 32}, {16, 64}, {32, 256}}) {
     for (const int stages_per_rank : {1, 2}) {
-      const ScheduleShape shape = unlike(size[0], stages_per_rank, size[1]);
+      ScheduleShape shape = unlike(size[0], stages_per_rank, size[1]);
+      shape.memory_limit = shape.ranks;  // as 1F1B
       const std::string name = fmt::format("search/{}x{}x{}", shape.ranks, stages_per_rank, shape.microbatches);
       benchmark::RegisterBenchmark(name.c_str(), [shape](auto& state) {
         search(state, shape);

@@ -49,6 +49,7 @@ void add_compare_schedules_command(CLI::App& compare) {
                "zero-bubble rate  bubble of the longest span of one rank, as the zero-bubble papers count it\n"
                "peak stash        micro-batches whose activations the fullest rank keeps until their W; with -v:\n"
                "                  activations of a stage\n"
+               "weights           ranks that hold the weights of a stage: two in bidirectional schedules\n"
                "messages          between ranks, a step");
   command->callback([options] { run(*options); });
 }

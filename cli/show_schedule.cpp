@@ -30,6 +30,7 @@ struct ShowScheduleOptions {
   std::string name;
   ScheduleOptions schedule;
   int group = 0, slices = 1;
+  bool both_directions = false;
   std::string format = "grid";
   bool json = false;
   bool communication = false;
@@ -57,6 +58,7 @@ Shown load(const ShowScheduleOptions& options) {
   ScheduleShape shape = chosen.shape();
   shape.group = options.group;
   shape.slices = options.slices;
+  shape.both_directions = options.both_directions;
   return {make_schedule(options.name, shape), shape};
 }
 
@@ -128,8 +130,9 @@ void show_schedule(const ShowScheduleOptions& options) {
     case Format::grid:
       print(schedule_table(schedule, times, message, {.colour = wants_colour(), .columns = options.columns}));
       if (schedule.name == "searched" && shown.shape) {
-        print(fmt::format("lower bound {:.5g}: no order of these stages within this memory ends sooner\n",
-                          lower_bound(order_problem(*shown.shape, schedule))));
+        print(
+            fmt::format("lower bound {:.5g}: no order of these stages on these ranks within this memory ends sooner\n",
+                        lower_bound(order_problem(*shown.shape, schedule))));
       }
       return;
     case Format::svg: {
@@ -156,7 +159,10 @@ void add_show_schedule_command(CLI::App& show) {
   command->get_option("--stages-per-rank")->description("Stages a rank (default: the fewest that the schedule takes)");
   command->add_option("--group", options->group, "interleaved-1f1b: micro-batches a turn; pipedream-2bw: an update")
       ->check(CLI::Range(1, 100'000));
-  command->add_option("--slices", options->slices, "seq-1f1b: token slices a micro-batch")->check(CLI::Range(1, 4096));
+  command->add_option("--slices", options->slices, "seq-1f1b, searched: token slices a micro-batch")
+      ->check(CLI::Range(1, 4096));
+  command->add_flag("--both-directions", options->both_directions,
+                    "searched: a stage may be on two ranks, each with its weights");
   command->add_option("--format", options->format, list_of<Format>(formats))->capture_default_str();
   command->add_flag("--json", options->json, "The same as --format json");
   command->add_flag("--communication", options->communication,

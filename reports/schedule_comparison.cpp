@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <optional>
+#include <set>
 #include <tuple>
 
 #include "models/error.hpp"
@@ -32,8 +35,7 @@ StageTimes divided(const StageTimes& times, double by) {
 }
 
 // `shape` with its times filled in.
-ScheduleFigures figures_of(const ScheduleKind& kind, const ScheduleShape& shape, double stash_unit) {
-  const ComputeSchedule schedule = make_schedule(kind.name, shape);
+ScheduleFigures figures_of(const ComputeSchedule& schedule, const ScheduleShape& shape, double stash_unit) {
   const std::vector<StageTimes> times(static_cast<std::size_t>(schedule.stages),
                                       divided(shape.times.front(), shape.slices));
   const ClockedSchedule clock = clock_schedule(schedule, times, shape.message);
@@ -46,6 +48,7 @@ ScheduleFigures figures_of(const ScheduleKind& kind, const ScheduleShape& shape,
   figures.span_bubble = clock.span_bubble();
   figures.peak_stash = *std::max_element(peaks.begin(), peaks.end()) / (stash_unit * schedule.slices);
   figures.messages = count_messages(schedule);
+  figures.weight_copies = Placement(schedule).is_bidirectional() ? 2 : 1;
   figures.trains_alike = !schedule.forward_only && schedule.updates == WeightUpdates::synchronous;
   const double limit = shape.memory_limit * (stash_unit == 1 ? shape.stages_per_rank : 1);
   figures.fits = shape.memory_limit <= 0 || figures.peak_stash <= limit * (1 + 1e-9);
@@ -57,15 +60,6 @@ void rank(ScheduleComparison& comparison) {
       comparison.ranked.begin(), comparison.ranked.end(), [](const ScheduleFigures& a, const ScheduleFigures& b) {
         return std::tuple(!a.trains_alike, !a.fits, a.makespan) < std::tuple(!b.trains_alike, !b.fits, b.makespan);
       });
-}
-
-// Of any order with stage s on rank s mod P.
-double least_makespan(const ScheduleShape& shape) {
-  ScheduleShape plain = shape;
-  plain.group = 0, plain.slices = 1;
-  if (plain.memory_limit <= 0) plain.memory_limit = plain.microbatches;  // no limit
-  const ComputeSchedule placed = make_schedule("looped-bfs", {plain.ranks, plain.stages_per_rank, plain.microbatches});
-  return lower_bound(order_problem(plain, placed));
 }
 
 std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
@@ -85,49 +79,66 @@ int fewest_stages_per_rank(const ScheduleKind& kind, ScheduleShape shape) {
 ScheduleComparison compare_schedules(ScheduleShape shape, const StageTimes& times, double message) {
   shape.times.assign(static_cast<std::size_t>(shape.ranks) * static_cast<std::size_t>(shape.stages_per_rank), times);
   shape.message = message;
+  shape.both_directions = true;
   ScheduleComparison comparison;
   for (const ScheduleKind& kind : schedule_kinds()) {
     const std::string reason = kind.refuse(shape);
-    if (reason.empty()) {
-      comparison.ranked.push_back(figures_of(kind, shape, 1));
-    } else {
+    if (!reason.empty()) {
       comparison.refused.emplace_back(kind.name, reason);
+      continue;
     }
+    const ComputeSchedule schedule = make_schedule(kind.name, shape);
+    comparison.ranked.push_back(figures_of(schedule, shape, 1));
+    if (kind.name == "searched") comparison.lower_bound = lower_bound(order_problem(shape, schedule));
   }
-  comparison.lower_bound = least_makespan(shape);
   rank(comparison);
   return comparison;
 }
 
 ScheduleComparison compare_schedules_of_one_network(ScheduleShape shape, const StageTimes& times, double message) {
   shape.message = message;
+  shape.both_directions = true;
   ScheduleComparison comparison;
   comparison.own_stages = true;
-  for (const ScheduleKind& kind : schedule_kinds()) {
+  const auto cut = [&](int stages_per_rank, int slices) {
     ScheduleShape own = shape;
-    own.stages_per_rank = fewest_stages_per_rank(kind, shape);
-    own.times.assign(static_cast<std::size_t>(own.ranks) * static_cast<std::size_t>(own.stages_per_rank),
-                     divided(times, own.stages_per_rank));
-    ScheduleShape sliced = own;
-    sliced.slices = 2;
-    if (kind.refuse(sliced).empty()) own = sliced;
+    own.stages_per_rank = stages_per_rank;
+    own.slices = slices;
+    own.times.assign(static_cast<std::size_t>(own.ranks) * static_cast<std::size_t>(stages_per_rank),
+                     divided(times, stages_per_rank));
+    return own;
+  };
+  std::set<std::array<int, 2>> cuts;  // that others take: stages a rank, slices
+  for (const ScheduleKind& kind : schedule_kinds()) {
+    if (kind.name == "searched") continue;
+    const int stages_per_rank = fewest_stages_per_rank(kind, shape);
+    const int slices = kind.refuse(cut(stages_per_rank, 2)).empty() ? 2 : 1;
+    const ScheduleShape own = cut(stages_per_rank, slices);
     const std::string reason = kind.refuse(own);
     if (reason.empty()) {
-      comparison.ranked.push_back(figures_of(kind, own, own.stages_per_rank));
+      cuts.insert({stages_per_rank, slices});
+      comparison.ranked.push_back(figures_of(make_schedule(kind.name, own), own, stages_per_rank));
     } else {
       comparison.refused.emplace_back(kind.name, reason);
     }
   }
-  shape.stages_per_rank = 1;
-  shape.times.assign(static_cast<std::size_t>(shape.ranks), times);
-  comparison.lower_bound = least_makespan(shape);
+  std::optional<ScheduleFigures> best;
+  for (const auto& [stages_per_rank, slices] : cuts) {
+    const ScheduleShape own = cut(stages_per_rank, slices);
+    const ComputeSchedule schedule = make_schedule("searched", own);
+    const ScheduleFigures figures = figures_of(schedule, own, stages_per_rank);
+    if (best && best->makespan <= figures.makespan) continue;
+    best = figures;
+    comparison.lower_bound = lower_bound(order_problem(own, schedule));
+  }
+  if (best) comparison.ranked.push_back(*best);
   rank(comparison);
   return comparison;
 }
 
 std::string to_text(const ScheduleComparison& comparison) {
   std::vector<std::vector<std::string>> rows{
-      {"schedule", "v", "makespan", "idle/total", "zero-bubble rate", "peak stash", "messages"}};
+      {"schedule", "v", "makespan", "idle/total", "zero-bubble rate", "peak stash", "weights", "messages"}};
   bool any_unlike = false, any_over = false;
   for (const ScheduleFigures& figures : comparison.ranked) {
     any_unlike = any_unlike || !figures.trains_alike;
@@ -135,15 +146,12 @@ std::string to_text(const ScheduleComparison& comparison) {
     rows.push_back({figures.name + (figures.trains_alike ? "" : " *") + (figures.fits ? "" : " !"),
                     std::to_string(figures.stages_per_rank), fmt::format("{:.5g}", figures.makespan),
                     percent(figures.idle_share), percent(figures.span_bubble), fmt::format("{:g}", figures.peak_stash),
-                    with_thousands(figures.messages)});
+                    fmt::format("{}x", figures.weight_copies), with_thousands(figures.messages)});
   }
   std::string out = format_table(rows);
   if (comparison.lower_bound > 0) {
-    out += comparison.own_stages
-               ? fmt::format("\nlower bound {:.5g}: no order of one stage a rank, each on one rank, ends sooner\n",
-                             comparison.lower_bound)
-               : fmt::format("\nlower bound {:.5g}: no order with stage s on rank s mod P ends sooner\n",
-                             comparison.lower_bound);
+    out += fmt::format("\nlower bound {:.5g}: no order of searched's stages on their ranks ends sooner\n",
+                       comparison.lower_bound);
   }
   if (any_unlike) out += "\n* not one synchronous step: weights are stale, or there are forwards alone\n";
   if (any_over) out += "\n! keeps more activations than --memory allows\n";
@@ -162,6 +170,7 @@ Json to_json(const ScheduleComparison& comparison) {
                                  {"zero_bubble_rate", figures.span_bubble},
                                  {"peak_stash", figures.peak_stash},
                                  {"messages", figures.messages},
+                                 {"weight_copies", figures.weight_copies},
                                  {"synchronous_training", figures.trains_alike},
                                  {"fits_memory", figures.fits}});
   }

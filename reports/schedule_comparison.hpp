@@ -19,21 +19,24 @@ struct ScheduleFigures {
   double peak_stash = 0;   // activations that the fullest rank keeps until their W, each of one stage and micro-batch;
                            // where each schedule has its own stages: of a rank's share of the network
   std::int64_t messages = 0;  // between ranks, a step
+  int weight_copies = 1;      // ranks that hold a stage's weights: 2 in bidirectional schedules
   bool trains_alike = true;   // one step with the gradients of all micro-batches; not: stale weights, forwards alone
   bool fits = true;           // within the memory limit, if there is one
 };
 
 struct ScheduleComparison {
   std::vector<ScheduleFigures> ranked;                       // those that fit and train alike first, then by makespan
-  double lower_bound = 0;                                    // lower_bound.hpp, for stages on one rank; 0: none
+  double lower_bound = 0;                                    // lower_bound.hpp, of searched's stages on their ranks
   bool own_stages = false;                                   // each schedule has its own number of stages a rank
   std::vector<std::pair<std::string, std::string>> refused;  // name and reason
 };
 
-// Of all schedule_kinds(), with `times` on every stage; shape.times and shape.message are set from them.
+// Of all schedule_kinds(), with `times` on every stage; shape.times and shape.message are set from them. Searched may
+// put stages on two ranks, as others in the table do.
 ScheduleComparison compare_schedules(ScheduleShape shape, const StageTimes& times, double message);
 // The same network on the same ranks: each schedule in the fewest stages a rank that it takes, `times` those of a
-// rank's whole share; seq-1f1b in two slices. shape.stages_per_rank is ignored.
+// rank's whole share; seq-1f1b in two slices. Searched takes whichever of these ways of cutting serves it best.
+// shape.stages_per_rank is ignored.
 ScheduleComparison compare_schedules_of_one_network(ScheduleShape shape, const StageTimes& times, double message);
 // The fewest stages a rank, up to 8, that the kind takes with a well-divisible number of micro-batches; 1 if none.
 int fewest_stages_per_rank(const ScheduleKind& kind, ScheduleShape shape);

@@ -83,7 +83,7 @@ class BranchAndBound {
           add(1, at(state, rank + 1).input_end[static_cast<std::size_t>(inputs)] + problem_.message);
         }
       }
-      if (forwards < problem_.microbatches && forwards - weights < problem_.activation_limit) {
+      if (forwards < problem_.units(0) && forwards - weights < problem_.activation_limit) {
         if (rank == 0) {
           add(0, 0);
         } else if (at(state, rank - 1).done[0] > forwards) {
@@ -105,7 +105,7 @@ class BranchAndBound {
 
   // No completion of the state ends before this.
   double bound(const State& state) const {
-    const int m = problem_.microbatches;
+    const int m = problem_.units(0);
     double latest = 0;
     double way_out = 0;  // from an input gradient's end on this rank to the end of all
     for (int rank = 0; rank < problem_.ranks; ++rank) {
@@ -126,24 +126,24 @@ class BranchAndBound {
 
   // The way of the last micro-batch from where it is.
   double last_microbatch(const State& state) const {
-    const auto last = static_cast<std::size_t>(problem_.microbatches - 1);
+    const auto last = static_cast<std::size_t>(problem_.units(0) - 1);
     double arrival = 0;
     for (int rank = 0; rank < problem_.ranks; ++rank) {
       const Progress& now = at(state, rank);
-      const int left = problem_.microbatches - now.done[0];
+      const int left = problem_.units(0) - now.done[0];
       arrival = left == 0 ? now.forward_end[last]
                           : std::max(now.clock + (left - 1) * times(rank).forward, arrival) + times(rank).forward;
       if (rank + 1 < problem_.ranks) arrival += problem_.message;
     }
     for (int rank = problem_.ranks - 1; rank >= 0; --rank) {
       const Progress& now = at(state, rank);
-      const int left = problem_.microbatches - now.done[1];
+      const int left = problem_.units(0) - now.done[1];
       arrival = left == 0 ? now.input_end[last]
                           : std::max(now.clock + (left - 1) * times(rank).backward_input, arrival) +
                                 times(rank).backward_input;
       if (rank > 0) arrival += problem_.message;
     }
-    const bool weight_left = at(state, 0).done[2] < problem_.microbatches;
+    const bool weight_left = at(state, 0).done[2] < problem_.units(0);
     return arrival + (weight_left ? times(0).backward_weight : 0);
   }
 
@@ -188,8 +188,8 @@ class BranchAndBound {
 }  // namespace
 
 ProvenOrder branch_and_bound(const OrderProblem& problem) {
-  assert(problem.ranks <= max_ranks && problem.microbatches <= max_microbatches);
-  for (int s = 0; s < problem.stages(); ++s) assert(problem.rank_of_stage[static_cast<std::size_t>(s)] == s);
+  assert(problem.ranks <= max_ranks && problem.units(0) <= max_microbatches && problem.slices == 1);
+  for (int place = 0; place < problem.places(); ++place) assert(problem.rank_of(place) == place);
   return BranchAndBound(problem).run();
 }
 

@@ -20,7 +20,8 @@ struct ProvenOrder {
   Orders orders;
 };
 
-// REQUIRES: one stage a rank, in order; at most 4 ranks and 6 micro-batches. Time grows exponentially in both.
+// REQUIRES: one stage a rank, in order, whole micro-batches; at most 4 ranks and 6 micro-batches. Time grows
+// exponentially in both.
 ProvenOrder branch_and_bound(const OrderProblem& problem);
 
 }  // namespace stagecraft

@@ -2,114 +2,141 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
+#include <limits>
 
 namespace stagecraft {
 namespace {
 
-// The time of the `count` longest of M tasks a stage.
-double longest_tasks(std::vector<double> times, int microbatches, int count) {
-  std::sort(times.begin(), times.end(), std::greater<>());
+// So many tasks that take so long.
+struct Alike {
+  double time;
+  int count;
+};
+
+// The time of the `limit` longest.
+double longest(std::vector<Alike> tasks, int limit) {
+  std::sort(tasks.begin(), tasks.end(), [](const Alike& a, const Alike& b) { return a.time > b.time; });
   double sum = 0;
-  for (const double time : times) {
-    const int taken = std::min(count, microbatches);
-    sum += taken * time;
-    count -= taken;
+  for (const Alike& alike : tasks) {
+    const int taken = std::min(limit, alike.count);
+    sum += taken * alike.time;
+    limit -= taken;
   }
   return sum;
 }
 
 class Bounds {
  public:
-  explicit Bounds(const OrderProblem& problem) : problem_(problem) {
-    const std::size_t stages = problem.rank_of_stage.size();
-    forward_before_.resize(stages + 1);
-    input_behind_.resize(stages + 1);
-    for (std::size_t s = 0; s < stages; ++s) {
-      forward_before_[s + 1] = forward_before_[s] + problem.times[s].forward + message_behind(s);
+  explicit Bounds(const OrderProblem& problem) : problem_(problem), before_(problem.rank_of_place.size()) {
+    behind_ = before_;
+    for (int place = 0; place < problem.places(); ++place) {
+      const int from = problem.source(place, ActionKind::forward);
+      if (from >= 0) of(before_, place) = of(before_, from) + of_stage(from).forward + message(from, place);
     }
-    for (std::size_t s = stages; s-- > 0;) {
-      input_behind_[s] = input_behind_[s + 1] + problem.times[s].backward_input + message_behind(s);
+    for (int place = problem.places(); place-- > 0;) {
+      const int from = problem.source(place, ActionKind::backward_input);
+      of(behind_, place) = from < 0 ? of(before_, place) + of_stage(place).forward
+                                    : of(behind_, from) + of_stage(from).backward_input + message(from, place);
     }
   }
 
   double largest() const {
-    double bound = one_microbatch();
+    double bound = 0;
+    for (int first = 0; first < problem_.places(); first += problem_.stages) {
+      if (problem_.units(first) > 0)
+        bound = std::max(bound, gradient_at(first) + way_out(first) + of_stage(first).backward_input);
+    }
     for (int rank = 0; rank < problem_.ranks; ++rank) {
-      const std::vector<std::size_t> stages = stages_of(rank);
-      if (stages.empty()) continue;
-      bound = std::max({bound, one_rank(stages), memory_over_time(stages)});
-      if (stages.size() == 1) bound = std::max(bound, memory_cycles(stages.front()));
+      const std::vector<int> places = places_of(rank);
+      if (places.empty()) continue;
+      bound = std::max({bound, one_rank(places), memory_over_time(places)});
+      if (places.size() == 1) bound = std::max(bound, memory_cycles(places.front()));
     }
     return bound;
   }
 
  private:
-  // From stage s to the next one, either way; 0 behind the last.
-  double message_behind(std::size_t s) const {
-    return s + 1 == problem_.rank_of_stage.size()
-               ? 0
-               : problem_.message_between(static_cast<int>(s), static_cast<int>(s) + 1);
+  static double& of(std::vector<double>& table, int place) { return table[static_cast<std::size_t>(place)]; }
+  static double of(const std::vector<double>& table, int place) { return table[static_cast<std::size_t>(place)]; }
+  const StageTimes& of_stage(int place) const {
+    return problem_.times[static_cast<std::size_t>(problem_.stage_of(place))];
   }
-  double first_weight() const { return problem_.times.front().backward_weight; }
+  double message(int from, int to) const { return problem_.message_between(from, to); }
 
-  // Forwards and messages before stage s; the last entry of the table: all of them.
-  double start_of(std::size_t s) const { return forward_before_[s]; }
-  // From the first forward's start to where the input gradient of stage s can start.
-  double gradient_at(std::size_t s) const { return forward_before_.back() + input_behind_[s + 1] + message_behind(s); }
-  // From the end of an input gradient of stage s to the end of the first stage's weight gradient.
-  double way_out(std::size_t s) const {
-    return s == 0 ? first_weight() : input_behind_[0] - input_behind_[s] + first_weight();
+  // Forwards and messages before that of the place.
+  double start_of(int place) const { return of(before_, place); }
+  // From the first forward's start to where the input gradient of the place can start.
+  double gradient_at(int place) const { return of(behind_, place); }
+  // From the end of an input gradient of the place to the end of its way's first weight gradient.
+  double way_out(int place) const {
+    const int first = place - problem_.stage_of(place);
+    return gradient_at(first) + of_stage(first).backward_input - gradient_at(place) - of_stage(place).backward_input +
+           of_stage(first).backward_weight;
   }
 
-  std::vector<std::size_t> stages_of(int rank) const {
-    std::vector<std::size_t> stages;
-    for (std::size_t s = 0; s < problem_.rank_of_stage.size(); ++s) {
-      if (problem_.rank_of_stage[s] == rank) stages.push_back(s);
+  // That units pass.
+  std::vector<int> places_of(int rank) const {
+    std::vector<int> places;
+    for (int place = 0; place < problem_.places(); ++place) {
+      if (problem_.rank_of(place) == rank && problem_.units(place) > 0) places.push_back(place);
     }
-    return stages;
+    return places;
+  }
+  template <typename Function>
+  static double least(const std::vector<int>& places, const Function& value) {
+    double least = std::numeric_limits<double>::infinity();
+    for (const int place : places) least = std::min(least, value(place));
+    return least;
+  }
+  double earliest_start(const std::vector<int>& places) const {
+    return least(places, [&](int place) { return start_of(place); });
   }
 
-  double one_microbatch() const { return forward_before_.back() + input_behind_[0] + first_weight(); }
-
-  double one_rank(const std::vector<std::size_t>& stages) const {
-    std::vector<double> forwards, weights;
+  double one_rank(const std::vector<int>& places) const {
+    std::vector<Alike> forwards, weights;
     double inputs = 0, all_forwards = 0, all_weights = 0;
-    for (const std::size_t s : stages) {
-      const StageTimes& times = problem_.times[s];
-      forwards.push_back(times.forward);
-      weights.push_back(times.backward_weight);
-      all_forwards += problem_.microbatches * times.forward;
-      all_weights += problem_.microbatches * times.backward_weight;
-      inputs += problem_.microbatches * times.backward_input;
+    for (const int place : places) {
+      const StageTimes& times = of_stage(place);
+      const int units = problem_.units(place);
+      forwards.push_back({times.forward, units});
+      weights.push_back({times.backward_weight, units});
+      all_forwards += units * times.forward;
+      all_weights += units * times.backward_weight;
+      inputs += units * times.backward_input;
     }
-    const double before = longest_tasks(forwards, problem_.microbatches, problem_.activation_limit);
-    const double behind = longest_tasks(weights, problem_.microbatches, problem_.activation_limit);
-    return std::max(gradient_at(stages.back()), start_of(stages.front()) + before) + (all_forwards - before) + inputs +
-           (all_weights - behind) + std::max(behind, way_out(stages.front()));
+    const double before = longest(forwards, problem_.activation_limit);
+    const double behind = longest(weights, problem_.activation_limit);
+    const double first_gradient = least(places, [&](int place) { return gradient_at(place); });
+    const double out = least(places, [&](int place) { return way_out(place); });
+    return std::max(first_gradient, earliest_start(places) + before) + (all_forwards - before) + inputs +
+           (all_weights - behind) + std::max(behind, out);
   }
 
-  // How long a stage keeps an activation at least, without its weight gradient.
-  double there_and_back(std::size_t s) const { return gradient_at(s) - start_of(s) + problem_.times[s].backward_input; }
+  // How long a place keeps an activation at least, without its weight gradient.
+  double there_and_back(int place) const {
+    return gradient_at(place) - start_of(place) + of_stage(place).backward_input;
+  }
 
-  double memory_cycles(std::size_t s) const {
-    const StageTimes& times = problem_.times[s];
-    const int last = problem_.microbatches - 1;
+  double memory_cycles(int place) const {
+    const StageTimes& times = of_stage(place);
+    const int last = problem_.units(place) - 1;
     const int cycles = last / problem_.activation_limit;
-    return start_of(s) + cycles * (there_and_back(s) + times.backward_weight) +
-           (last - cycles * problem_.activation_limit) * times.forward + there_and_back(s) +
-           std::max(times.backward_weight, way_out(s));
+    return start_of(place) + cycles * (there_and_back(place) + times.backward_weight) +
+           (last - cycles * problem_.activation_limit) * times.forward + there_and_back(place) +
+           std::max(times.backward_weight, way_out(place));
   }
 
-  double memory_over_time(const std::vector<std::size_t>& stages) const {
+  double memory_over_time(const std::vector<int>& places) const {
     double kept = 0;
-    for (const std::size_t s : stages) kept += there_and_back(s) + problem_.times[s].backward_weight;
-    return start_of(stages.front()) + problem_.microbatches * kept / problem_.activation_limit;
+    for (const int place : places) {
+      kept += problem_.units(place) * (there_and_back(place) + of_stage(place).backward_weight);
+    }
+    return earliest_start(places) + kept / problem_.activation_limit;
   }
 
   const OrderProblem& problem_;
-  std::vector<double> forward_before_;  // by stage: forwards and messages from the start to that stage's forward
-  std::vector<double> input_behind_;    // by stage: input gradients of it and the stages behind, and messages there
+  std::vector<double> before_;  // by place: forwards and messages from the start to its forward
+  std::vector<double> behind_;  // by place: from the start to its input gradient, of a unit that waits for nothing
 };
 
 }  // namespace

@@ -1,7 +1,9 @@
 // A makespan that no order can beat (order_problem.hpp), to say how far a schedule can be from the best.
 //
 // The largest of these, each proven for every order; f, i, w are a stage's times, c the latency of a message where
-// neighbouring stages are on different ranks, L the activation limit, M micro-batches:
+// neighbouring stages are on different ranks, L the activation limit, M micro-batches. With two ways each rank's and
+// each micro-batch's terms are those of its places, and a rank's starts and ends the earliest of them; slices count as
+// micro-batches, which only leaves out that some wait for each other.
 //
 // 1. A micro-batch by itself: every forward, then every input gradient, then the first stage's weight gradient:
 //    sum f + sum i + 2 sum c + w_0.

@@ -76,8 +76,7 @@ struct ComputeSchedule {
   int stages = 0;
   int microbatches = 0;  // with token slices: micro-batches * slices, numbered micro-batch * slices + slice
   std::vector<std::vector<Action>> ranks;  // compute kinds only
-  int slices =
-      1;  // of a sample's tokens: slice i attends to slices 0..i, so its backward runs before that of slice i-1
+  int slices = 1;  // of a sample's tokens: slice i attends to 0..i, so its backward runs before that of slice i-1
   bool forward_only = false;  // inference
   WeightUpdates updates = WeightUpdates::synchronous;
   int update_group = 1;  // asynchronous: micro-batches whose gradients make one update (PipeDream-2BW: at least P)
@@ -129,10 +128,11 @@ struct ScheduleShape {
   int microbatches = 1;           // before they are cut into slices
   int group = 0;                  // interleaved-1f1b: micro-batches that take turns on a stage; 0: as many as ranks.
                                   // pipedream-2bw: micro-batches an update; 0: all
-  int slices = 1;                 // seq-1f1b: token slices a micro-batch
+  int slices = 1;                 // seq-1f1b, searched: token slices a micro-batch
   std::vector<StageTimes> times;  // by stage; empty: all 1
   double message = 0;             // from one rank to the next, in the same unit
   double memory_limit = 0;        // micro-batches a rank may keep, counted in stages of one rank; 0: the schedule's own
+  bool both_directions = false;   // searched: a stage may be on two ranks, each with its weights
 };
 
 // A generator and what is known about it. To add a schedule: one file with the generator, one line in the table.

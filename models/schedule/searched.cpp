@@ -112,26 +112,30 @@ struct Priorities {
 class ListScheduler {
  public:
   ListScheduler(const OrderProblem& problem, Priorities priorities)
-      : problem_(problem), priorities_(priorities), stages_(problem.rank_of_stage.size()) {
+      : problem_(problem), priorities_(priorities), places_(problem.rank_of_place.size()) {
     ranks_.resize(static_cast<std::size_t>(problem.ranks));
-    for (std::size_t s = stages_.size(); s-- > 0;) {
-      ranks_[static_cast<std::size_t>(problem.rank_of_stage[s])].stages.push_back(static_cast<int>(s));
+    for (int place = 0; place < problem.places(); ++place) {
+      ranks_[static_cast<std::size_t>(problem.rank_of(place))].places.push_back(place);
+    }
+    for (Rank& rank : ranks_) {
+      std::stable_sort(rank.places.begin(), rank.places.end(),
+                       [&](int a, int b) { return problem.stage_of(a) > problem.stage_of(b); });
     }
   }
 
   // Empty when the memory is full of forwards that wait for each other.
   Orders run() {
     Orders orders(ranks_.size());
-    const std::size_t tasks = 3 * stages_.size() * static_cast<std::size_t>(problem_.microbatches);
-    for (std::size_t done = 0; done < tasks; ++done) {
+    int tasks = 0;
+    for (int place = 0; place < problem_.places(); ++place) tasks += 3 * problem_.units(place);
+    for (int done = 0; done < tasks; ++done) {
       std::optional<Choice> first;
       for (const Rank& rank : ranks_) {
         const std::optional<Choice> choice = best_of(rank);
         if (choice && (!first || choice->start < first->start)) first = choice;
       }
       if (!first) return {};
-      orders[static_cast<std::size_t>(problem_.rank_of_stage[static_cast<std::size_t>(first->task.stage)])].push_back(
-          first->task);
+      orders[static_cast<std::size_t>(problem_.rank_of(first->task.place))].push_back(first->task);
       commit(*first);
     }
     return orders;
@@ -142,136 +146,167 @@ class ListScheduler {
     Task task;
     double start;
   };
-  struct Stage {
+  struct Place {
     std::vector<double> forward_end, input_end;  // of those done
     int weights = 0;
   };
   struct Rank {
-    std::vector<int> stages;  // deepest first
+    std::vector<int> places;  // deepest stage first
     double clock = 0;
     int kept = 0;
   };
-  const Stage& stage(int s) const { return stages_[static_cast<std::size_t>(s)]; }
+  const Place& at(int place) const { return places_[static_cast<std::size_t>(place)]; }
   static int count(const std::vector<double>& done) { return static_cast<int>(done.size()); }
 
-  // When the next forward or input gradient of a stage could start; empty while what it needs has not run.
-  std::optional<double> start_of_next(int s, ActionKind kind, const Rank& rank) const {
+  // When the next forward or input gradient of a place could start; empty while what it needs has not run.
+  std::optional<double> start_of_next(int place, ActionKind kind, const Rank& rank) const {
     const bool forward = kind == ActionKind::forward;
-    const auto next = static_cast<std::size_t>(forward ? count(stage(s).forward_end) : count(stage(s).input_end));
-    if (next == static_cast<std::size_t>(problem_.microbatches)) return std::nullopt;
-    if (!forward && stage(s).forward_end.size() <= next) return std::nullopt;
-    const int from = s + (forward ? -1 : 1);
-    if (from < 0 || from == problem_.stages()) return rank.clock;
-    const auto& needed = forward ? stage(from).forward_end : stage(from).input_end;
-    if (needed.size() <= next) return std::nullopt;
-    return std::max(rank.clock, needed[next] + problem_.message_between(from, s));
+    const int next = forward ? count(at(place).forward_end) : count(at(place).input_end);
+    if (next == problem_.units(place)) return std::nullopt;
+    if (!forward && count(at(place).forward_end) < problem_.forwards_before_input(next)) return std::nullopt;
+    const int from = problem_.source(place, kind);
+    if (from < 0) return rank.clock;
+    const auto& needed = forward ? at(from).forward_end : at(from).input_end;
+    if (count(needed) <= next) return std::nullopt;
+    return std::max(rank.clock, needed[static_cast<std::size_t>(next)] + problem_.message_between(from, place));
   }
-  bool may_run_ahead(int s, const Rank& rank) const {
+  bool may_run_ahead(int place, const Rank& rank) const {
     if (rank.kept >= problem_.activation_limit) return false;
-    const int behind = (problem_.stages() - s) * problem_.ranks;
-    const int stages_behind_a_rank = (behind + problem_.stages() - 1) / problem_.stages();
-    return count(stage(s).forward_end) - count(stage(s).input_end) < priorities_.ahead * stages_behind_a_rank;
+    const int behind = (problem_.stages - problem_.stage_of(place)) * problem_.ranks;
+    const int stages_behind_a_rank = (behind + problem_.stages - 1) / problem_.stages;
+    return count(at(place).forward_end) - count(at(place).input_end) <
+           priorities_.ahead * stages_behind_a_rank * problem_.slices;
   }
 
   std::optional<Choice> best_of(const Rank& rank) const {
     std::optional<Choice> next;
-    const auto consider = [&](int s, ActionKind kind) {
-      const std::optional<double> start = start_of_next(s, kind, rank);
-      if (start && (!next || *start < next->start)) next = Choice{{s, kind}, *start};
+    const auto consider = [&](int place, ActionKind kind) {
+      const std::optional<double> start = start_of_next(place, kind, rank);
+      if (start && (!next || *start < next->start)) next = Choice{{place, kind}, *start};
     };
-    for (const int s : rank.stages) consider(s, ActionKind::backward_input);
-    for (const int s : rank.stages) {
-      if (may_run_ahead(s, rank)) consider(s, ActionKind::forward);
+    for (const int place : rank.places) consider(place, ActionKind::backward_input);
+    for (const int place : rank.places) {
+      if (may_run_ahead(place, rank)) consider(place, ActionKind::forward);
     }
     if (next && next->start <= rank.clock) return next;
-    for (const int s : rank.stages) {
-      if (stage(s).weights == count(stage(s).input_end)) continue;
-      const Task weight{s, ActionKind::backward_weight};
-      const bool fits = !next || rank.clock + problem_.time(s, weight.kind) <= next->start;
+    for (const int place : rank.places) {
+      if (at(place).weights == count(at(place).input_end)) continue;
+      const Task weight{place, ActionKind::backward_weight};
+      const bool fits = !next || rank.clock + problem_.time(place, weight.kind) <= next->start;
       if (fits || priorities_.fill_short_gaps) return Choice{weight, rank.clock};
     }
     return next;
   }
 
   void commit(const Choice& choice) {
-    const auto s = static_cast<std::size_t>(choice.task.stage);
-    Rank& rank = ranks_[static_cast<std::size_t>(problem_.rank_of_stage[s])];
-    rank.clock = choice.start + problem_.time(choice.task.stage, choice.task.kind);
+    Place& place = places_[static_cast<std::size_t>(choice.task.place)];
+    Rank& rank = ranks_[static_cast<std::size_t>(problem_.rank_of(choice.task.place))];
+    rank.clock = choice.start + problem_.time(choice.task.place, choice.task.kind);
     if (choice.task.kind == ActionKind::forward) {
-      stages_[s].forward_end.push_back(rank.clock);
+      place.forward_end.push_back(rank.clock);
       ++rank.kept;
     } else if (choice.task.kind == ActionKind::backward_input) {
-      stages_[s].input_end.push_back(rank.clock);
+      place.input_end.push_back(rank.clock);
     } else {
-      ++stages_[s].weights;
+      ++place.weights;
       --rank.kept;
     }
   }
 
   const OrderProblem& problem_;
   Priorities priorities_;
-  std::vector<Stage> stages_;
+  std::vector<Place> places_;
   std::vector<Rank> ranks_;
 };
 
-// One micro-batch after the other: keeps one of them.
+// Stage s on rank s mod P, one micro-batch after the other: keeps one of them.
 ComputeSchedule one_by_one(const ScheduleShape& shape) {
   const int stages = shape.ranks * shape.stages_per_rank;
-  ComputeSchedule schedule{"one-by-one", stages, shape.microbatches, {}};
+  ComputeSchedule schedule{"one-by-one", stages, shape.microbatches * shape.slices, {}};
+  schedule.slices = shape.slices;
   schedule.ranks.resize(static_cast<std::size_t>(shape.ranks));
-  const auto add = [&](int stage, ActionKind kind, int m) {
-    schedule.ranks[static_cast<std::size_t>(stage % shape.ranks)].push_back({kind, StageId{stage}, MicrobatchId{m}});
+  const auto add = [&](int stage, ActionKind kind, int unit) {
+    schedule.ranks[static_cast<std::size_t>(stage % shape.ranks)].push_back({kind, StageId{stage}, MicrobatchId{unit}});
   };
-  for (int m = 0; m < shape.microbatches; ++m) {
-    for (int s = 0; s < stages; ++s) add(s, ActionKind::forward, m);
-    for (int s = stages - 1; s >= 0; --s) {
-      add(s, ActionKind::backward_input, m);
-      add(s, ActionKind::backward_weight, m);
+  for (int first = 0; first < schedule.microbatches; first += shape.slices) {
+    for (int unit = first; unit < first + shape.slices; ++unit) {
+      for (int s = 0; s < stages; ++s) add(s, ActionKind::forward, unit);
+    }
+    for (int unit = first + shape.slices; unit-- > first;) {
+      for (int s = stages - 1; s >= 0; --s) {
+        add(s, ActionKind::backward_input, unit);
+        add(s, ActionKind::backward_weight, unit);
+      }
     }
   }
   return schedule;
 }
 
-bool is_searchable(const ComputeSchedule& schedule) {
-  if (schedule.forward_only || schedule.slices != 1 || schedule.updates != WeightUpdates::synchronous) return false;
-  const Placement placement(schedule);
-  for (std::int32_t s = 0; s < schedule.stages; ++s) {
-    if (placement.is_shared(StageId{s})) return false;
+bool is_searchable(const ScheduleShape& shape, const ComputeSchedule& schedule) {
+  if (schedule.forward_only || schedule.updates != WeightUpdates::synchronous) return false;
+  return shape.both_directions || !Placement(schedule).is_bidirectional();
+}
+
+// The stages on certain ranks, and the best order of them known so far.
+struct Start {
+  std::string name;
+  OrderProblem problem;
+  Orders orders;
+  double makespan = 0;
+};
+
+// One for each placement that a named schedule has and that has an order within the memory.
+std::vector<Start> best_starts(const ScheduleShape& shape) {
+  std::vector<Start> starts;
+  const auto offer = [&](const ComputeSchedule& schedule) {
+    Start start{schedule.name, order_problem(shape, schedule), {}, 0};
+    start.orders = orders_of(start.problem, schedule);
+    const bool is_legal = std::all_of(start.orders.begin(), start.orders.end(),
+                                      [&](const auto& word) { return is_legal_word(start.problem, word); });
+    if (!is_legal) return;
+    start.makespan = OrderClock(start.problem).run(start.orders);
+    const auto same = std::find_if(starts.begin(), starts.end(), [&](const Start& other) {
+      return other.problem.rank_of_place == start.problem.rank_of_place && other.problem.ways == start.problem.ways;
+    });
+    if (same == starts.end()) {
+      starts.push_back(std::move(start));
+    } else if (start.makespan < same->makespan) {
+      *same = std::move(start);
+    }
+  };
+  offer(one_by_one(shape));
+  for (const ScheduleKind& kind : schedule_kinds()) {
+    if (kind.generate == generate_searched || !kind.refuse(shape).empty()) continue;
+    const ComputeSchedule schedule = kind.generate(shape);
+    if (is_searchable(shape, schedule)) offer(schedule);
   }
-  return true;
+  return starts;
+}
+
+Start& shortest(std::vector<Start>& starts) {
+  return *std::min_element(starts.begin(), starts.end(),
+                           [](const Start& a, const Start& b) { return a.makespan < b.makespan; });
 }
 
 }  // namespace
 
 std::string refuse_searched(const ScheduleShape& shape) {
-  std::string refusal = refuse_all_but(shape.stages_per_rank, shape);
+  ScheduleShape whole = shape;
+  whole.slices = 1;
+  const std::string refusal = refuse_all_but(shape.stages_per_rank, whole);
   return refusal.empty() ? refuse_memory_below(1, shape) : refusal;
 }
 
 ComputeSchedule best_named_schedule(const ScheduleShape& shape) {
-  ComputeSchedule best = one_by_one(shape);
-  double shortest = OrderClock(order_problem(shape, best)).run(orders_of(best));
-  for (const ScheduleKind& kind : schedule_kinds()) {
-    if (kind.generate == generate_searched || !kind.refuse(shape).empty()) continue;
-    ComputeSchedule schedule = kind.generate(shape);
-    if (!is_searchable(schedule)) continue;
-    const OrderProblem problem = order_problem(shape, schedule);
-    const Orders orders = orders_of(schedule);
-    if (!std::all_of(orders.begin(), orders.end(), [&](const auto& word) { return is_legal_word(problem, word); })) {
-      continue;
-    }
-    const double makespan = OrderClock(problem).run(orders);
-    if (makespan >= shortest) continue;
-    shortest = makespan;
-    best = std::move(schedule);
-  }
-  return best;
+  std::vector<Start> starts = best_starts(shape);
+  const Start& best = shortest(starts);
+  return schedule_of(best.name.c_str(), best.problem, best.orders);
 }
 
 double improve_orders(const OrderProblem& problem, Orders& orders) {
   OrderClock clock(problem);
   double shortest = clock.run(orders);
-  for (const int ahead : {1, 2, problem.microbatches}) {
+  for (const int ahead : {1, 2, problem.most_units()}) {
     for (const bool fill : {false, true}) {
       Orders listed = ListScheduler(problem, {ahead, fill}).run();
       if (listed.empty()) continue;
@@ -289,12 +324,13 @@ double improve_orders(const OrderProblem& problem, Orders& orders) {
 
 ComputeSchedule generate_searched(const ScheduleShape& shape) {
   assert(refuse_searched(shape).empty());
-  const ComputeSchedule start = best_named_schedule(shape);
-  const OrderProblem problem = order_problem(shape, start);
-  Orders orders = orders_of(start);
+  std::vector<Start> starts = best_starts(shape);
   const bool nothing_to_plan_by = shape.times.empty() && shape.message == 0 && shape.memory_limit == 0;
-  if (!nothing_to_plan_by) improve_orders(problem, orders);
-  return schedule_of("searched", problem, orders);
+  if (!nothing_to_plan_by) {
+    for (Start& start : starts) start.makespan = improve_orders(start.problem, start.orders);
+  }
+  const Start& best = shortest(starts);
+  return schedule_of("searched", best.problem, best.orders);
 }
 
 }  // namespace stagecraft
