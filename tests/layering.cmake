@@ -8,7 +8,8 @@ set(sim_may sim models)
 set(planner_may planner sim models)
 set(runtime_may runtime models kernels)
 set(reports_may reports models)
-set(cli_may cli models sim planner kernels runtime reports)
+set(calibration_may calibration models)
+set(cli_may cli calibration models sim planner kernels runtime reports)
 
 # header prefix -> folders that may include it
 set(private_simgrid sim)
@@ -22,7 +23,7 @@ set(private_cublasLt.h kernels)
 set(private_cudnn.h kernels)
 
 set(faults "")
-foreach(folder models kernels sim planner runtime reports cli)
+foreach(folder models calibration kernels sim planner runtime reports cli)
   file(GLOB_RECURSE files RELATIVE ${ROOT} ${ROOT}/${folder}/*.hpp ${ROOT}/${folder}/*.cpp ${ROOT}/${folder}/*.cu
        ${ROOT}/${folder}/*.cuh)
   foreach(file ${files})

@@ -54,7 +54,9 @@ class ShardCosts {
   LayerShard head() const;
 
  private:
-  double product(double m, double n, double k) const { return matmul_time(machine_, peak_, m, n, k, z_.element); }
+  double product(double m, double n, double k) const {
+    return machine_.framework.product * matmul_time(machine_, peak_, m, n, k, z_.element);
+  }
   // Adds y = x w for `m` rows, `count` times over (experts).
   void add_product(LayerShard& layer, double m, double n, double k, double count = 1) const {
     layer.forward += count * product(m, n, k);
@@ -75,8 +77,8 @@ class ShardCosts {
   double attention_forward() const;
   // Softmax, its scaling, masking and dropout on the whole square of scores, forward; none in a fused kernel.
   double scores_moved() const;
-  GroupShape group(Dimension dimension, std::int64_t members) const {
-    return group_of(machine_, inner_devices(layout_, dimension), members);
+  GroupShape group(Dimension dimension, double members) const {
+    return group_of(machine_, static_cast<double>(inner_devices(layout_, dimension)), members);
   }
 
   const TrainingJob& job_;
@@ -151,7 +153,7 @@ void ShardCosts::add_tensor_communication(LayerShard& layer) const {
 void ShardCosts::add_context_communication(LayerShard& layer) const {
   if (layout_.context == 1) return;
   const double bytes = 2 * z_.K * z_.T * z_.element;
-  const std::int64_t inner = inner_devices(layout_, Dimension::context);
+  const auto inner = static_cast<double>(inner_devices(layout_, Dimension::context));
   const double steps = layout_.context - 1;
   const bool crosses = inner * layout_.context > machine_.levels.front().devices;
   const double hop = message_time(machine_, crosses ? machine_.levels.front().devices : inner, bytes);
@@ -162,7 +164,7 @@ void ShardCosts::add_context_communication(LayerShard& layer) const {
 
 void ShardCosts::add_expert_communication(LayerShard& layer) const {
   if (layout_.expert == 1) return;
-  const GroupShape experts = group_of(machine_, std::int64_t{layout_.tensor}, layout_.expert);
+  const GroupShape experts = group_of(machine_, layout_.tensor, layout_.expert);
   const double bytes = z_.T * z_.chosen * z_.C * z_.element * z_.replicated;
   layer.expert_forward = layer.expert_backward = 2 * all_to_all_time(machine_, experts, bytes);
 }
@@ -209,9 +211,9 @@ LayerShard ShardCosts::block() const {
   add_elementwise(layer);
   // Where the kernels are shorter than the host takes to start them, the host is what the device waits for.
   const FrameworkConstants& framework = machine_.framework;
-  layer.forward = std::max(layer.forward, framework.dispatch_forward.value());
+  layer.forward = std::max(layer.forward, framework.dispatch_forward_s);
   const double backward = layer.backward_input + layer.backward_weight;
-  const double slack = std::max(1.0, framework.dispatch_backward.value() / backward);
+  const double slack = std::max(1.0, framework.dispatch_backward_s / backward);
   layer.backward_input *= slack;
   layer.backward_weight *= slack;
   add_tensor_communication(layer);

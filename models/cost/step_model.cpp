@@ -87,7 +87,8 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
     return fmt::format("data {} x micro-batch {} x micro-batches {} is not the global batch {}", l.data, l.microbatch,
                        l.microbatches, job_.global_batch);
   }
-  if (l.stages() > t.layers) return fmt::format("{} stages for {} layers", l.stages(), t.layers);
+  // The first and the last stage may hold the embedding and the head alone.
+  if (l.stages() > t.layers + 2) return fmt::format("{} stages for {} layers", l.stages(), t.layers);
   if (!divides(l.tensor, t.heads)) return fmt::format("tensor {} does not divide {} heads", l.tensor, t.heads);
   if (!divides(l.tensor, t.kv_heads) && !divides(t.kv_heads, l.tensor)) {
     return fmt::format("tensor {} and {} key/value heads do not divide each other", l.tensor, t.kv_heads);
@@ -167,7 +168,7 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
   const double brought_back = repeated > 0 ? block.stash[0] - block.stash[at(layout.recompute)] : 0;
   memory.workspace += std::max(brought_back + block.workspace, last ? shard.head.workspace : 0);
   memory.activations = activations * (1 + machine_.framework.fragmentation);
-  memory.reserved = machine_.framework.reserved.value();
+  memory.reserved = machine_.framework.reserved_bytes;
   return memory;
 }
 
@@ -176,14 +177,14 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
 // behind.
 double StepModel::data_time(const ParallelLayout& layout, double parameters, double expert_parameters, double backward,
                             double forward) const {
-  const std::int64_t inner = inner_devices(layout, Dimension::data);
-  const std::int64_t context = layout.context;  // gradients are summed over it as well
+  const auto inner = static_cast<double>(inner_devices(layout, Dimension::data));
+  const double context = layout.context;  // gradients are summed over it as well
   const GroupShape group =
-      group_of(machine_, inner / (layout.order == megatron_order ? context : 1), std::int64_t{layout.data} * context);
+      group_of(machine_, inner / (layout.order == megatron_order ? context : 1), layout.data * context);
   const GroupShape experts = group_of(machine_, inner, group.members / layout.expert);
   const FrameworkConstants& framework = machine_.framework;
-  const double gradients = framework.gradient_bytes * parameters;
-  const double expert_gradients = framework.gradient_bytes * expert_parameters;
+  const double gradients = framework.reduced_bytes * parameters;
+  const double expert_gradients = framework.reduced_bytes * expert_parameters;
   const auto shown = [&](double time, bool overlaps, double behind) {
     return overlaps ? std::max(framework.exposed_gradients * time, time - behind) : time;
   };
@@ -236,7 +237,8 @@ StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shar
     const double ends =
         first.total() + last.total() - 2 * layers_on(0) / static_cast<double>(job_.network.layers) * pass;
     terms.bubble = one + std::max(0.0, ends - (slowest->total() - work.total() * V)) / V;
-    const double message = message_time(machine_, inner_devices(layout, Dimension::pipeline), shard.boundary);
+    const double message =
+        message_time(machine_, static_cast<double>(inner_devices(layout, Dimension::pipeline)), shard.boundary);
     const double shown = layout.overlap_pipeline ? machine_.framework.exposed_pipeline : 1;
     terms.pipeline = message * (messages_in_latency(P, 1) + 2 * M * V * shown);
   }
@@ -250,19 +252,20 @@ StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shar
   const double expert = heaviest * block.expert_parameters;
   terms.data = data_time(layout, dense, expert, inside.total() * 2 / 3, inside.total() / 3);
   if (P > 1 && job_.network.tied_head) {
-    const GroupShape pair{2, machine_.levels.size() > 1 ? 1 : 2, inner_devices(layout, Dimension::pipeline) * (P - 1)};
-    terms.data += all_reduce_time(machine_, pair, machine_.framework.gradient_bytes * shard.embedding.parameters);
+    const GroupShape pair =
+        group_of(machine_, static_cast<double>(inner_devices(layout, Dimension::pipeline)) * (P - 1), 2);
+    terms.data += all_reduce_time(machine_, pair, machine_.framework.reduced_bytes * shard.embedding.parameters);
   }
   const double replicas = layout.zero > 0 ? static_cast<double>(layout.data) * layout.context : 1;
   const double updated = dense / replicas + expert / std::max(1.0, replicas / layout.expert);
   const double host_bandwidth = 25e9;
-  terms.optimizer =
-      layout.offload_optimizer
-          ? updated * 8 / host_bandwidth
-          : updated * bytes.touched.value() / (machine_.device.memory_bandwidth.value() * machine_.constants.memory);
-  terms.other = machine_.framework.step.value();
+  terms.optimizer = layout.offload_optimizer
+                        ? updated * 8 / host_bandwidth
+                        : machine_.framework.optimizer * updated * bytes.touched.value() /
+                              (machine_.device.memory_bandwidth.value() * machine_.constants.memory);
+  terms.other = machine_.framework.step_s + M * machine_.framework.microbatch_s;
 
-  const double nodes = static_cast<double>(layout.devices()) / static_cast<double>(machine_.levels.front().devices);
+  const double nodes = static_cast<double>(layout.devices()) / machine_.levels.front().devices;
   if (nodes > 1) terms.other += terms.total() * machine_.framework.straggling * std::log2(nodes);
   estimate.time = Seconds(terms.total());
 

@@ -64,7 +64,7 @@ TEST(StepModel, NamesTheNumbersThatClash) {
   EXPECT_EQ(refusal("t8 p8 m64"), "");
   EXPECT_EQ(refusal("t8 p8 m32"), "data 1 x micro-batch 1 x micro-batches 32 is not the global batch 64");
   EXPECT_EQ(refusal("t5 m64"), "tensor 5 does not divide 96 heads");
-  EXPECT_EQ(refusal("p97 m64"), "97 stages for 96 layers");
+  EXPECT_EQ(refusal("p99 m64"), "99 stages for 96 layers");
   EXPECT_EQ(refusal("m64 sp"), "sequence parallelism needs tensor parallelism");
   EXPECT_EQ(refusal("m8 d8 e2"), "expert parallelism needs a mixture of experts");
   EXPECT_EQ(refusal("p4 m64 first=40 last=60"), "40 and 60 layers at the ends do not fit 96 layers on 4 stages");

@@ -1,0 +1,214 @@
+#include "calibration/replay.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+
+#include "models/cost/schedule_forms.hpp"
+
+namespace stagecraft {
+namespace {
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const std::size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+double mean(std::span<const double> values) {
+  return values.empty() ? 0 : std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+// Where a share of the peak this small is reached, the host or the network decides, and sweeps hold many such rows:
+// their publications are scored above it (validation/README.md).
+double mfu_floor_of(std::string_view source) {
+  if (source.starts_with("nanotron") || source.starts_with("hagemann")) return 0.05;
+  return source.starts_with("vtrain_a100_single") ? 0.10 : 0;
+}
+
+// Time by the rule of thumb, but for the constant: FLOPs with recomputation, times 1f1b's bubble.
+double rule_of_thumb(const Measurement& m) {
+  const StepModel model(m.job, m.machine);
+  const double work = 1 / model.mfu(Seconds(1), m.layout.devices());
+  const double repeated = m.layout.recompute == Recompute::full ? 4.0 / 3 : 1;
+  const double bubble =
+      (m.layout.pipeline - 1.0) / (static_cast<double>(m.layout.virtual_stages) * m.layout.microbatches);
+  return repeated * (1 + bubble) / work;
+}
+
+std::vector<double> ranks_of(std::span<const double> values) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return values[a] < values[b]; });
+  std::vector<double> ranks(values.size());
+  for (std::size_t i = 0; i < order.size();) {
+    std::size_t end = i + 1;
+    while (end < order.size() && values[order[end]] == values[order[i]]) ++end;
+    for (std::size_t j = i; j < end; ++j) ranks[order[j]] = static_cast<double>(i + end - 1) / 2;
+    i = end;
+  }
+  return ranks;
+}
+
+Replayed predict(const Measurement& m) {
+  Replayed row{&m};
+  const StepModel model(m.job, m.machine);
+  row.estimate = model.estimate(m.layout);
+  const StageMemory& memory = row.estimate.memory;
+  row.memory_bytes = memory.total() - (m.memory_kind == MemoryKind::allocated ? memory.reserved : 0);
+  row.baseline_s = rule_of_thumb(m);
+  if (m.outcome != Outcome::ok) return row;
+  if (m.time_s) {
+    row.time_error = row.estimate.time.value() / *m.time_s - 1;
+    row.mfu = m.mfu ? *m.mfu : model.mfu(Seconds(*m.time_s), m.layout.devices());
+  }
+  if (m.memory_bytes) row.memory_error = row.memory_bytes / *m.memory_bytes - 1;
+  return row;
+}
+
+// Scales the rule of thumb so that half of the rows lie on either side.
+void fit_baseline(std::vector<Replayed>& rows) {
+  std::vector<double> ratios;
+  for (const Replayed& row : rows) {
+    if (row.time_error) ratios.push_back(*row.measurement->time_s / row.baseline_s);
+  }
+  const double constant = ratios.empty() ? 1 : median(ratios);
+  for (Replayed& row : rows) row.baseline_s *= constant;
+}
+
+using Rows = std::vector<const Replayed*>;
+
+ErrorScore time_score(const Rows& rows) {
+  std::vector<double> errors;
+  for (const Replayed* row : rows) errors.push_back(100 * *row->time_error);
+  return score(errors);
+}
+
+template <class Key>
+std::vector<Part> parts(const Rows& rows, Key key) {
+  std::map<decltype(key(*rows.front())), Rows> groups;
+  for (const Replayed* row : rows) groups[key(*row)].push_back(row);
+  std::vector<Part> result;
+  for (const auto& [name, group] : groups) result.push_back({fmt::format("{}", name), time_score(group)});
+  return result;
+}
+
+std::vector<double> measured(const Rows& rows) {
+  std::vector<double> times;
+  for (const Replayed* row : rows) times.push_back(*row->measurement->time_s);
+  return times;
+}
+
+std::vector<double> predicted(const Rows& rows) {
+  std::vector<double> times;
+  for (const Replayed* row : rows) times.push_back(row->estimate.time.value());
+  return times;
+}
+
+std::optional<PlanScore> plan_score(const Rows& rows) {
+  std::map<std::string, Rows> groups;
+  for (const Replayed* row : rows) {
+    const Measurement& m = *row->measurement;
+    groups[fmt::format("{} {} {} {}", m.model, m.layout.devices(), m.job.sequence, m.job.global_batch)].push_back(row);
+  }
+  std::vector<double> regrets, correlations;
+  for (const auto& [name, group] : groups) {
+    if (group.size() < static_cast<std::size_t>(least_group)) continue;
+    const std::vector<double> truth = measured(group);
+    const std::vector<double> guess = predicted(group);
+    const auto chosen = static_cast<std::size_t>(std::min_element(guess.begin(), guess.end()) - guess.begin());
+    regrets.push_back(100 * (truth[chosen] / *std::min_element(truth.begin(), truth.end()) - 1));
+    correlations.push_back(rank_correlation(truth, guess));
+  }
+  if (regrets.empty()) return std::nullopt;
+  return PlanScore{static_cast<int>(regrets.size()), median(regrets), mean(regrets),
+                   *std::max_element(regrets.begin(), regrets.end()), mean(correlations)};
+}
+
+std::optional<ErrorScore> memory_score(const std::vector<Replayed>& rows) {
+  std::vector<double> errors;
+  for (const Replayed& row : rows) {
+    if (row.memory_error) errors.push_back(100 * *row.memory_error);
+  }
+  if (errors.empty()) return std::nullopt;
+  return score(errors);
+}
+
+std::optional<FitScore> fit_score(const std::vector<Replayed>& rows) {
+  FitScore fits;
+  bool any = false;
+  for (const Replayed& row : rows) {
+    const bool fitted = row.measurement->outcome == Outcome::ok;
+    if (row.measurement->outcome == Outcome::failed) continue;
+    any |= !fitted;
+    ++fits.rows;
+    fits.right += fitted == row.estimate.fits;
+    fits.missed += !fitted && row.estimate.fits;
+    fits.false_alarms += fitted && !row.estimate.fits;
+  }
+  return any ? std::optional(fits) : std::nullopt;
+}
+
+}  // namespace
+
+ErrorScore score(std::span<const double> errors) {
+  ErrorScore result;
+  result.rows = static_cast<int>(errors.size());
+  if (errors.empty()) return result;
+  std::vector<double> sizes;
+  for (const double error : errors) {
+    sizes.push_back(std::abs(error));
+    if (std::abs(error) > std::abs(result.worst_pct)) result.worst_pct = error;
+  }
+  result.mape_pct = mean(sizes);
+  result.bias_pct = mean(errors);
+  result.median_pct = median(std::move(sizes));
+  return result;
+}
+
+double rank_correlation(std::span<const double> a, std::span<const double> b) {
+  const std::vector<double> x = ranks_of(a);
+  const std::vector<double> y = ranks_of(b);
+  const double middle = (static_cast<double>(a.size()) - 1) / 2;
+  double xy = 0, xx = 0, yy = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    xy += (x[i] - middle) * (y[i] - middle);
+    xx += (x[i] - middle) * (x[i] - middle);
+    yy += (y[i] - middle) * (y[i] - middle);
+  }
+  return xx > 0 && yy > 0 ? xy / std::sqrt(xx * yy) : 1;
+}
+
+SourceScore replay(const MeasurementTable& table) {
+  SourceScore result;
+  result.source = table.source;
+  result.skipped = table.skipped;
+  result.mfu_floor = mfu_floor_of(table.source);
+  for (const Measurement& measurement : table.measurements) result.rows.push_back(predict(measurement));
+  fit_baseline(result.rows);
+  Rows above, below;
+  for (const Replayed& row : result.rows) {
+    if (row.time_error) (row.mfu >= result.mfu_floor ? above : below).push_back(&row);
+  }
+  result.time = time_score(above);
+  result.below_floor = time_score(below);
+  std::vector<double> baseline;
+  for (const Replayed* row : above) baseline.push_back(100 * (row->baseline_s / *row->measurement->time_s - 1));
+  result.baseline = score(baseline);
+  result.rank_correlation = rank_correlation(measured(above), predicted(above));
+  Rows all = above;
+  all.insert(all.end(), below.begin(), below.end());
+  result.plans = plan_score(all);
+  result.memory = memory_score(result.rows);
+  result.fits = fit_score(result.rows);
+  if (!above.empty()) {
+    result.by_precision = parts(above, [](const Replayed& row) { return name(row.measurement->job.precision); });
+    result.by_model = parts(above, [](const Replayed& row) { return row.measurement->model; });
+    result.by_devices = parts(above, [](const Replayed& row) { return row.measurement->layout.devices(); });
+  }
+  return result;
+}
+
+}  // namespace stagecraft

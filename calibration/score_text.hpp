@@ -1,0 +1,19 @@
+// Scores for people and for scripts.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "calibration/replay.hpp"
+#include "models/json_reader.hpp"
+
+namespace stagecraft {
+
+// Tables, 100 columns wide: times, then plans, memory and fits where they were measured.
+std::string to_text(std::span<const SourceScore> scores);
+
+// {"sources": [{"source", "rows", "skipped": [...], "mape_pct", "median_pct", "worst_pct", "bias_pct", ...,
+// "predictions": [a line per row]}]}; docs/validation.md has all fields.
+Json to_json(std::span<const SourceScore> scores);
+
+}  // namespace stagecraft

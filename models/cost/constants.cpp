@@ -1,0 +1,208 @@
+#include "models/cost/constants.hpp"
+
+#include <algorithm>
+
+#include "models/presets.hpp"
+#include "models/text.hpp"
+
+namespace stagecraft {
+namespace {
+
+using D = DeviceConstants;
+constexpr NamedConstant<D> device_table[] = {{"matmul", &D::matmul, 0.05, 1},
+                                             {"matmul_depth", &D::matmul_depth, 0, 5000},
+                                             {"matmul_tile", &D::matmul_tile, 16, 512},
+                                             {"matmul_waves", &D::matmul_waves, 0, 1},
+                                             {"multiprocessors", &D::multiprocessors, 1, 1000},
+                                             {"attention_forward", &D::attention_forward, 0.01, 2},
+                                             {"attention_backward", &D::attention_backward, 0.01, 2},
+                                             {"attention_unfused", &D::attention_unfused, 0.01, 1},
+                                             {"memory", &D::memory, 0.05, 1},
+                                             {"kernel_s", &D::kernel_s, 0, 1e-4},
+                                             {"fp8_speedup", &D::fp8_speedup, 1, 2},
+                                             {"local_bandwidth", &D::local_bandwidth, 1e8, 2e12},
+                                             {"local_latency_s", &D::local_latency_s, 0, 1e-3},
+                                             {"local_start_s", &D::local_start_s, 0, 1e-3}};
+using N = FabricConstants;
+constexpr NamedConstant<N> fabric_table[] = {{"efficiency", &N::efficiency, 0.05, 1},
+                                             {"rate", &N::rate, 1e7, 2e12},
+                                             {"latency_s", &N::latency_s, 0, 1e-3},
+                                             {"tree_latency_s", &N::tree_latency_s, 0, 1e-2},
+                                             {"start_s", &N::start_s, 0, 1e-2}};
+using F = FrameworkConstants;
+constexpr NamedConstant<F> framework_table[] = {{"dispatch_forward_s", &F::dispatch_forward_s, 0, 1e-2},
+                                                {"dispatch_backward_s", &F::dispatch_backward_s, 0, 1e-2},
+                                                {"elementwise", &F::elementwise, 0, 10},
+                                                {"product", &F::product, 0.5, 2},
+                                                {"gradient_bytes", &F::gradient_bytes, 2, 8},
+                                                {"reduced_bytes", &F::reduced_bytes, 1, 4},
+                                                {"exposed_gradients", &F::exposed_gradients, 0, 1},
+                                                {"exposed_tensor", &F::exposed_tensor, 0, 1},
+                                                {"exposed_pipeline", &F::exposed_pipeline, 0, 1},
+                                                {"step_s", &F::step_s, 0, 10},
+                                                {"microbatch_s", &F::microbatch_s, 0, 1},
+                                                {"optimizer", &F::optimizer, 0, 10},
+                                                {"straggling", &F::straggling, 0, 0.2},
+                                                {"reserved_bytes", &F::reserved_bytes, 0, 2e10},
+                                                {"fragmentation", &F::fragmentation, 0, 1}};
+
+template <class Constants>
+Constants constants_from_json(const JsonValue& value) {
+  Constants constants;
+  JsonObject object = value.object();
+  for (const auto& constant : constant_table<Constants>()) {
+    if (const auto number = object.optional(constant.name)) {
+      constants.*constant.member = number->number(constant.least, constant.most);
+    }
+  }
+  object.finish();
+  return constants;
+}
+
+template <class Constants>
+Json constants_to_json(const Constants& constants) {
+  Json json = Json::object();
+  for (const auto& constant : constant_table<Constants>())
+    json[std::string(constant.name)] = constants.*constant.member;
+  return json;
+}
+
+std::vector<std::string> strings(const JsonValue& value) {
+  std::vector<std::string> texts;
+  for (const JsonValue& element : value.array(100)) texts.push_back(element.string());
+  return texts;
+}
+
+template <class Preset, class Read>
+std::vector<Preset> load_folder(const std::string& folder, Read read) {
+  std::vector<Preset> presets;
+  for (const std::string& name : preset_names(folder)) {
+    const auto path = presets_directory() / folder / (name + ".json");
+    const Json json = read_json(path);
+    presets.push_back(read(JsonValue(json, path.string())));
+  }
+  return presets;
+}
+
+}  // namespace
+
+template <>
+std::span<const NamedConstant<DeviceConstants>> constant_table() {
+  return device_table;
+}
+template <>
+std::span<const NamedConstant<FabricConstants>> constant_table() {
+  return fabric_table;
+}
+template <>
+std::span<const NamedConstant<FrameworkConstants>> constant_table() {
+  return framework_table;
+}
+
+DevicePreset device_preset_from_json(const JsonValue& value) {
+  DevicePreset preset;
+  JsonObject object = value.object();
+  preset.aliases = strings(object.required("aliases"));
+  preset.devices_a_node = static_cast<double>(object.required("devices_a_node").integer(1, 1'000'000));
+  preset.type = device_type_from_json(object.required("type"));
+  preset.constants = constants_from_json<DeviceConstants>(object.required("constants"));
+  preset.source = object.required("source").string(10'000);
+  object.finish();
+  return preset;
+}
+
+Json to_json(const DevicePreset& preset) {
+  return {{"aliases", preset.aliases},
+          {"devices_a_node", static_cast<std::int64_t>(preset.devices_a_node)},
+          {"type", to_json(preset.type)},
+          {"constants", constants_to_json(preset.constants)},
+          {"source", preset.source}};
+}
+
+FabricPreset fabric_preset_from_json(const JsonValue& value) {
+  FabricPreset preset;
+  JsonObject object = value.object();
+  preset.name = object.required("name").string();
+  preset.aliases = strings(object.required("aliases"));
+  preset.constants = constants_from_json<FabricConstants>(object.required("constants"));
+  preset.source = object.required("source").string(10'000);
+  object.finish();
+  return preset;
+}
+
+Json to_json(const FabricPreset& preset) {
+  return {{"name", preset.name},
+          {"aliases", preset.aliases},
+          {"constants", constants_to_json(preset.constants)},
+          {"source", preset.source}};
+}
+
+FrameworkPreset framework_preset_from_json(const JsonValue& value) {
+  FrameworkPreset preset;
+  JsonObject object = value.object();
+  preset.name = object.required("name").string();
+  preset.aliases = strings(object.required("aliases"));
+  preset.overlaps = strings(object.required("overlaps"));
+  preset.fused_attention = object.required("fused_attention").boolean();
+  preset.dropout = object.required("dropout").boolean();
+  if (const auto vocabulary = object.optional("vocabulary")) preset.vocabulary = vocabulary->integer(1, 1'000'000'000);
+  preset.constants = constants_from_json<FrameworkConstants>(object.required("constants"));
+  preset.source = object.required("source").string(10'000);
+  object.finish();
+  return preset;
+}
+
+Json to_json(const FrameworkPreset& preset) {
+  Json json = {{"name", preset.name},
+               {"aliases", preset.aliases},
+               {"overlaps", preset.overlaps},
+               {"fused_attention", preset.fused_attention},
+               {"dropout", preset.dropout}};
+  if (preset.vocabulary > 0) json["vocabulary"] = preset.vocabulary;
+  json["constants"] = constants_to_json(preset.constants);
+  json["source"] = preset.source;
+  return json;
+}
+
+Presets load_calibration() {
+  return {load_folder<DevicePreset>("devices", device_preset_from_json),
+          load_folder<FabricPreset>("fabrics", fabric_preset_from_json),
+          load_folder<FrameworkPreset>("frameworks", framework_preset_from_json)};
+}
+
+Machine machine_of(const Cluster& cluster, const std::string& framework) {
+  const Presets presets = load_calibration();
+  const Node& node = cluster.nodes.front();
+  Machine machine;
+  machine.device = cluster.type_of(node.devices.front());
+  const auto device = std::find_if(presets.devices.begin(), presets.devices.end(),
+                                   [&](const DevicePreset& p) { return p.type.name == machine.device.name; });
+  if (device != presets.devices.end()) {
+    machine.constants = device->constants;
+  } else {
+    machine.constants.matmul = machine.device.efficiency.matmul;
+    machine.constants.attention_forward = machine.constants.attention_backward = machine.device.efficiency.attention;
+    machine.constants.memory = machine.device.efficiency.memory;
+  }
+  const auto software = std::find_if(presets.frameworks.begin(), presets.frameworks.end(),
+                                     [&](const FrameworkPreset& p) { return p.name == framework; });
+  if (software == presets.frameworks.end()) {
+    std::vector<std::string> names;
+    for (const FrameworkPreset& preset : presets.frameworks) names.push_back(preset.name);
+    throw bad_input("framework '{}': expected one of {}{}", printable(framework), join(names),
+                    did_you_mean(framework, names));
+  }
+  machine.framework = software->constants;
+  const auto in_node = static_cast<double>(node.devices.size());
+  machine.levels.push_back(
+      {in_node, node.local.bandwidth.value(), machine.constants.local_latency_s, 0, machine.constants.local_start_s});
+  if (cluster.nodes.size() > 1) {
+    const FabricConstants fabric;
+    machine.levels.push_back(
+        {static_cast<double>(cluster.devices.size()), node.network.bandwidth.value() * node.nics / in_node,
+         std::max(fabric.latency_s, 2 * node.network.latency.value()), fabric.tree_latency_s, fabric.start_s});
+  }
+  return machine;
+}
+
+}  // namespace stagecraft

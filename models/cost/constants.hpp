@@ -1,0 +1,70 @@
+// The calibrated constants by name: their ranges, their files, and the presets that hold them.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/cost/machine.hpp"
+#include "models/json_reader.hpp"
+
+namespace stagecraft {
+
+template <class Constants>
+struct NamedConstant {
+  std::string_view name;  // in files; ends in _s for seconds, _bytes for bytes
+  double Constants::*member;
+  double least, most;  // what a file may say, and what a fit tries
+};
+template <class Constants>
+std::span<const NamedConstant<Constants>> constant_table();
+template <>
+std::span<const NamedConstant<DeviceConstants>> constant_table();
+template <>
+std::span<const NamedConstant<FabricConstants>> constant_table();
+template <>
+std::span<const NamedConstant<FrameworkConstants>> constant_table();
+
+// A file of models/presets/devices: the device as sold, with its node, and how it behaves.
+struct DevicePreset {
+  DeviceType type;
+  std::vector<std::string> aliases;  // beginnings of the names that publications give it
+  double devices_a_node = 8;         // on the innermost level of the network
+  DeviceConstants constants;
+  std::string source;
+};
+// Of models/presets/fabrics.
+struct FabricPreset {
+  std::string name;
+  std::vector<std::string> aliases;  // parts of descriptions
+  FabricConstants constants;
+  std::string source;
+};
+// Of models/presets/frameworks.
+struct FrameworkPreset {
+  std::string name;
+  std::vector<std::string> aliases;   // beginnings of names
+  std::vector<std::string> overlaps;  // "gradients", "parameters", "tensor", "pipeline": what it does where it can
+  bool fused_attention = true;
+  bool dropout = false;         // in the recipes of its GELU networks
+  std::int64_t vocabulary = 0;  // where a publication names none; 0: unknown
+  FrameworkConstants constants;
+  std::string source;
+};
+
+// All files of the folder, by name. Throws bad_input naming the file and field.
+struct Presets {
+  std::vector<DevicePreset> devices;
+  std::vector<FabricPreset> fabrics;
+  std::vector<FrameworkPreset> frameworks;
+};
+Presets load_calibration();
+DevicePreset device_preset_from_json(const JsonValue& value);
+FabricPreset fabric_preset_from_json(const JsonValue& value);
+FrameworkPreset framework_preset_from_json(const JsonValue& value);
+Json to_json(const DevicePreset& preset);
+Json to_json(const FabricPreset& preset);
+Json to_json(const FrameworkPreset& preset);
+
+}  // namespace stagecraft
