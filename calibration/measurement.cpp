@@ -1,6 +1,7 @@
 #include "calibration/measurement.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <cctype>
 #include <charconv>
 #include <cmath>
@@ -179,22 +180,6 @@ ParallelLayout layout_of(const Row& row, const Transformer& network, const Frame
   return layout;
 }
 
-Machine machine_of(const Row& row, const DevicePreset& device, const FabricPreset* fabric,
-                   const FrameworkPreset& framework) {
-  Machine machine{device.type, device.constants, framework.constants, {}};
-  const DeviceConstants& d = device.constants;
-  const double devices = static_cast<double>(row.count("n_gpus"));
-  const double in_node = std::max(device.devices_a_node, static_cast<double>(row.count("gpus_per_node", 8)));
-  machine.levels.push_back({in_node, d.local_bandwidth, d.local_latency_s, 0, d.local_start_s});
-  if (devices <= in_node) return machine;
-  if (fabric == nullptr) throw Incomplete{"inter_node_link is not published"};
-  const FabricConstants& f = fabric->constants;
-  const double ports = static_cast<double>(row.count("gpus_per_node", 8));
-  const double rate = node_rate(row.text("inter_node_link"), ports).value_or(f.rate * ports) / ports;
-  machine.levels.push_back({devices, rate * f.efficiency, f.latency_s, f.tree_latency_s, f.start_s});
-  return machine;
-}
-
 void read_results(const Row& row, Measurement& m) {
   const std::string& status = row.text("status");
   m.outcome = status == "oom" ? Outcome::out_of_memory : status.starts_with("failed") ? Outcome::failed : Outcome::ok;
@@ -209,6 +194,17 @@ void read_results(const Row& row, Measurement& m) {
   }
   if (m.outcome == Outcome::ok && !m.time_s && !m.memory_bytes)
     throw Incomplete{"neither time nor memory is published"};
+}
+
+void read_network(const Row& row, const Presets& presets, const DevicePreset& device, Measurement& m) {
+  const auto in_node = static_cast<double>(row.count("gpus_per_node", 8));
+  m.devices_a_node = std::max(device.devices_a_node, in_node);
+  m.gradients_in_16_bits = contains(row.text("dtype"), "16-bit");
+  if (static_cast<double>(row.count("n_gpus")) <= m.devices_a_node) return;
+  const FabricPreset* fabric = find_fabric(presets, row.text("inter_node_link"));
+  if (fabric == nullptr) throw Incomplete{"inter_node_link is not published"};
+  m.fabric = fabric->name;
+  m.nominal_rate = node_rate(row.text("inter_node_link"), in_node).value_or(0) / in_node;
 }
 
 Measurement measurement_of(const Row& row, const Presets& presets) {
@@ -229,18 +225,21 @@ Measurement measurement_of(const Row& row, const Presets& presets) {
   m.job.fused_attention = framework->fused_attention;
   if (contains(recompute, "attention=")) m.job.fused_attention = contains(recompute, "attention=flash");
   m.layout = layout_of(row, m.job.network, *framework);
-  const FabricPreset* fabric = find_fabric(presets, row.text("inter_node_link"));
-  if (fabric != nullptr) m.fabric = fabric->name;
-  m.machine = machine_of(row, *device, fabric, *framework);
-  if (contains(row.text("dtype"), "16-bit")) {
-    m.machine.framework.gradient_bytes = m.machine.framework.reduced_bytes = 2;
-  }
+  read_network(row, presets, *device, m);
+  set_machine(presets, m);
   if (m.layout.devices() != row.count("n_gpus")) throw Incomplete{"the parallel sizes do not multiply to n_gpus"};
   if (const std::string refusal = StepModel(m.job, m.machine).refuse(m.layout); !refusal.empty()) {
     throw Incomplete{refusal};
   }
   read_results(row, m);
   return m;
+}
+
+template <class Preset, class Name>
+const Preset& named(const std::vector<Preset>& presets, Name name) {
+  const auto found = std::find_if(presets.begin(), presets.end(), name);
+  assert(found != presets.end());
+  return *found;
 }
 
 template <class Preset, class Matches>
@@ -258,6 +257,22 @@ const Preset* find_preset(const std::vector<Preset>& presets, Matches matches) {
 }
 
 }  // namespace
+
+void set_machine(const Presets& presets, Measurement& m) {
+  const DevicePreset& device = named(presets.devices, [&](const DevicePreset& p) { return p.type.name == m.device; });
+  const FrameworkPreset& framework =
+      named(presets.frameworks, [&](const FrameworkPreset& p) { return p.name == m.framework; });
+  const DeviceConstants& d = device.constants;
+  m.machine = {device.type, d, framework.constants, {}};
+  if (m.gradients_in_16_bits) m.machine.framework.gradient_bytes = m.machine.framework.reduced_bytes = 2;
+  m.machine.levels.push_back({m.devices_a_node, d.local_bandwidth, d.local_latency_s, 0, d.local_start_s});
+  if (m.fabric.empty()) return;
+  const FabricConstants& f =
+      named(presets.fabrics, [&](const FabricPreset& p) { return p.name == m.fabric; }).constants;
+  m.machine.levels.push_back({static_cast<double>(m.layout.devices()),
+                              (m.nominal_rate > 0 ? m.nominal_rate : f.rate) * f.efficiency, f.latency_s,
+                              f.tree_latency_s, f.start_s});
+}
 
 const DevicePreset* find_device(const Presets& presets, std::string_view name) {
   return find_preset(presets.devices, [&](std::string_view alias) { return name.starts_with(alias); });

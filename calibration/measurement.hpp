@@ -31,7 +31,14 @@ struct Measurement {
   TrainingJob job;
   ParallelLayout layout;
   Machine machine;
+  double devices_a_node = 8;          // on the innermost level
+  double nominal_rate = 0;            // bytes/s a device between nodes, as sold; 0: the fabric preset's
+  bool gradients_in_16_bits = false;  // the row says so, whatever the framework usually does
 };
+
+// Puts the constants of the presets that the measurement names into its machine.
+// REQUIRES: presets of those names.
+void set_machine(const Presets& presets, Measurement& measurement);
 
 struct SkippedRow {
   std::string id;

@@ -21,13 +21,6 @@ double mean(std::span<const double> values) {
   return values.empty() ? 0 : std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
-// Where a share of the peak this small is reached, the host or the network decides, and sweeps hold many such rows:
-// their publications are scored above it (validation/README.md).
-double mfu_floor_of(std::string_view source) {
-  if (source.starts_with("nanotron") || source.starts_with("hagemann")) return 0.05;
-  return source.starts_with("vtrain_a100_single") ? 0.10 : 0;
-}
-
 // Time by the rule of thumb, but for the constant: FLOPs with recomputation, times 1f1b's bubble.
 double rule_of_thumb(const Measurement& m) {
   const StepModel model(m.job, m.machine);
@@ -62,7 +55,7 @@ Replayed predict(const Measurement& m) {
   if (m.outcome != Outcome::ok) return row;
   if (m.time_s) {
     row.time_error = row.estimate.time.value() / *m.time_s - 1;
-    row.mfu = m.mfu ? *m.mfu : model.mfu(Seconds(*m.time_s), m.layout.devices());
+    row.mfu = measured_mfu(m);
   }
   if (m.memory_bytes) row.memory_error = row.memory_bytes / *m.memory_bytes - 1;
   return row;
@@ -152,6 +145,15 @@ std::optional<FitScore> fit_score(const std::vector<Replayed>& rows) {
 }
 
 }  // namespace
+
+double mfu_floor_of(std::string_view source) {
+  if (source.starts_with("nanotron") || source.starts_with("hagemann")) return 0.05;
+  return source.starts_with("vtrain_a100_single") ? 0.10 : 0;
+}
+
+double measured_mfu(const Measurement& m) {
+  return m.mfu ? *m.mfu : StepModel(m.job, m.machine).mfu(Seconds(*m.time_s), m.layout.devices());
+}
 
 ErrorScore score(std::span<const double> errors) {
   ErrorScore result;

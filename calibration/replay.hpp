@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "calibration/measurement.hpp"
@@ -72,6 +73,13 @@ struct SourceScore {
 
 // REQUIRES: `table` outlives the result.
 SourceScore replay(const MeasurementTable& table);
+
+// Rows of a source are scored from this share of the peak on: below it the host or the
+// network decides, and sweeps hold
+// many such rows (validation/README.md).
+double mfu_floor_of(std::string_view source);
+// As published, else from the measured time. REQUIRES: a measured time.
+double measured_mfu(const Measurement& measurement);
 
 // Spearman's rank correlation, ties with their mean rank; 1 for fewer than two values.
 double rank_correlation(std::span<const double> a, std::span<const double> b);

@@ -32,6 +32,7 @@ constexpr NamedConstant<N> fabric_table[] = {{"efficiency", &N::efficiency, 0.05
 using F = FrameworkConstants;
 constexpr NamedConstant<F> framework_table[] = {{"dispatch_forward_s", &F::dispatch_forward_s, 0, 1e-2},
                                                 {"dispatch_backward_s", &F::dispatch_backward_s, 0, 1e-2},
+                                                {"pipelined_dispatch_s", &F::pipelined_dispatch_s, 0, 1e-2},
                                                 {"elementwise", &F::elementwise, 0, 10},
                                                 {"product", &F::product, 0.5, 2},
                                                 {"gradient_bytes", &F::gradient_bytes, 2, 8},
@@ -73,6 +74,17 @@ std::vector<std::string> strings(const JsonValue& value) {
   return texts;
 }
 
+template <class Constants>
+std::vector<std::string> fitted_names(const JsonValue& value, std::span<const NamedConstant<Constants>> table) {
+  for (const JsonValue& element : value.array(100)) {
+    const std::string name = element.string();
+    if (std::none_of(table.begin(), table.end(), [&](const auto& constant) { return constant.name == name; })) {
+      throw element.expected("the name of a constant");
+    }
+  }
+  return strings(value);
+}
+
 template <class Preset, class Read>
 std::vector<Preset> load_folder(const std::string& folder, Read read) {
   std::vector<Preset> presets;
@@ -106,17 +118,16 @@ DevicePreset device_preset_from_json(const JsonValue& value) {
   preset.devices_a_node = static_cast<double>(object.required("devices_a_node").integer(1, 1'000'000));
   preset.type = device_type_from_json(object.required("type"));
   preset.constants = constants_from_json<DeviceConstants>(object.required("constants"));
+  preset.fitted = fitted_names(object.required("fitted"), constant_table<decltype(preset.constants)>());
   preset.source = object.required("source").string(10'000);
   object.finish();
   return preset;
 }
 
 Json to_json(const DevicePreset& preset) {
-  return {{"aliases", preset.aliases},
-          {"devices_a_node", static_cast<std::int64_t>(preset.devices_a_node)},
-          {"type", to_json(preset.type)},
-          {"constants", constants_to_json(preset.constants)},
-          {"source", preset.source}};
+  return {{"aliases", preset.aliases},    {"devices_a_node", static_cast<std::int64_t>(preset.devices_a_node)},
+          {"type", to_json(preset.type)}, {"constants", constants_to_json(preset.constants)},
+          {"fitted", preset.fitted},      {"source", preset.source}};
 }
 
 FabricPreset fabric_preset_from_json(const JsonValue& value) {
@@ -125,6 +136,7 @@ FabricPreset fabric_preset_from_json(const JsonValue& value) {
   preset.name = object.required("name").string();
   preset.aliases = strings(object.required("aliases"));
   preset.constants = constants_from_json<FabricConstants>(object.required("constants"));
+  preset.fitted = fitted_names(object.required("fitted"), constant_table<decltype(preset.constants)>());
   preset.source = object.required("source").string(10'000);
   object.finish();
   return preset;
@@ -134,6 +146,7 @@ Json to_json(const FabricPreset& preset) {
   return {{"name", preset.name},
           {"aliases", preset.aliases},
           {"constants", constants_to_json(preset.constants)},
+          {"fitted", preset.fitted},
           {"source", preset.source}};
 }
 
@@ -147,6 +160,7 @@ FrameworkPreset framework_preset_from_json(const JsonValue& value) {
   preset.dropout = object.required("dropout").boolean();
   if (const auto vocabulary = object.optional("vocabulary")) preset.vocabulary = vocabulary->integer(1, 1'000'000'000);
   preset.constants = constants_from_json<FrameworkConstants>(object.required("constants"));
+  preset.fitted = fitted_names(object.required("fitted"), constant_table<decltype(preset.constants)>());
   preset.source = object.required("source").string(10'000);
   object.finish();
   return preset;
@@ -160,6 +174,7 @@ Json to_json(const FrameworkPreset& preset) {
                {"dropout", preset.dropout}};
   if (preset.vocabulary > 0) json["vocabulary"] = preset.vocabulary;
   json["constants"] = constants_to_json(preset.constants);
+  json["fitted"] = preset.fitted;
   json["source"] = preset.source;
   return json;
 }

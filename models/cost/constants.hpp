@@ -32,6 +32,7 @@ struct DevicePreset {
   std::vector<std::string> aliases;  // beginnings of the names that publications give it
   double devices_a_node = 8;         // on the innermost level of the network
   DeviceConstants constants;
+  std::vector<std::string> fitted;  // constants that calibration may change; the others stand as given
   std::string source;
 };
 // Of models/presets/fabrics.
@@ -39,6 +40,7 @@ struct FabricPreset {
   std::string name;
   std::vector<std::string> aliases;  // parts of descriptions
   FabricConstants constants;
+  std::vector<std::string> fitted;  // constants that calibration may change; the others stand as given
   std::string source;
 };
 // Of models/presets/frameworks.
@@ -50,6 +52,7 @@ struct FrameworkPreset {
   bool dropout = false;         // in the recipes of its GELU networks
   std::int64_t vocabulary = 0;  // where a publication names none; 0: unknown
   FrameworkConstants constants;
+  std::vector<std::string> fitted;  // constants that calibration may change; the others stand as given
   std::string source;
 };
 

@@ -47,19 +47,20 @@ struct FabricConstants {
 struct FrameworkConstants {
   double dispatch_forward_s = 2e-4;  // host time a block: where kernels are shorter, the device waits for the host
   double dispatch_backward_s = 3e-4;
-  double elementwise = 1;          // traffic of element-wise operations, relative to one pass over each operand
-  double product = 1;              // time of products relative to the device's: layouts, transposes, autocast
-  double gradient_bytes = 4;       // an element, in memory
-  double reduced_bytes = 4;        // an element, in reductions between replicas
-  double exposed_gradients = 0.1;  // share of an overlapped reduction that shows all the same
-  double exposed_tensor = 0.5;     // of tensor-parallel communication overlapped with products
-  double exposed_pipeline = 0.1;   // of messages between stages that overlap
-  double step_s = 5e-3;            // once a step: loss, gradient norm, scalars, data
-  double microbatch_s = 0;         // once a micro-batch: Python between the layers, loss bookkeeping
-  double optimizer = 1;            // traffic of the optimizer, relative to each operand once
-  double straggling = 0;           // of the step, for each doubling of the nodes
-  double reserved_bytes = 2.5e9;   // a device: driver context, communication buffers
-  double fragmentation = 0.03;     // of the activations
+  double pipelined_dispatch_s = 0;  // more of it a tensor-parallel device, forward, where there is a pipeline
+  double elementwise = 1;           // traffic of element-wise operations, relative to one pass over each operand
+  double product = 1;               // time of products relative to the device's: layouts, transposes, autocast
+  double gradient_bytes = 4;        // an element, in memory
+  double reduced_bytes = 4;         // an element, in reductions between replicas
+  double exposed_gradients = 0.1;   // share of an overlapped reduction that shows all the same
+  double exposed_tensor = 0.5;      // of tensor-parallel communication overlapped with products
+  double exposed_pipeline = 0.1;    // of messages between stages that overlap
+  double step_s = 5e-3;             // once a step: loss, gradient norm, scalars, data
+  double microbatch_s = 0;          // once a micro-batch: Python between the layers, loss bookkeeping
+  double optimizer = 1;             // traffic of the optimizer, relative to each operand once
+  double straggling = 0;            // of the step, for each doubling of the nodes
+  double reserved_bytes = 2.5e9;    // a device: driver context, communication buffers
+  double fragmentation = 0.03;      // of the activations
   bool operator==(const FrameworkConstants&) const = default;
 };
 

@@ -70,6 +70,7 @@ class ShardCosts {
   void add_tensor_communication(LayerShard& layer) const;
   void add_context_communication(LayerShard& layer) const;
   void add_expert_communication(LayerShard& layer) const;
+  void wait_for_host(LayerShard& layer) const;
   void add_recomputation(LayerShard& layer) const;
   void add_stash(LayerShard& layer) const;
   void count_parameters(LayerShard& layer) const;
@@ -204,18 +205,24 @@ void ShardCosts::count_parameters(LayerShard& layer) const {
   }
 }
 
+// Where the kernels are shorter than the host takes to start them, the host is what the device waits for.
+void ShardCosts::wait_for_host(LayerShard& layer) const {
+  const FrameworkConstants& framework = machine_.framework;
+  const bool both = layout_.pipeline > 1 && layout_.tensor > 1;
+  const double more = both ? framework.pipelined_dispatch_s * layout_.tensor : 0;
+  layer.forward = std::max(layer.forward, framework.dispatch_forward_s + more);
+  const double backward = layer.backward_input + layer.backward_weight;
+  const double slack = std::max(1.0, (framework.dispatch_backward_s + 2 * more) / backward);
+  layer.backward_input *= slack;
+  layer.backward_weight *= slack;
+}
+
 LayerShard ShardCosts::block() const {
   LayerShard layer;
   add_attention(layer);
   add_mlp(layer);
   add_elementwise(layer);
-  // Where the kernels are shorter than the host takes to start them, the host is what the device waits for.
-  const FrameworkConstants& framework = machine_.framework;
-  layer.forward = std::max(layer.forward, framework.dispatch_forward_s);
-  const double backward = layer.backward_input + layer.backward_weight;
-  const double slack = std::max(1.0, framework.dispatch_backward_s / backward);
-  layer.backward_input *= slack;
-  layer.backward_weight *= slack;
+  wait_for_host(layer);
   add_tensor_communication(layer);
   add_context_communication(layer);
   add_expert_communication(layer);
@@ -278,11 +285,20 @@ std::int64_t inner_devices(const ParallelLayout& layout, Dimension dimension) {
   return product;
 }
 
+bool same_shard(const ParallelLayout& a, const ParallelLayout& b) {
+  return a.tensor == b.tensor && a.context == b.context && a.expert == b.expert && a.microbatch == b.microbatch &&
+         a.sequence_parallel == b.sequence_parallel && a.overlap_tensor == b.overlap_tensor &&
+         (a.pipeline > 1) == (b.pipeline > 1) &&
+         inner_devices(a, Dimension::tensor) == inner_devices(b, Dimension::tensor) &&
+         inner_devices(a, Dimension::context) == inner_devices(b, Dimension::context);
+}
+
 Shard shard_costs(const TrainingJob& job, const Machine& machine, const ParallelLayout& layout) {
   const ShardCosts costs(job, machine, layout);
   Shard shard{costs.block(), costs.embedding(), costs.head(), 0};
   const Sizes z(job, layout);
-  shard.boundary = z.T * z.C * z.element * z.replicated;
+  // Tensor-parallel devices of a stage send a share each and gather on arrival (Narayanan et al. 2021, section 4.1).
+  shard.boundary = z.T * z.C * z.element / layout.tensor;
   return shard;
 }
 

@@ -47,6 +47,9 @@ struct Shard {
   double boundary = 0;  // bytes of a message between stages
 };
 
+// Whether two layouts have the same shard: what shard_costs looks at.
+bool same_shard(const ParallelLayout& a, const ParallelLayout& b);
+
 // REQUIRES: the layout divides the network's heads, experts and tokens (StepModel::refuse).
 Shard shard_costs(const TrainingJob& job, const Machine& machine, const ParallelLayout& layout);
 

@@ -2,7 +2,7 @@
 //
 // Two halves, so that a search pays for each thing once:
 //   shard(layout)              what one block, the embedding and the head cost on one device: a function of the network
-//                              and of tensor, context, expert, micro-batch and the tensor and sequence flags only
+//                              and of what same_shard() compares: tensor, context, expert, micro-batch, some flags
 //   estimate(layout, shard)    the whole step from those: a few hundred floating-point operations, no allocation
 // Pure and thread-safe. Formulas and sources: docs/cost_model.md; errors against measurements: docs/validation.md.
 #pragma once
@@ -63,7 +63,7 @@ class StepModel {
   // REQUIRES of all below: a layout that refuse() accepts.
   Shard shard(const ParallelLayout& layout) const;
   StepEstimate estimate(const ParallelLayout& layout) const { return estimate(layout, shard(layout)); }
-  // REQUIRES: `shard` of a layout with the same tensor, context, expert, micro-batch and flags.
+  // REQUIRES: `shard` of a layout of which same_shard() says so.
   StepEstimate estimate(const ParallelLayout& layout, const Shard& shard) const;
 
   // Of pipeline rank `rank`, 0 .. pipeline-1.

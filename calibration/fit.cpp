@@ -1,0 +1,135 @@
+#include "calibration/fit.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "calibration/replay.hpp"
+
+namespace stagecraft {
+namespace {
+
+struct FitRow {
+  Measurement measurement;
+  double weight = 0;
+  double loss = 0;
+};
+
+// One constant of one preset: where it stands, what it may be, and the rows that depend on it.
+struct Knob {
+  double* value = nullptr;
+  double least = 0, most = 0;
+  double step = 0;  // relative
+  std::vector<std::size_t> rows;
+};
+
+class Search {
+ public:
+  Search(std::span<const MeasurementTable> tables, Presets presets, const RowFilter& takes_part,
+         const FitOptions& options)
+      : options_(options), presets_(std::move(presets)) {
+    for (std::size_t t = 0; t < tables.size(); ++t) add_rows(tables[t], t, takes_part);
+    for (DevicePreset& p : presets_.devices) {
+      add_knobs(p, [&](const Measurement& m) { return m.device == p.type.name; });
+    }
+    for (FabricPreset& p : presets_.fabrics) add_knobs(p, [&](const Measurement& m) { return m.fabric == p.name; });
+    for (FrameworkPreset& p : presets_.frameworks) {
+      add_knobs(p, [&](const Measurement& m) { return m.framework == p.name; });
+    }
+  }
+
+  FitResult run() {
+    for (FitRow& row : rows_) row.loss = loss(row);
+    FitResult result;
+    result.before = total();
+    for (int round = 0; round < options_.rounds; ++round) {
+      bool moved = false;
+      for (Knob& knob : knobs_) moved |= improve(knob);
+      if (!moved) break;
+    }
+    result.after = total();
+    result.evaluations = evaluations_;
+    result.presets = std::move(presets_);
+    return result;
+  }
+
+ private:
+  void add_rows(const MeasurementTable& table, std::size_t index, const RowFilter& takes_part) {
+    const double floor = mfu_floor_of(table.source);
+    const std::size_t first = rows_.size();
+    for (std::size_t i = 0; i < table.measurements.size(); ++i) {
+      const Measurement& m = table.measurements[i];
+      if (m.outcome != Outcome::ok || !m.time_s || !takes_part(index, i)) continue;
+      if (measured_mfu(m) >= floor) rows_.push_back({m, 0, 0});
+    }
+    for (std::size_t i = first; i < rows_.size(); ++i)
+      rows_[i].weight = 1.0 / static_cast<double>(rows_.size() - first);
+  }
+
+  template <class Preset, class Uses>
+  void add_knobs(Preset& preset, Uses uses) {
+    std::vector<std::size_t> rows;
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      if (uses(rows_[i].measurement)) rows.push_back(i);
+    }
+    if (rows.empty()) return;
+    using Constants = decltype(preset.constants);
+    for (const NamedConstant<Constants>& constant : constant_table<Constants>()) {
+      if (std::find(preset.fitted.begin(), preset.fitted.end(), constant.name) == preset.fitted.end()) continue;
+      knobs_.push_back(
+          {&(preset.constants.*constant.member), constant.least, constant.most, options_.first_step, rows});
+    }
+  }
+
+  double loss(FitRow& row) {
+    set_machine(presets_, row.measurement);
+    ++evaluations_;
+    const Measurement& m = row.measurement;
+    const double time = StepModel(m.job, m.machine).estimate(m.layout).time.value();
+    return row.weight * std::min(std::abs(std::log(time / *m.time_s)), std::log(options_.largest_factor));
+  }
+
+  double total() const {
+    double sum = 0;
+    for (const FitRow& row : rows_) sum += row.loss;
+    return sum;
+  }
+
+  // Tries a step up and a step down; keeps what is better, else halves the step.
+  bool improve(Knob& knob) {
+    if (knob.step < options_.last_step) return false;
+    const double old = *knob.value;
+    double now = 0;
+    for (const std::size_t i : knob.rows) now += rows_[i].loss;
+    // A constant at or near zero moves by a hundredth of its range.
+    const double width = std::max(old, 0.01 * knob.most);
+    for (const double sign : {1.0, -1.0}) {
+      *knob.value = std::clamp(old + sign * knob.step * width, knob.least, knob.most);
+      if (*knob.value == old) continue;
+      std::vector<double> losses;
+      double then = 0;
+      for (const std::size_t i : knob.rows) then += losses.emplace_back(loss(rows_[i]));
+      if (then >= now) continue;
+      for (std::size_t i = 0; i < losses.size(); ++i) rows_[knob.rows[i]].loss = losses[i];
+      knob.step *= 1.3;
+      return true;
+    }
+    *knob.value = old;
+    knob.step /= 2;
+    return true;
+  }
+
+  FitOptions options_;
+  Presets presets_;
+  std::vector<FitRow> rows_;
+  std::vector<Knob> knobs_;
+  int evaluations_ = 0;
+};
+
+}  // namespace
+
+FitResult fit(std::span<const MeasurementTable> tables, const Presets& presets, const RowFilter& takes_part,
+              const FitOptions& options) {
+  return Search(tables, presets, takes_part, options).run();
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,38 @@
+// Fits the constants of the presets to published step times.
+//
+// Minimises, over the constants that each preset lists as fitted, the mean over the sources of the mean absolute
+// logarithm of predicted over measured time (rows off by more than a factor count as that factor). A coordinate search
+// with shrinking steps: deterministic, derivative-free, and each constant re-evaluates only the rows that know it.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "calibration/measurement.hpp"
+
+namespace stagecraft {
+
+struct FitOptions {
+  int rounds = 40;          // over all constants
+  double first_step = 0.3;  // relative
+  double last_step = 0.003;
+  double largest_factor = 1.6;  // of a row's error
+};
+
+// Which of the rows take part, by table and position.
+using RowFilter = std::function<bool(std::size_t table, std::size_t row)>;
+
+struct FitResult {
+  Presets presets;
+  double before = 0;  // the objective
+  double after = 0;
+  int evaluations = 0;
+};
+
+// REQUIRES: tables read with `presets`.
+FitResult fit(std::span<const MeasurementTable> tables, const Presets& presets, const RowFilter& takes_part,
+              const FitOptions& options = {});
+
+}  // namespace stagecraft
