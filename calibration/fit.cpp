@@ -8,6 +8,9 @@
 namespace stagecraft {
 namespace {
 
+// To three significant digits: more would be noise, and files are read by people.
+double rounded(double value) { return std::stod(fmt::format("{:.3g}", value)); }
+
 struct FitRow {
   Measurement measurement;
   double weight = 0;
@@ -46,6 +49,8 @@ class Search {
       for (Knob& knob : knobs_) moved |= improve(knob);
       if (!moved) break;
     }
+    for (const Knob& knob : knobs_) *knob.value = rounded(*knob.value);
+    for (FitRow& row : rows_) row.loss = loss(row);
     result.after = total();
     result.evaluations = evaluations_;
     result.presets = std::move(presets_);

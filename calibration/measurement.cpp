@@ -172,6 +172,7 @@ ParallelLayout layout_of(const Row& row, const Transformer& network, const Frame
   layout.sequence_parallel = layout.tensor > 1 && (sharded == "1" || sharded == "1 if TP>1");
   for (const std::string& overlap : framework.overlaps) {
     if (overlap == "gradients") layout.overlap_gradients = true;
+    if (overlap == "unsharded-gradients") layout.overlap_gradients = layout.zero == 0;
     if (overlap == "parameters") layout.overlap_parameters = true;
     if (overlap == "tensor") layout.overlap_tensor = layout.sequence_parallel;
     if (overlap == "pipeline") layout.overlap_pipeline = true;
@@ -224,6 +225,7 @@ Measurement measurement_of(const Row& row, const Presets& presets) {
   const std::string& recompute = row.text("recompute");
   m.job.fused_attention = framework->fused_attention;
   if (contains(recompute, "attention=")) m.job.fused_attention = contains(recompute, "attention=flash");
+  m.job.fused_norm = !framework->unfused_norm || contains(recompute, "RMS kernel");
   m.layout = layout_of(row, m.job.network, *framework);
   read_network(row, presets, *device, m);
   set_machine(presets, m);

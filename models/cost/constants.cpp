@@ -37,6 +37,8 @@ constexpr NamedConstant<F> framework_table[] = {{"dispatch_forward_s", &F::dispa
                                                 {"product", &F::product, 0.5, 2},
                                                 {"gradient_bytes", &F::gradient_bytes, 2, 8},
                                                 {"reduced_bytes", &F::reduced_bytes, 1, 4},
+                                                {"bucket_bytes", &F::bucket_bytes, 1e6, 1e12},
+                                                {"unfused_norm", &F::unfused_norm, 1, 50},
                                                 {"exposed_gradients", &F::exposed_gradients, 0, 1},
                                                 {"exposed_tensor", &F::exposed_tensor, 0, 1},
                                                 {"exposed_pipeline", &F::exposed_pipeline, 0, 1},
@@ -157,6 +159,7 @@ FrameworkPreset framework_preset_from_json(const JsonValue& value) {
   preset.aliases = strings(object.required("aliases"));
   preset.overlaps = strings(object.required("overlaps"));
   preset.fused_attention = object.required("fused_attention").boolean();
+  preset.unfused_norm = object.required("unfused_norm").boolean();
   preset.dropout = object.required("dropout").boolean();
   if (const auto vocabulary = object.optional("vocabulary")) preset.vocabulary = vocabulary->integer(1, 1'000'000'000);
   preset.constants = constants_from_json<FrameworkConstants>(object.required("constants"));
@@ -171,6 +174,7 @@ Json to_json(const FrameworkPreset& preset) {
                {"aliases", preset.aliases},
                {"overlaps", preset.overlaps},
                {"fused_attention", preset.fused_attention},
+               {"unfused_norm", preset.unfused_norm},
                {"dropout", preset.dropout}};
   if (preset.vocabulary > 0) json["vocabulary"] = preset.vocabulary;
   json["constants"] = constants_to_json(preset.constants);

@@ -38,7 +38,7 @@ GroupShape group_of(const Machine& machine, double stride, double members) {
 }
 
 double reduce_scatter_time(const Machine& machine, const GroupShape& group, double bytes) {
-  if (group.members <= 1) return 0;
+  if (group.members <= 1 || bytes <= 0) return 0;
   const NetworkLevel& level = slowest_level(machine, group);
   const double transfer = (group.members - 1) / group.members * bytes / ring_bandwidth(machine, group);
   const double latency = (group.members - 1) * level.latency;
@@ -50,7 +50,7 @@ double all_gather_time(const Machine& machine, const GroupShape& group, double b
 }
 
 double all_reduce_time(const Machine& machine, const GroupShape& group, double bytes) {
-  if (group.members <= 1) return 0;
+  if (group.members <= 1 || bytes <= 0) return 0;
   const NetworkLevel& level = slowest_level(machine, group);
   const double transfer = 2 * (group.members - 1) / group.members * bytes / ring_bandwidth(machine, group);
   const double latency = 2 * (group.members - 1) * level.latency;
@@ -61,7 +61,7 @@ double all_reduce_time(const Machine& machine, const GroupShape& group, double b
 }
 
 double all_to_all_time(const Machine& machine, const GroupShape& group, double bytes) {
-  if (group.members <= 1) return 0;
+  if (group.members <= 1 || bytes <= 0) return 0;
   const double n = group.members;
   double time = (group.per_node - 1) / n * bytes / machine.levels.front().bandwidth;
   if (leaves_node(group)) time = std::max(time, (n - group.per_node) / n * bytes / machine.levels.back().bandwidth);

@@ -47,11 +47,13 @@ struct FabricConstants {
 struct FrameworkConstants {
   double dispatch_forward_s = 2e-4;  // host time a block: where kernels are shorter, the device waits for the host
   double dispatch_backward_s = 3e-4;
-  double pipelined_dispatch_s = 0;  // more of it a tensor-parallel device, forward, where there is a pipeline
+  double pipelined_dispatch_s = 0;  // more of it a tensor-parallel device, forward, where a pipeline leaves the node
   double elementwise = 1;           // traffic of element-wise operations, relative to one pass over each operand
   double product = 1;               // time of products relative to the device's: layouts, transposes, autocast
   double gradient_bytes = 4;        // an element, in memory
   double reduced_bytes = 4;         // an element, in reductions between replicas
+  double bucket_bytes = 1e12;       // of gradients or parameters in one collective between replicas
+  double unfused_norm = 1;          // traffic of a norm without a kernel of its own, relative to one pass
   double exposed_gradients = 0.1;   // share of an overlapped reduction that shows all the same
   double exposed_tensor = 0.5;      // of tensor-parallel communication overlapped with products
   double exposed_pipeline = 0.1;    // of messages between stages that overlap

@@ -39,6 +39,11 @@ struct Sizes {
   double element;     // bytes of an activation
 };
 
+bool pipeline_leaves_node(const Machine& machine, const ParallelLayout& layout) {
+  const double stride = static_cast<double>(inner_devices(layout, Dimension::pipeline));
+  return layout.pipeline > 1 && stride * layout.pipeline > machine.levels.front().devices;
+}
+
 class ShardCosts {
  public:
   ShardCosts(const TrainingJob& job, const Machine& machine, const ParallelLayout& layout)
@@ -128,7 +133,8 @@ void ShardCosts::add_mlp(LayerShard& layer) const {
 // One pass over inputs and outputs of each operation, as in models/network/transformer_graph.cpp.
 void ShardCosts::add_elementwise(LayerShard& layer) const {
   const Transformer& t = job_.network;
-  const double whole = (2 * 2 + 2 * 3 + (t.dropout ? 2 * 2 : 0)) * z_.C * z_.replicated;  // norms, residuals, dropout
+  const double norms = 2 * 2 * (job_.fused_norm ? 1 : machine_.framework.unfused_norm);
+  const double whole = (norms + 2 * 3 + (t.dropout ? 2 * 2 : 0)) * z_.C * z_.replicated;  // and residuals, dropout
   const double rotation = t.position == PositionKind::rotary ? 2 * (z_.A + z_.K) : 0;
   const double activation = z_.inner + z_.F;
   double mlp = activation;
@@ -147,7 +153,6 @@ void ShardCosts::add_tensor_communication(LayerShard& layer) const {
                           ? all_gather_time(machine_, tensor, bytes) + reduce_scatter_time(machine_, tensor, bytes)
                           : all_reduce_time(machine_, tensor, bytes);
   layer.tensor_forward = layer.tensor_backward = 2 * pair * shown;
-  layer.tensor_recompute[full] = layer.tensor_forward;
 }
 
 // Keys and values go round the ring of context-parallel devices while attention works on those at hand.
@@ -173,6 +178,7 @@ void ShardCosts::add_expert_communication(LayerShard& layer) const {
 void ShardCosts::add_recomputation(LayerShard& layer) const {
   if (!job_.fused_attention) layer.recompute[selective] = attention_forward() + scores_moved();
   layer.recompute[full] = layer.forward;
+  layer.tensor_recompute[full] = layer.tensor_forward;
 }
 
 // Korthikanti et al. 2022, equation 1 to 6, in the terms of transformer_graph.cpp.
@@ -205,14 +211,16 @@ void ShardCosts::count_parameters(LayerShard& layer) const {
   }
 }
 
-// Where the kernels are shorter than the host takes to start them, the host is what the device waits for.
+// Where the kernels, collectives among them, are shorter than the host takes to start them, the host is what the device
+// waits for.
 void ShardCosts::wait_for_host(LayerShard& layer) const {
   const FrameworkConstants& framework = machine_.framework;
-  const bool both = layout_.pipeline > 1 && layout_.tensor > 1;
+  const bool both = layout_.tensor > 1 && pipeline_leaves_node(machine_, layout_);
   const double more = both ? framework.pipelined_dispatch_s * layout_.tensor : 0;
-  layer.forward = std::max(layer.forward, framework.dispatch_forward_s + more);
+  layer.forward = std::max(layer.forward, framework.dispatch_forward_s + more - layer.tensor_forward);
   const double backward = layer.backward_input + layer.backward_weight;
-  const double slack = std::max(1.0, (framework.dispatch_backward_s + 2 * more) / backward);
+  const double host = framework.dispatch_backward_s + 2 * more - layer.tensor_backward;
+  const double slack = std::max(1.0, host / backward);
   layer.backward_input *= slack;
   layer.backward_weight *= slack;
 }
@@ -222,8 +230,8 @@ LayerShard ShardCosts::block() const {
   add_attention(layer);
   add_mlp(layer);
   add_elementwise(layer);
-  wait_for_host(layer);
   add_tensor_communication(layer);
+  wait_for_host(layer);
   add_context_communication(layer);
   add_expert_communication(layer);
   add_recomputation(layer);
@@ -288,7 +296,8 @@ std::int64_t inner_devices(const ParallelLayout& layout, Dimension dimension) {
 bool same_shard(const ParallelLayout& a, const ParallelLayout& b) {
   return a.tensor == b.tensor && a.context == b.context && a.expert == b.expert && a.microbatch == b.microbatch &&
          a.sequence_parallel == b.sequence_parallel && a.overlap_tensor == b.overlap_tensor &&
-         (a.pipeline > 1) == (b.pipeline > 1) &&
+         (a.tensor == 1 || (a.pipeline == b.pipeline &&
+                            inner_devices(a, Dimension::pipeline) == inner_devices(b, Dimension::pipeline))) &&
          inner_devices(a, Dimension::tensor) == inner_devices(b, Dimension::tensor) &&
          inner_devices(a, Dimension::context) == inner_devices(b, Dimension::context);
 }

@@ -18,7 +18,8 @@ struct TrainingJob {
   std::int64_t sequence = 1;      // tokens a sample
   DataType precision = DataType::bf16;
   Optimizer optimizer = Optimizer::adamw;
-  bool fused_attention = true;
+  bool fused_attention = true;  // no matrix of scores in memory
+  bool fused_norm = true;       // a kernel for each norm, not one for each of its operations
 };
 
 // One layer on one device, one micro-batch; seconds and bytes. Computation and communication apart.

@@ -188,17 +188,21 @@ double StepModel::data_time(const ParallelLayout& layout, double parameters, dou
   const auto shown = [&](double time, bool overlaps, double behind) {
     return overlaps ? std::max(framework.exposed_gradients * time, time - behind) : time;
   };
+  // In buckets: each but the first pays start and latency once more.
+  const auto in_buckets = [&](auto collective, const GroupShape& members, double bytes) {
+    const double buckets = std::ceil(bytes / framework.bucket_bytes);
+    return buckets > 1 ? buckets * collective(machine_, members, bytes / buckets)
+                       : collective(machine_, members, bytes);
+  };
   if (layout.zero == 0) {
-    const double reduce = all_reduce_time(machine_, group, gradients) +
-                          (expert_parameters > 0 ? all_reduce_time(machine_, experts, expert_gradients) : 0);
+    const double reduce =
+        in_buckets(all_reduce_time, group, gradients) + in_buckets(all_reduce_time, experts, expert_gradients);
     return shown(reduce, layout.overlap_gradients, backward);
   }
-  double reduce = reduce_scatter_time(machine_, group, gradients);
-  double gather = all_gather_time(machine_, group, element_ * parameters);
-  if (expert_parameters > 0) {
-    reduce += reduce_scatter_time(machine_, experts, expert_gradients);
-    gather += all_gather_time(machine_, experts, element_ * expert_parameters);
-  }
+  const double reduce =
+      in_buckets(reduce_scatter_time, group, gradients) + in_buckets(reduce_scatter_time, experts, expert_gradients);
+  const double gather = in_buckets(all_gather_time, group, element_ * parameters) +
+                        in_buckets(all_gather_time, experts, element_ * expert_parameters);
   if (layout.zero < 3) {
     return shown(reduce, layout.overlap_gradients, backward) + shown(gather, layout.overlap_parameters, forward);
   }
@@ -254,7 +258,8 @@ StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shar
   if (P > 1 && job_.network.tied_head) {
     const GroupShape pair =
         group_of(machine_, static_cast<double>(inner_devices(layout, Dimension::pipeline)) * (P - 1), 2);
-    terms.data += all_reduce_time(machine_, pair, machine_.framework.reduced_bytes * shard.embedding.parameters);
+    terms.data +=
+        stagecraft::all_reduce_time(machine_, pair, machine_.framework.reduced_bytes * shard.embedding.parameters);
   }
   const double replicas = layout.zero > 0 ? static_cast<double>(layout.data) * layout.context : 1;
   const double updated = dense / replicas + expert / std::max(1.0, replicas / layout.expert);
