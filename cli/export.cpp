@@ -7,19 +7,22 @@
 #include "models/schedule/torch_csv.hpp"
 #include "reports/perfetto.hpp"
 #include "reports/svg.hpp"
+#include "runtime/checkpoint.hpp"
+#include "runtime/hugging_face_weights.hpp"
 
 namespace stagecraft {
 namespace {
 
-enum class Target { perfetto, torch_csv, svg };
+enum class Target { perfetto, torch_csv, svg, hugging_face };
 constexpr std::array targets{std::pair<std::string_view, Target>{"perfetto", Target::perfetto},
                              std::pair<std::string_view, Target>{"torch-csv", Target::torch_csv},
-                             std::pair<std::string_view, Target>{"svg", Target::svg}};
+                             std::pair<std::string_view, Target>{"svg", Target::svg},
+                             std::pair<std::string_view, Target>{"hugging-face", Target::hugging_face}};
 
 struct ExportOptions {
   std::vector<std::string> files;
   std::string to;
-  std::string output;
+  std::string output, checkpoint;
   bool communication = false;
 };
 
@@ -27,6 +30,16 @@ std::vector<Trace> all_traces(const Documents& documents) {
   std::vector<Trace> traces = documents.predicted;
   if (documents.measured) traces.push_back(*documents.measured);
   return traces;
+}
+
+void export_weights(const ExportOptions& options, const Documents& documents) {
+  if (!documents.plan || !documents.plan->network.transformer || options.checkpoint.empty()) {
+    throw bad_input("export --to hugging-face: expected a plan, and --checkpoint with the weights");
+  }
+  const auto checkpoint = find_checkpoint(options.checkpoint);
+  read_checkpoint_info(checkpoint, *documents.plan);
+  export_to_hugging_face(checkpoint, *documents.plan->network.transformer, options.output);
+  note(fmt::format("wrote {0}/model.safetensors and {0}/config.json", options.output));
 }
 
 std::string convert(const ExportOptions& options, const Documents& documents) {
@@ -46,12 +59,16 @@ std::string convert(const ExportOptions& options, const Documents& documents) {
       if (!traces.empty()) return to_svg(traces.front());
       if (plan == nullptr) throw bad_input("export --to svg: expected a trace or a plan");
       return to_svg(plan->schedule);
+    case Target::hugging_face:
+      break;
   }
   return {};
 }
 
 void run(const ExportOptions& options) {
-  const std::string text = convert(options, load_documents(options.files));
+  const Documents documents = load_documents(options.files);
+  if (choose<Target>("--to", options.to, targets) == Target::hugging_face) return export_weights(options, documents);
+  const std::string text = convert(options, documents);
   if (options.output == "-") {
     print(text);
   } else {
@@ -64,16 +81,20 @@ void run(const ExportOptions& options) {
 
 void add_export_command(CLI::App& app) {
   const auto options = std::make_shared<ExportOptions>();
-  CLI::App* command = app.add_subcommand("export", "Convert plans and traces to other tools' formats");
+  CLI::App* command = app.add_subcommand("export", "Convert plans, traces and weights to other tools' formats");
   command->add_option("FILE", options->files, "Traces and a plan, in any order")->required();
   command->add_option("--to", options->to, list_of<Target>(targets))->required();
-  command->add_option("-o,--output", options->output, "File to write; '-' for standard output")->required();
+  command->add_option("-o,--output", options->output, "File to write, '-' for standard output; hugging-face: a folder")
+      ->required();
+  command->add_option("--checkpoint", options->checkpoint,
+                      "hugging-face: whose weights: a checkpoint of 'stagecraft run', or a folder: its newest");
   command->add_flag("--communication", options->communication,
                     "torch-csv: write sends and receives too (torch's compute_comms)");
   set_examples(*command,
                "  stagecraft export timeline.json measured.json --to perfetto -o trace.perfetto.json\n"
                "  stagecraft export plan.json --to torch-csv -o schedule.csv\n"
-               "  stagecraft export measured.json --to svg -o pipeline.svg");
+               "  stagecraft export measured.json --to svg -o pipeline.svg\n"
+               "  stagecraft export plan.json --to hugging-face --checkpoint ckpt -o model/");
   command->callback([options] { run(*options); });
 }
 

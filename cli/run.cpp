@@ -24,7 +24,7 @@ struct RunCommand {
   std::vector<std::string> data;
   std::string backend = "cpu";
   std::string learning_rate_schedule = "cosine";
-  std::string checkpoint, resume;
+  std::string checkpoint, resume, weights;
   std::optional<std::uint64_t> seed;
   double clip = 1;
   double peer_timeout = 120;
@@ -39,6 +39,7 @@ TrainingOptions training_options(const RunCommand& command) {
   options.data.assign(command.data.begin(), command.data.end());
   options.checkpoint_directory = command.checkpoint;
   options.resume = command.resume;
+  options.weights = command.weights;
   options.seed = command.seed;
   options.optimizer.schedule =
       choose<LearningRateSchedule>("--learning-rate-schedule", command.learning_rate_schedule, learning_rate_schedules);
@@ -175,7 +176,12 @@ void add_run_command(CLI::App& app) {
                       "Folder for checkpoints (safetensors), written at the end and at Ctrl-C");
   command->add_option("--checkpoint-every", options.checkpoint_interval, "Steps between checkpoints")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--resume", state->resume, "A checkpoint, or a folder: its newest");
+  CLI::Option* resume = command->add_option("--resume", state->resume, "A checkpoint, or a folder: its newest");
+  command
+      ->add_option(
+          "--weights", state->weights,
+          "Start from Hugging Face's: a .safetensors file, or a folder with one or with shards and their index")
+      ->excludes(resume);
   command->add_option("--trace-steps", options.trace_steps, "The last so many steps are traced")
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
@@ -192,6 +198,7 @@ void add_run_command(CLI::App& app) {
                "  stagecraft run plan.json --data book.txt --steps 100 -o measured.json\n"
                "  stagecraft run plan.json --data train.bin --steps 1000 --checkpoint ckpt --checkpoint-every 100\n"
                "  stagecraft run plan.json --data train.bin --steps 2000 --resume ckpt\n"
+               "  stagecraft run plan.json --data train.bin --weights gpt2/ --checkpoint ckpt\n"
                "  mpirun -n 4 stagecraft run plan.json --data book.txt     # a process a rank");
   command->callback([state] { run(*state); });
 }

@@ -134,6 +134,13 @@ void load_checkpoint(const std::filesystem::path& path, std::span<cpu::Stage* co
   }
 }
 
+void load_weights(const HuggingFaceWeights& weights, std::span<cpu::Stage* const> stages) {
+  for (cpu::Stage* stage : stages) {
+    cpu::ParameterStore& parameters = stage->parameters();
+    for (const auto& entry : parameters.entries()) weights.read(entry.parameter, parameters.values(entry));
+  }
+}
+
 void save_checkpoint(const std::filesystem::path& path, const Plan& plan, const CheckpointInfo& info,
                      std::span<cpu::Stage* const> stages, Transport& transport) {
   const std::vector<StoredTensor> tensors = tensors_of(plan);

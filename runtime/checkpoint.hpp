@@ -10,6 +10,7 @@
 
 #include "models/plan.hpp"
 #include "runtime/cpu/stage.hpp"
+#include "runtime/hugging_face_weights.hpp"
 #include "runtime/transport.hpp"
 
 namespace stagecraft {
@@ -30,6 +31,9 @@ CheckpointInfo read_checkpoint_info(const std::filesystem::path& path, const Pla
 
 // Reads what the stages of one worker need. Throws bad_input.
 void load_checkpoint(const std::filesystem::path& path, std::span<cpu::Stage* const> stages);
+
+// Reads the values alone; the optimizer starts afresh. Throws bad_input.
+void load_weights(const HuggingFaceWeights& weights, std::span<cpu::Stage* const> stages);
 
 // Called by every worker of replica 0; worker 0 receives the tensors one after the other and writes them, so nobody
 // holds the whole model. The file appears when it is whole. Throws bad_input (on worker 0) when it cannot be written.

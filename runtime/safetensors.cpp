@@ -7,10 +7,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cassert>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "models/error.hpp"
@@ -51,16 +54,48 @@ std::string header_of(const std::vector<TensorInfo>& tensors, const TensorMetada
   return text;
 }
 
+// Types of the format and their bytes an element.
+constexpr std::array<std::pair<std::string_view, int>, 14> element_types{{{"F32", 4},
+                                                                          {"BF16", 2},
+                                                                          {"F16", 2},
+                                                                          {"F64", 8},
+                                                                          {"F8_E4M3", 1},
+                                                                          {"F8_E5M2", 1},
+                                                                          {"I64", 8},
+                                                                          {"I32", 4},
+                                                                          {"I16", 2},
+                                                                          {"I8", 1},
+                                                                          {"U8", 1},
+                                                                          {"U16", 2},
+                                                                          {"U32", 4},
+                                                                          {"BOOL", 1}}};
+
 struct Entry {
   TensorInfo tensor;
+  std::string type;
   std::int64_t begin, end;
 };
 
+float from_bf16(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
+
+// IEEE 754 binary16.
+float from_f16(std::uint16_t bits) {
+  const int exponent = bits >> 10 & 0x1f, fraction = bits & 0x3ff;
+  float value = exponent == 0     ? std::ldexp(static_cast<float>(fraction), -24)
+                : exponent < 0x1f ? std::ldexp(static_cast<float>(fraction | 0x400), exponent - 25)
+                : fraction == 0   ? std::numeric_limits<float>::infinity()
+                                  : std::numeric_limits<float>::quiet_NaN();
+  return (bits & 0x8000) != 0 ? -value : value;
+}
+
 Entry entry_from_json(const std::string& name, const JsonValue& value) {
   JsonObject object = value.object();
-  Entry entry{{name, {}}, 0, 0};
+  Entry entry{{name, {}}, "", 0, 0};
   const JsonValue type = object.required("dtype");
-  if (type.string() != "F32") throw type.expected("\"F32\"");
+  entry.type = type.string();
+  const auto* const known = std::find_if(element_types.begin(), element_types.end(),
+                                         [&](const auto& each) { return each.first == entry.type; });
+  if (known == element_types.end()) throw type.expected("a type such as \"F32\" or \"BF16\"");
   const JsonValue shape = object.required("shape");
   std::int64_t elements = 1;
   for (const JsonValue& size : shape.array(max_dimensions)) {
@@ -72,10 +107,10 @@ Entry entry_from_json(const std::string& name, const JsonValue& value) {
   const JsonValue offsets = object.required("data_offsets");
   const auto ends = offsets.array(2);
   if (ends.size() != 2) throw offsets.expected("[begin, end]");
-  entry.begin = ends[0].integer(0, max_elements * 4);
-  entry.end = ends[1].integer(0, max_elements * 4);
-  if (entry.end - entry.begin != elements * 4) {
-    throw offsets.complain(fmt::format("expected {} bytes for shape [{}], got [{}, {}]", elements * 4,
+  entry.begin = ends[0].integer(0, max_elements * 8);
+  entry.end = ends[1].integer(0, max_elements * 8);
+  if (entry.end - entry.begin != elements * known->second) {
+    throw offsets.complain(fmt::format("expected {} bytes for shape [{}], got [{}, {}]", elements * known->second,
                                        fmt::join(entry.tensor.shape, ", "), entry.begin, entry.end));
   }
   object.finish();
@@ -193,6 +228,7 @@ void SafetensorsReader::parse(std::string_view header, std::int64_t data_bytes) 
     }
     next = entry.end;
     offsets_.push_back(entry.begin);
+    types_.push_back(std::move(entry.type));
     position_.emplace(entry.tensor.name, tensors_.size());
     tensors_.push_back(std::move(entry.tensor));
   }
@@ -202,8 +238,7 @@ void SafetensorsReader::parse(std::string_view header, std::int64_t data_bytes) 
   }
 }
 
-void SafetensorsReader::read(const std::string& name, std::span<const std::int64_t> shape,
-                             std::span<float> data) const {
+std::size_t SafetensorsReader::find_floats(const std::string& name, std::span<const std::int64_t> shape) const {
   const auto found = position_.find(name);
   if (found == position_.end()) throw bad_input("{}: no tensor '{}'", file_, name);
   const TensorInfo& tensor = tensors_[found->second];
@@ -211,8 +246,32 @@ void SafetensorsReader::read(const std::string& name, std::span<const std::int64
     throw bad_input("{}: {}.shape: expected [{}], got [{}]", file_, name, fmt::join(shape, ", "),
                     fmt::join(tensor.shape, ", "));
   }
-  assert(static_cast<std::int64_t>(data.size()) == tensor.elements());
-  read_exactly(descriptor_, file_, data_start_ + offsets_[found->second], data.data(), data.size_bytes());
+  const std::string& type = types_[found->second];
+  if (type != "F32" && type != "BF16" && type != "F16") {
+    throw bad_input("{}: {}.dtype: expected F32, BF16 or F16, got {}", file_, name, type);
+  }
+  return found->second;
+}
+
+void SafetensorsReader::expect_floats(const std::string& name, std::span<const std::int64_t> shape) const {
+  find_floats(name, shape);
+}
+
+void SafetensorsReader::read(const std::string& name, std::span<const std::int64_t> shape,
+                             std::span<float> data) const {
+  const std::size_t position = find_floats(name, shape);
+  assert(static_cast<std::int64_t>(data.size()) == tensors_[position].elements());
+  const std::int64_t offset = data_start_ + offsets_[position];
+  const std::string& type = types_[position];
+  if (type == "F32") return read_exactly(descriptor_, file_, offset, data.data(), data.size_bytes());
+  // Into the upper half of the floats, which the conversion then overtakes nowhere.
+  auto* const halves = reinterpret_cast<std::uint16_t*>(data.data()) + data.size();
+  read_exactly(descriptor_, file_, offset, halves, data.size() * sizeof *halves);
+  for (std::size_t i = 0; i < data.size(); ++i) {
+    std::uint16_t bits;
+    std::memcpy(&bits, halves + i, sizeof bits);
+    data[i] = type == "BF16" ? from_bf16(bits) : from_f16(bits);
+  }
 }
 
 }  // namespace stagecraft

@@ -3,7 +3,7 @@
 //   8 bytes   length of the header, little-endian
 //   header    {"__metadata__": {"key": "text"}, "name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
 //   data      the tensors, at their offsets from the header's end, without gaps or overlaps
-// Only 32-bit floats (F32) are written and read here.
+// Written as 32-bit floats (F32); F32, BF16 and F16 are read. Other types may be in a file but not be read.
 #pragma once
 
 #include <cstdint>
@@ -59,11 +59,15 @@ class SafetensorsReader {
   const TensorMetadata& metadata() const { return metadata_; }
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // in the order of their data
 
-  // Throws bad_input when the tensor is missing or has another shape. REQUIRES: data holds all its elements.
+  bool has(const std::string& name) const { return position_.contains(name); }
+  // Throws bad_input when the tensor is missing, has another shape or holds no floats of up to 32 bits.
+  void expect_floats(const std::string& name, std::span<const std::int64_t> shape) const;
+  // As floats. Throws as expect_floats. REQUIRES: data holds all its elements.
   void read(const std::string& name, std::span<const std::int64_t> shape, std::span<float> data) const;
 
  private:
   void parse(std::string_view header, std::int64_t data_bytes);
+  std::size_t find_floats(const std::string& name, std::span<const std::int64_t> shape) const;
 
   std::string file_;
   int descriptor_ = -1;
@@ -71,6 +75,7 @@ class SafetensorsReader {
   TensorMetadata metadata_;
   std::vector<TensorInfo> tensors_;
   std::vector<std::int64_t> offsets_;            // bytes from data_start_, by position in tensors_
+  std::vector<std::string> types_;               // "F32", "BF16", ..., by position in tensors_
   std::map<std::string, std::size_t> position_;  // by name
 };
 

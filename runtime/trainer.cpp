@@ -16,6 +16,7 @@
 #include "models/version.hpp"
 #include "runtime/affinity.hpp"
 #include "runtime/checkpoint.hpp"
+#include "runtime/hugging_face_weights.hpp"
 #include "runtime/memory_need.hpp"
 #include "runtime/network_check.hpp"
 #include "runtime/token_data.hpp"
@@ -66,10 +67,12 @@ class Loop {
         stages_(worker_.stages()),
         switches_(involuntary_switches()) {
     worker_.set_seed(info_.seed);
-    if (options.resume.empty()) {
-      for (cpu::Stage* stage : stages_) stage->parameters().initialize(info_.seed);
-    } else {
+    if (!options.resume.empty()) {
       load_checkpoint(find_checkpoint(options.resume), stages_);
+    } else if (!options.weights.empty()) {
+      load_weights(HuggingFaceWeights(options.weights, *plan.network.transformer), stages_);
+    } else {
+      for (cpu::Stage* stage : stages_) stage->parameters().initialize(info_.seed);
     }
   }
 
@@ -372,6 +375,8 @@ void check_runnable(const Plan& plan, const TrainingOptions& options, const MpiS
 Trace train(const Plan& plan, const TrainingOptions& options, const StepCallback& callback, MpiSession* mpi) {
   check_runnable(plan, options, mpi);
   const TokenData data(options.data, plan.network.transformer->vocabulary, plan.batch.sequence);
+  // Finds what is wrong with the file before memory is taken for the network.
+  if (!options.weights.empty()) HuggingFaceWeights(options.weights, *plan.network.transformer);
   CheckpointInfo start{0, options.seed.value_or(1)};
   if (!options.resume.empty()) {
     const auto path = find_checkpoint(options.resume);

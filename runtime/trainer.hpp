@@ -43,6 +43,7 @@ struct TrainingOptions {
   std::filesystem::path checkpoint_directory;  // empty: none written
   std::int64_t checkpoint_interval = 0;        // steps; 0: only at the end and at a stop
   std::filesystem::path resume;                // a checkpoint, or a folder: its newest; empty: from the start
+  std::filesystem::path weights;               // to start from, as hugging_face_weights.hpp; empty: random ones
   int trace_steps = 5;                         // the last ones are traced
   bool pin = true;                             // workers to distinct cores, when there are enough
   bool oversubscribe = false;                  // allow more workers than cores

@@ -103,7 +103,54 @@ void read_llama_like(JsonObject& object, Transformer& t) {
   read_dimensions(object, names, t);
 }
 
+Json gpt2_config(const Transformer& t) {
+  const double dropout = t.dropout ? 0.1 : 0;
+  return {
+      {"activation_function", "gelu_new"}, {"resid_pdrop", dropout}, {"embd_pdrop", dropout}, {"attn_pdrop", dropout}};
+}
+
+Json llama_like_config(const Transformer& t) {
+  Json config = {{"hidden_act", "silu"}, {"attention_dropout", t.dropout ? 0.1 : 0}};
+  if (t.family == "llama") config["attention_bias"] = config["mlp_bias"] = t.linear_bias;
+  return config;
+}
+
+std::string_view class_name(std::string_view family) {
+  if (family == "gpt2") return "GPT2LMHeadModel";
+  if (family == "llama") return "LlamaForCausalLM";
+  if (family == "mistral") return "MistralForCausalLM";
+  return family == "qwen2" ? "Qwen2ForCausalLM" : "MixtralForCausalLM";
+}
+
 }  // namespace
+
+Json to_hugging_face(const Transformer& t) {
+  const bool gpt2 = t.family == "gpt2";
+  Json config = {{"architectures", {class_name(t.family)}}, {"model_type", t.family}};
+  config.update(gpt2 ? gpt2_config(t) : llama_like_config(t));
+  DimensionNames names = gpt2 ? gpt2_names : llama_names;
+  if (t.family == "mixtral") names.experts = "num_local_experts", names.experts_per_token = "num_experts_per_tok";
+  const auto put = [&](std::string_view name, const Json& value) {
+    if (!name.empty()) config[std::string(name)] = value;
+  };
+  put(names.layers, t.layers);
+  put(names.hidden, t.hidden);
+  put(names.heads, t.heads);
+  put(names.kv_heads, t.kv_heads);
+  put(names.head_size, t.head_size);
+  put(names.ffn, t.ffn);
+  put(names.vocabulary, t.vocabulary);
+  put(names.max_sequence, t.max_sequence);
+  put(names.experts, t.experts);
+  put(names.experts_per_token, t.experts_per_token);
+  put(names.tied_head, t.tied_head);
+  put(names.norm_epsilon, t.norm_epsilon);
+  put(names.rope_theta, t.rope_theta);
+  if (transformer_from_hugging_face(JsonValue(config, "config.json")) != t) {
+    throw bad_input("network: its '{}' differs from what a Hugging Face config.json of that kind can say", t.family);
+  }
+  return config;
+}
 
 Transformer transformer_from_hugging_face(const JsonValue& value) {
   JsonObject object = value.object();

@@ -32,6 +32,9 @@ Json to_json(const Transformer& transformer);
 
 // A Hugging Face config.json, told by its "model_type". Fields that do not bear on the description are passed over.
 Transformer transformer_from_hugging_face(const JsonValue& value);
+// The config.json that it would be read from. Throws bad_input for a description that its family's class cannot state:
+// regression heads, a gpt2 with another norm.
+Json to_hugging_face(const Transformer& transformer);
 
 // Parameters of the network, counted in floating point so that no dimension overflows it.
 double approximate_parameters(const Transformer& transformer);

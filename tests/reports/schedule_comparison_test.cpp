@@ -69,8 +69,8 @@ TEST(ScheduleComparison, ComparesAllSchedulesOfOneNetwork) {
 }
 
 TEST(ScheduleComparison, HasNothingThatBeatsSearched) {
-  for (const int microbatches : {1, 2, 6, 8, 16}) {
-    for (const double memory : {0.0, 3.0, 5.0}) {
+  for (const int microbatches : {1, 6, 8}) {
+    for (const double memory : {0.0, 5.0}) {
       for (const int stages_per_rank : {0, 1, 2}) {
         ScheduleShape shape{4, std::max(stages_per_rank, 1), microbatches};
         shape.memory_limit = memory;

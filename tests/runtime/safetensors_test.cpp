@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <limits>
 #include <string>
 
 #include "models/error.hpp"
@@ -43,6 +46,31 @@ class SafetensorsTest : public testing::Test {
   }
   TemporaryFolder folder_;
 };
+
+TEST_F(SafetensorsTest, ReadsHalvesAsFloats) {
+  const string header = R"({"b":{"dtype":"BF16","shape":[3],"data_offsets":[0,6]},)"
+                        R"("h":{"dtype":"F16","shape":[6],"data_offsets":[6,18]},)"
+                        R"("i":{"dtype":"I64","shape":[1],"data_offsets":[18,26]}})";
+  string file = with_header(header, 26);
+  const std::array<std::uint16_t, 9> halves{0x3f80, 0xc040, 0x7f80, 0x3c00, 0xc200, 0x7c00, 0x0001, 0x7bff, 0x8000};
+  std::memcpy(file.data() + file.size() - 26, halves.data(), sizeof halves);
+  const SafetensorsReader reader(folder_.file("halves.safetensors", file));
+  std::array<float, 3> b{};
+  reader.read("b", std::array<std::int64_t, 1>{3}, b);
+  const float infinity = std::numeric_limits<float>::infinity();
+  EXPECT_THAT(b, testing::ElementsAre(1, -3, infinity));
+  std::array<float, 6> h{};
+  reader.read("h", std::array<std::int64_t, 1>{6}, h);
+  EXPECT_THAT(h, testing::ElementsAre(1, -3, infinity, std::ldexp(1.0F, -24), 65504, 0));
+  EXPECT_TRUE(std::signbit(h[5]));
+  std::array<float, 1> i{};
+  try {
+    reader.read("i", std::array<std::int64_t, 1>{1}, i);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("i.dtype: expected F32, BF16 or F16, got I64"));
+  }
+}
 
 TEST_F(SafetensorsTest, ReadsWhatItWrote) {
   const auto path = folder_.path() / "x.safetensors";
@@ -105,8 +133,8 @@ TEST_F(SafetensorsTest, RefusesHeadersThatLie) {
               HasSubstr("too long"));
   EXPECT_THAT(complaint(with_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4)),
               HasSubstr("a.data_offsets: expected 8 bytes for shape [2], got [0, 4]"));
-  EXPECT_THAT(complaint(with_header(R"({"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}})", 4)),
-              HasSubstr("a.dtype: expected \"F32\""));
+  EXPECT_THAT(complaint(with_header(R"({"a":{"dtype":"C64","shape":[2],"data_offsets":[0,4]}})", 4)),
+              HasSubstr("a.dtype: expected a type such as \"F32\" or \"BF16\", got \"C64\""));
   EXPECT_THAT(complaint(with_header(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4)),
               HasSubstr("a.shape[0]"));
   EXPECT_THAT(complaint(with_header(

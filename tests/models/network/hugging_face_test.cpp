@@ -2,6 +2,7 @@
 
 #include "models/error.hpp"
 #include "models/network/network.hpp"
+#include "models/network/transformer_json.hpp"
 
 namespace stagecraft {
 namespace {
@@ -55,6 +56,16 @@ const Json mixtral = Json::parse(R"({
   "num_experts_per_tok": 2, "num_hidden_layers": 32, "num_key_value_heads": 8, "num_local_experts": 8,
   "output_router_logits": false, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "router_aux_loss_coef": 0.02,
   "sliding_window": null, "tie_word_embeddings": false, "vocab_size": 32000})");
+
+TEST(HuggingFace, WritesConfigurationsThatReadAsTheSameNetwork) {
+  for (const std::string& name : network_presets()) {
+    const Transformer preset = *load_network(name).transformer;
+    EXPECT_EQ(*read(to_hugging_face(preset), name).transformer, preset) << name;
+  }
+  Transformer odd = *load_network("gpt2").transformer;
+  odd.norm = NormKind::rms_norm;
+  EXPECT_THROW(to_hugging_face(odd), Error);
+}
 
 TEST(HuggingFace, ConfigurationsOfTheFiveFamiliesEqualThePresets) {
   EXPECT_EQ(read(gpt2, "gpt2"), load_network("gpt2"));
