@@ -11,9 +11,11 @@ namespace {
 // To three significant digits: more would be noise, and files are read by people.
 double rounded(double value) { return std::stod(fmt::format("{:.3g}", value)); }
 
+constexpr double wrong_label = 0.1;  // besides how far memory is from the capacity
+
 struct FitRow {
   Measurement measurement;
-  double weight = 0;
+  double time = 0, memory = 0, label = 0;  // weights; zero where not measured
   double loss = 0;
 };
 
@@ -61,13 +63,25 @@ class Search {
   void add_rows(const MeasurementTable& table, std::size_t index, const RowFilter& takes_part) {
     const double floor = mfu_floor_of(table.source);
     const std::size_t first = rows_.size();
+    double times = 0, memories = 0, labels = 0;
+    const bool labelled = std::any_of(table.measurements.begin(), table.measurements.end(),
+                                      [](const Measurement& m) { return m.outcome == Outcome::out_of_memory; });
     for (std::size_t i = 0; i < table.measurements.size(); ++i) {
       const Measurement& m = table.measurements[i];
-      if (m.outcome != Outcome::ok || !m.time_s || !takes_part(index, i)) continue;
-      if (measured_mfu(m) >= floor) rows_.push_back({m, 0, 0});
+      if (m.outcome == Outcome::failed || !takes_part(index, i)) continue;
+      FitRow row{m};
+      const bool ran = m.outcome == Outcome::ok;
+      times += row.time = ran && m.time_s && measured_mfu(m) >= floor;
+      memories += row.memory = ran && m.memory_bytes.has_value();
+      labels += row.label = labelled;
+      rows_.push_back(row);
     }
-    for (std::size_t i = first; i < rows_.size(); ++i)
-      rows_[i].weight = 1.0 / static_cast<double>(rows_.size() - first);
+    for (std::size_t i = first; i < rows_.size(); ++i) {
+      FitRow& row = rows_[i];
+      row.time /= std::max(1.0, times);
+      row.memory /= std::max(1.0, memories);
+      row.label /= std::max(1.0, labels);
+    }
   }
 
   template <class Preset, class Uses>
@@ -89,9 +103,19 @@ class Search {
     set_machine(presets_, row.measurement);
     ++evaluations_;
     const Measurement& m = row.measurement;
-    const double time = StepModel(m.job, m.machine).estimate(m.layout).time.value();
-    return row.weight * std::min(std::abs(std::log(time / *m.time_s)), std::log(options_.largest_factor));
+    const Replayed replayed = replay(m);
+    double loss = 0;
+    if (row.time > 0) loss += row.time * capped(std::log(1 + *replayed.time_error));
+    if (row.memory > 0) loss += row.memory * capped(std::log(1 + *replayed.memory_error));
+    if (row.label > 0) {
+      const double full = std::log(replayed.estimate.memory.total() / m.machine.device.memory.value());
+      const double wrong = m.outcome == Outcome::ok ? full : -full;
+      if (wrong > 0) loss += row.label * (wrong_label + capped(wrong));
+    }
+    return loss;
   }
+
+  double capped(double logarithm) const { return std::min(std::abs(logarithm), std::log(options_.largest_factor)); }
 
   double total() const {
     double sum = 0;

@@ -1,8 +1,9 @@
-// Fits the constants of the presets to published step times.
+// Fits the constants of the presets to published step times and memory.
 //
-// Minimises, over the constants that each preset lists as fitted, the mean over the sources of the mean absolute
-// logarithm of predicted over measured time (rows off by more than a factor count as that factor). A coordinate search
-// with shrinking steps: deterministic, derivative-free, and each constant re-evaluates only the rows that know it.
+// Minimises, over the constants that each preset lists as fitted, the sum over the sources of the mean absolute
+// logarithm of predicted over measured time, the same of memory, and a penalty for each wrong out-of-memory label (rows
+// off by more than a factor count as that factor). A coordinate search with shrinking steps: deterministic,
+// derivative-free, and each constant re-evaluates only the rows that know it.
 #pragma once
 
 #include <functional>

@@ -190,7 +190,7 @@ void read_results(const Row& row, Measurement& m) {
   if (const auto mfu = row.number("mfu_pct")) m.mfu = *mfu / 100;
   if (const auto memory = row.number("peak_mem_gb")) {
     const std::string kind = lower(row.text("mem_kind"));
-    m.memory_bytes = *memory * (contains(kind, "gib") || contains(kind, "nvidia-smi") ? gib : 1e9);
+    m.memory_bytes = *memory * gib;  // what tools print as GB is 2^30 bytes
     m.memory_kind = contains(kind, "nvidia-smi") ? MemoryKind::whole_device : MemoryKind::allocated;
   }
   if (m.outcome == Outcome::ok && !m.time_s && !m.memory_bytes)

@@ -45,22 +45,6 @@ std::vector<double> ranks_of(std::span<const double> values) {
   return ranks;
 }
 
-Replayed predict(const Measurement& m) {
-  Replayed row{&m};
-  const StepModel model(m.job, m.machine);
-  row.estimate = model.estimate(m.layout);
-  const StageMemory& memory = row.estimate.memory;
-  row.memory_bytes = memory.total() - (m.memory_kind == MemoryKind::allocated ? memory.reserved : 0);
-  row.baseline_s = rule_of_thumb(m);
-  if (m.outcome != Outcome::ok) return row;
-  if (m.time_s) {
-    row.time_error = row.estimate.time.value() / *m.time_s - 1;
-    row.mfu = measured_mfu(m);
-  }
-  if (m.memory_bytes) row.memory_error = row.memory_bytes / *m.memory_bytes - 1;
-  return row;
-}
-
 // Scales the rule of thumb so that half of the rows lie on either side.
 void fit_baseline(std::vector<Replayed>& rows) {
   std::vector<double> ratios;
@@ -183,12 +167,28 @@ double rank_correlation(std::span<const double> a, std::span<const double> b) {
   return xx > 0 && yy > 0 ? xy / std::sqrt(xx * yy) : 1;
 }
 
+Replayed replay(const Measurement& m) {
+  Replayed row{&m};
+  const StepModel model(m.job, m.machine);
+  row.estimate = model.estimate(m.layout);
+  const StageMemory& memory = row.estimate.memory;
+  row.memory_bytes = memory.total() - (m.memory_kind == MemoryKind::allocated ? memory.reserved : 0);
+  row.baseline_s = rule_of_thumb(m);
+  if (m.outcome != Outcome::ok) return row;
+  if (m.time_s) {
+    row.time_error = row.estimate.time.value() / *m.time_s - 1;
+    row.mfu = measured_mfu(m);
+  }
+  if (m.memory_bytes) row.memory_error = row.memory_bytes / *m.memory_bytes - 1;
+  return row;
+}
+
 SourceScore replay(const MeasurementTable& table) {
   SourceScore result;
   result.source = table.source;
   result.skipped = table.skipped;
   result.mfu_floor = mfu_floor_of(table.source);
-  for (const Measurement& measurement : table.measurements) result.rows.push_back(predict(measurement));
+  for (const Measurement& measurement : table.measurements) result.rows.push_back(replay(measurement));
   fit_baseline(result.rows);
   Rows above, below;
   for (const Replayed& row : result.rows) {

@@ -71,7 +71,8 @@ struct SourceScore {
   std::vector<Part> by_precision, by_model, by_devices;
 };
 
-// REQUIRES: `table` outlives the result.
+// One row; `baseline_s` without the constant. REQUIRES of both: the argument outlives the result.
+Replayed replay(const Measurement& measurement);
 SourceScore replay(const MeasurementTable& table);
 
 // Rows of a source are scored from this share of the peak on: below it the host or the

@@ -86,6 +86,12 @@ Json terms(const StepTerms& t) {
           {"optimizer_s", t.optimizer}, {"other_s", t.other}};
 }
 
+Json memory(const StageMemory& m) {
+  return {{"weights_bytes", m.weights},           {"gradients_bytes", m.gradients},
+          {"optimizer_bytes", m.optimizer_state}, {"activations_bytes", m.activations},
+          {"workspace_bytes", m.workspace},       {"reserved_bytes", m.reserved}};
+}
+
 Json line(const Replayed& row, double floor) {
   const Measurement& m = *row.measurement;
   constexpr std::string_view outcomes[] = {"ok", "oom", "failed"};
@@ -103,6 +109,8 @@ Json line(const Replayed& row, double floor) {
                {"baseline_s", row.baseline_s},
                {"predicted_memory_bytes", row.memory_bytes},
                {"predicted_to_fit", row.estimate.fits},
+               {"worst_rank", row.estimate.worst_rank},
+               {"memory", memory(row.estimate.memory)},
                {"terms", terms(row.estimate.terms)}};
   if (row.time_error) {
     json["measured_s"] = *m.time_s;

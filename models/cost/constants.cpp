@@ -20,6 +20,7 @@ constexpr NamedConstant<D> device_table[] = {{"matmul", &D::matmul, 0.05, 1},
                                              {"memory", &D::memory, 0.05, 1},
                                              {"kernel_s", &D::kernel_s, 0, 1e-4},
                                              {"fp8_speedup", &D::fp8_speedup, 1, 2},
+                                             {"host_bandwidth", &D::host_bandwidth, 1e8, 1e12},
                                              {"local_bandwidth", &D::local_bandwidth, 1e8, 2e12},
                                              {"local_latency_s", &D::local_latency_s, 0, 1e-3},
                                              {"local_start_s", &D::local_start_s, 0, 1e-3}};
@@ -46,8 +47,11 @@ constexpr NamedConstant<F> framework_table[] = {{"dispatch_forward_s", &F::dispa
                                                 {"microbatch_s", &F::microbatch_s, 0, 1},
                                                 {"optimizer", &F::optimizer, 0, 10},
                                                 {"straggling", &F::straggling, 0, 0.2},
+                                                {"logit_bytes", &F::logit_bytes, 0, 40},
+                                                {"logits_sharded", &F::logits_sharded, 0, 1},
+                                                {"selective_kept", &F::selective_kept, 0, 1},
                                                 {"reserved_bytes", &F::reserved_bytes, 0, 2e10},
-                                                {"fragmentation", &F::fragmentation, 0, 1}};
+                                                {"fragmentation", &F::fragmentation, -0.5, 1}};
 
 template <class Constants>
 Constants constants_from_json(const JsonValue& value) {

@@ -27,6 +27,7 @@ struct DeviceConstants {
   double memory = 0.8;             // of memory bandwidth, memory-bound kernels
   double kernel_s = 4e-6;          // shortest kernel
   double fp8_speedup = 1.6;        // of products against 16 bits, conversions included
+  double host_bandwidth = 25e9;    // bytes/s to and from host memory, one direction
   double local_bandwidth = 230e9;  // bytes/s, one direction, what a ring inside a node reaches
   double local_latency_s = 3e-6;   // a step of a ring inside a node
   double local_start_s = 3e-5;     // of a collective
@@ -61,6 +62,9 @@ struct FrameworkConstants {
   double microbatch_s = 0;          // once a micro-batch: Python between the layers, loss bookkeeping
   double optimizer = 1;             // traffic of the optimizer, relative to each operand once
   double straggling = 0;            // of the step, for each doubling of the nodes
+  double logit_bytes = 6;           // of memory an output of the head takes: 16 bits, and in fp32 for the loss
+  double logits_sharded = 1;        // 1: each tensor-parallel device has its share of the outputs; 0: all of them
+  double selective_kept = 1;        // share of a block kept by selective recomputation beside a fused attention
   double reserved_bytes = 2.5e9;    // a device: driver context, communication buffers
   double fragmentation = 0.03;      // of the activations
   bool operator==(const FrameworkConstants&) const = default;

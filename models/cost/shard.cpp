@@ -176,7 +176,8 @@ void ShardCosts::add_expert_communication(LayerShard& layer) const {
 }
 
 void ShardCosts::add_recomputation(LayerShard& layer) const {
-  if (!job_.fused_attention) layer.recompute[selective] = attention_forward() + scores_moved();
+  layer.recompute[selective] = job_.fused_attention ? (1 - machine_.framework.selective_kept) * layer.forward
+                                                    : attention_forward() + scores_moved();
   layer.recompute[full] = layer.forward;
   layer.tensor_recompute[full] = layer.tensor_forward;
 }
@@ -191,8 +192,11 @@ void ShardCosts::add_stash(LayerShard& layer) const {
   if (t.experts > 0) mlp = (z_.experts + z_.chosen * (2 * z_.C * z_.replicated + inner)) * e;
   const double sharded = (2 * z_.A + 2 * z_.K) * e + mlp;
   const double scores = job_.fused_attention ? 0 : z_.h * z_.s * (t.dropout ? 2 * e + 1 : e);
-  layer.stash[none] = z_.T * (whole * z_.replicated + sharded + scores);
-  layer.stash[selective] = z_.T * (whole * z_.replicated + sharded);
+  // A norm of several kernels keeps its input and its result in fp32.
+  const double norms = job_.fused_norm ? 0 : 2 * 2 * 4 * z_.C;
+  const double unscored = (whole + norms) * z_.replicated + sharded;
+  layer.stash[none] = z_.T * (unscored + scores);
+  layer.stash[selective] = z_.T * unscored * (job_.fused_attention ? machine_.framework.selective_kept : 1);
   layer.stash[full] = z_.T * z_.C * e * z_.replicated;
   layer.workspace = 2 * z_.T * std::max(z_.C, z_.inner) * e;  // gradients of the widest tensor and its neighbour
 }
@@ -267,9 +271,12 @@ LayerShard ShardCosts::head() const {
     const GroupShape tensor = group(Dimension::tensor, layout_.tensor);
     layer.tensor_backward = all_reduce_time(machine_, tensor, z_.T * z_.C * z_.element);
   }
-  // Korthikanti et al. 2022, section 4.3: inputs of norm and projection, and the outputs in fp32.
-  layer.stash.fill(z_.T * (2 * z_.C * z_.element * z_.replicated + 4 * z_.V));
-  layer.workspace = z_.T * z_.V * z_.element;
+  // Korthikanti et al. 2022, section 4.3: inputs of norm and projection. The outputs are gone before any block's
+  // backward, and so is the 16-bit gradient of the weights.
+  layer.stash.fill(z_.T * 2 * z_.C * z_.element * z_.replicated);
+  const FrameworkConstants& framework = machine_.framework;
+  const double outputs = framework.logits_sharded > 0 ? z_.V : static_cast<double>(job_.network.vocabulary);
+  layer.workspace = z_.T * outputs * framework.logit_bytes + z_.element * z_.V * z_.C;
   layer.parameters = z_.C + z_.V * z_.C;
   return layer;
 }

@@ -4,18 +4,11 @@
 #include <cassert>
 #include <cmath>
 
-#include "models/cost/memory.hpp"
+#include "models/cost/layer_split.hpp"
 #include "models/cost/schedule_forms.hpp"
 
 namespace stagecraft {
 namespace {
-
-std::size_t at(Recompute recompute) { return static_cast<std::size_t>(recompute); }
-
-// Of `layers` blocks of a rank, those that recompute.
-double recomputing(const ParallelLayout& layout, double layers) {
-  return layout.recompute == Recompute::none ? 0 : std::min<double>(layers, layout.recomputed_layers);
-}
 
 // What one micro-batch takes on one rank, all of its stages; seconds.
 struct RankTimes {
@@ -30,7 +23,7 @@ struct RankTimes {
 RankTimes rank_times(const ParallelLayout& layout, const Shard& shard, double layers, bool first, bool last) {
   const LayerShard& block = shard.block;
   const double repeated = recomputing(layout, layers);
-  const std::size_t mode = at(layout.recompute);
+  const std::size_t mode = index(layout.recompute);
   RankTimes times;
   times.compute = layers * (block.forward + block.backward_input + block.backward_weight);
   times.recompute = repeated * block.recompute[mode];
@@ -45,11 +38,15 @@ RankTimes rank_times(const ParallelLayout& layout, const Shard& shard, double la
   return times;
 }
 
+double whole_time(const LayerShard& layer) {
+  return layer.forward + layer.backward_input + layer.backward_weight + layer.tensor_forward + layer.tensor_backward;
+}
+
 // Of one stage of a middle rank, for the bubble: recomputation and communication delay the input gradient.
 StageWork stage_work(const ParallelLayout& layout, const Shard& shard, double layers) {
   const LayerShard& block = shard.block;
   const double repeated = recomputing(layout, layers * layout.virtual_stages) / layout.virtual_stages;
-  const std::size_t mode = at(layout.recompute);
+  const std::size_t mode = index(layout.recompute);
   return {layers * (block.forward + block.tensor_forward + block.context_forward + block.expert_forward),
           layers * (block.backward_input + block.tensor_backward + block.context_backward + block.expert_backward) +
               repeated * (block.recompute[mode] + block.tensor_recompute[mode]),
@@ -76,6 +73,7 @@ StepModel::StepModel(TrainingJob job, Machine machine)
     : job_(std::move(job)),
       machine_(std::move(machine)),
       element_(activation_bytes(job_.precision)),
+      parameter_bytes_(parameter_bytes(job_.precision, job_.optimizer)),
       model_flops_(model_flops(job_)) {
   assert(!machine_.levels.empty());
 }
@@ -114,169 +112,132 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
     return fmt::format("{} and {} layers at the ends do not fit {} layers on {} stages", l.first_stage_layers,
                        l.last_stage_layers, t.layers, l.pipeline);
   }
-  if (l.zero >= 2 && l.pipeline > 1) return fmt::format("ZeRO {} gathers anew for every micro-batch", l.zero);
   return refuse_schedule(l.schedule, l.pipeline, l.virtual_stages, l.microbatches);
 }
 
 Shard StepModel::shard(const ParallelLayout& layout) const { return shard_costs(job_, machine_, layout); }
 
 std::int64_t StepModel::layers_of(const ParallelLayout& layout, std::int32_t rank) const {
-  const bool first = rank == 0;
-  const bool last = rank == layout.pipeline - 1;
-  if (first && layout.first_stage_layers > 0) return layout.first_stage_layers;
-  if (last && layout.last_stage_layers > 0) return layout.last_stage_layers;
-  const std::int64_t ranks = layout.pipeline - (layout.first_stage_layers > 0) - (layout.last_stage_layers > 0);
-  const std::int64_t layers = job_.network.layers - layout.first_stage_layers - layout.last_stage_layers;
-  // What is left over goes to the middle first: positions counted from the middle outwards.
-  const std::int64_t position = rank - (layout.first_stage_layers > 0);
-  const std::int64_t from_middle = std::abs(2 * position - (ranks - 1)) - (2 * position < ranks - 1 ? 1 : 0);
-  return layers / ranks + (from_middle < layers % ranks ? 1 : 0);
+  return LayerSplit(layout, job_.network.layers).layers(rank);
 }
 
-StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const {
-  const bool first = rank == 0;
-  const bool last = rank == layout.pipeline - 1;
-  const auto layers = static_cast<double>(layers_of(layout, rank));
-  const LayerShard& block = shard.block;
-  double dense = layers * block.parameters;
-  if (first) dense += shard.embedding.parameters;
-  if (last) dense += shard.head.parameters - (first && job_.network.tied_head ? shard.embedding.parameters : 0);
-  const double expert = layers * block.expert_parameters;
-  const double replicas = static_cast<double>(layout.data) * layout.context;
-  const double expert_replicas = replicas / layout.expert;
-  const ParameterBytes bytes = parameter_bytes(job_.precision, job_.optimizer);
-  const auto sharded = [&](int from) {
-    return layout.zero >= from ? dense / replicas + expert / expert_replicas : dense + expert;
-  };
-  StageMemory memory;
-  const double copies = weight_copies(layout.schedule);
-  memory.weights = copies * std::max(2.0, bytes.weight.value()) * sharded(3);
-  memory.gradients = copies * machine_.framework.gradient_bytes * sharded(2);
-  memory.optimizer_state = layout.offload_optimizer ? 0 : bytes.optimizer_state.value() * sharded(1);
-  // Gathered weights of the block at hand and of the next.
-  if (layout.zero == 3)
-    memory.workspace += 2 * std::max(2.0, bytes.weight.value()) * (block.parameters + block.expert_parameters);
-
-  const double in_flight =
-      stages_in_flight(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, rank) /
-      layout.virtual_stages;
-  const double repeated = recomputing(layout, layers);
-  const double kept = repeated * block.stash[at(layout.recompute)] + (layers - repeated) * block.stash[0];
-  double activations = in_flight * (kept + (first ? shard.embedding.stash[0] : 0));
-  if (layout.offload_activations) activations = std::min(activations, 2 * (kept / std::max(1.0, layers)));
-  if (last) activations += shard.head.stash[0];
-  const double brought_back = repeated > 0 ? block.stash[0] - block.stash[at(layout.recompute)] : 0;
-  memory.workspace += std::max(brought_back + block.workspace, last ? shard.head.workspace : 0);
-  memory.activations = activations * (1 + machine_.framework.fragmentation);
-  memory.reserved = machine_.framework.reserved_bytes;
-  return memory;
-}
-
-// Reductions of gradients and gathers of parameters, once a step (every micro-batch with ZeRO 3), as far as they show.
-// `backward` and `forward` are the last and first micro-batch's on this rank: what overlapped communication hides
-// behind.
+// Reductions of gradients and gathers of parameters, once a step (every micro-batch from ZeRO 2 or 3 on), as far as
+// they show. `backward` and `forward` are one micro-batch's on this rank: what overlapped communication hides behind.
 double StepModel::data_time(const ParallelLayout& layout, double parameters, double expert_parameters, double backward,
                             double forward) const {
+  const double replicas = static_cast<double>(layout.data) * layout.context;
+  if (replicas == 1) return 0;
   const auto inner = static_cast<double>(inner_devices(layout, Dimension::data));
-  const double context = layout.context;  // gradients are summed over it as well
-  const GroupShape group =
-      group_of(machine_, inner / (layout.order == megatron_order ? context : 1), layout.data * context);
-  const GroupShape experts = group_of(machine_, inner, group.members / layout.expert);
+  // Gradients are summed over the context dimension as well, which lies inside data unless the order says otherwise.
+  const double stride = std::min(inner, static_cast<double>(inner_devices(layout, Dimension::context)));
+  const GroupShape group = group_of(machine_, stride, replicas);
+  const GroupShape experts = group_of(machine_, inner, replicas / layout.expert);
   const FrameworkConstants& framework = machine_.framework;
-  const double gradients = framework.reduced_bytes * parameters;
-  const double expert_gradients = framework.reduced_bytes * expert_parameters;
   const auto shown = [&](double time, bool overlaps, double behind) {
     return overlaps ? std::max(framework.exposed_gradients * time, time - behind) : time;
   };
   // In buckets: each but the first pays start and latency once more.
-  const auto in_buckets = [&](auto collective, const GroupShape& members, double bytes) {
-    const double buckets = std::ceil(bytes / framework.bucket_bytes);
-    return buckets > 1 ? buckets * collective(machine_, members, bytes / buckets)
-                       : collective(machine_, members, bytes);
+  const auto in_buckets = [&](auto collective, double bytes_a_parameter) {
+    double time = 0;
+    for (const auto& [count, members] : {std::pair(parameters, &group), std::pair(expert_parameters, &experts)}) {
+      const double bytes = bytes_a_parameter * count;
+      const double buckets = std::max(1.0, std::ceil(bytes / framework.bucket_bytes));
+      time += buckets * collective(machine_, *members, bytes / buckets);
+    }
+    return time;
   };
   if (layout.zero == 0) {
-    const double reduce =
-        in_buckets(all_reduce_time, group, gradients) + in_buckets(all_reduce_time, experts, expert_gradients);
-    return shown(reduce, layout.overlap_gradients, backward);
+    return shown(in_buckets(all_reduce_time, framework.reduced_bytes), layout.overlap_gradients, backward);
   }
-  const double reduce =
-      in_buckets(reduce_scatter_time, group, gradients) + in_buckets(reduce_scatter_time, experts, expert_gradients);
-  const double gather = in_buckets(all_gather_time, group, element_ * parameters) +
-                        in_buckets(all_gather_time, experts, element_ * expert_parameters);
+  const double reduce = in_buckets(reduce_scatter_time, framework.reduced_bytes);
+  const double gather = in_buckets(all_gather_time, element_);
+  const double reductions = layout.zero >= 2 ? layout.microbatches : 1;
   if (layout.zero < 3) {
-    return shown(reduce, layout.overlap_gradients, backward) + shown(gather, layout.overlap_parameters, forward);
+    return reductions * shown(reduce, layout.overlap_gradients, backward) +
+           shown(gather, layout.overlap_parameters, forward);
   }
-  const double times = layout.microbatches;
-  return times * (shown(reduce + gather, layout.overlap_gradients, backward) +
-                  shown(gather, layout.overlap_parameters, forward));
+  // ZeRO 3 gathers before the forward and again before the backward of every micro-batch.
+  return reductions * (shown(reduce + gather, layout.overlap_gradients, backward) +
+                       shown(gather, layout.overlap_parameters, forward));
 }
 
-StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shard) const {
-  const std::int32_t P = layout.pipeline;
+// The optimizer's traffic, or with its state in host memory that of gradients out and weights back.
+double StepModel::optimizer_time(const ParallelLayout& layout, double parameters, double expert_parameters) const {
+  const double replicas = layout.zero > 0 ? static_cast<double>(layout.data) * layout.context : 1;
+  const double updated = parameters / replicas + expert_parameters / std::max(1.0, replicas / layout.expert);
+  if (layout.offload_optimizer) {
+    return updated * (machine_.framework.gradient_bytes + element_) / machine_.constants.host_bandwidth;
+  }
+  return machine_.framework.optimizer * updated * parameter_bytes_.touched.value() /
+         (machine_.device.memory_bandwidth.value() * machine_.constants.memory);
+}
+
+// What the pipeline adds to the slowest rank's work: waiting, and messages. The bubble is the closed form for equal
+// stages of the mean length, lengthened by what a micro-batch's way through embedding and head takes beyond the slowest
+// rank's excess over the mean: for 1f1b, the sum over the ranks less the slowest.
+void StepModel::add_pipeline(const ParallelLayout& layout, const Shard& shard, double slowest, StepTerms& terms) const {
+  const auto stages = static_cast<double>(layout.stages());
+  const StageWork work = stage_work(layout, shard, static_cast<double>(job_.network.layers) / stages);
   const double V = layout.virtual_stages;
+  const double excess = slowest - work.total() * V;
+  terms.bubble = bubble_time(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, work) +
+                 std::max(0.0, whole_time(shard.embedding) + whole_time(shard.head) - excess) / V;
+  const auto stride = static_cast<double>(inner_devices(layout, Dimension::pipeline));
+  const double shown = layout.overlap_pipeline ? machine_.framework.exposed_pipeline : 1;
+  terms.pipeline = message_time(machine_, stride, shard.boundary) *
+                   (messages_in_latency(layout.pipeline, 1) + 2 * V * layout.microbatches * shown);
+}
+
+StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) const {
+  const std::int32_t P = layout.pipeline;
   const double M = layout.microbatches;
-  const std::int32_t middle = P / 2;
-  const auto layers_on = [&](std::int32_t rank) { return static_cast<double>(layers_of(layout, rank)); };
-  const RankTimes first = rank_times(layout, shard, layers_on(0), true, P == 1);
-  const RankTimes last = rank_times(layout, shard, layers_on(P - 1), P == 1, true);
-  const RankTimes inside = P > 2 ? rank_times(layout, shard, layers_on(middle), false, false) : first;
+  const LayerSplit split(layout, job_.network.layers);
+  const auto on_first = static_cast<double>(split.layers(0));
+  const auto on_middle = static_cast<double>(split.layers(P / 2));
+  const RankTimes first = rank_times(layout, shard, on_first, true, P == 1);
+  const RankTimes last =
+      P == 1 ? first : rank_times(layout, shard, static_cast<double>(split.layers(P - 1)), false, true);
+  const RankTimes inside = P > 2 ? rank_times(layout, shard, on_middle, false, false) : first;
   const RankTimes* slowest = &first;
   for (const RankTimes* rank : {&inside, &last}) {
     if (rank->total() > slowest->total()) slowest = rank;
   }
+  StepTerms terms{.compute = M * slowest->compute,
+                  .recompute = M * slowest->recompute,
+                  .tensor = M * slowest->tensor,
+                  .context = M * slowest->context,
+                  .expert = M * slowest->expert};
+  if (P > 1) add_pipeline(layout, shard, slowest->total(), terms);
 
-  StepEstimate estimate;
-  StepTerms& terms = estimate.terms;
-  terms.compute = M * slowest->compute;
-  terms.recompute = M * slowest->recompute;
-  terms.tensor = M * slowest->tensor;
-  terms.context = M * slowest->context;
-  terms.expert = M * slowest->expert;
-  if (P > 1) {
-    // Closed form for equal stages of the mean length, plus what a micro-batch's way through the ends is longer.
-    const double mean = static_cast<double>(job_.network.layers) / static_cast<double>(layout.stages());
-    const StageWork work = stage_work(layout, shard, mean);
-    const double one = bubble_time(layout.schedule, P, layout.virtual_stages, layout.microbatches, work);
-    const double pass = work.total() * P * V;
-    const double ends =
-        first.total() + last.total() - 2 * layers_on(0) / static_cast<double>(job_.network.layers) * pass;
-    terms.bubble = one + std::max(0.0, ends - (slowest->total() - work.total() * V)) / V;
-    const double message =
-        message_time(machine_, static_cast<double>(inner_devices(layout, Dimension::pipeline)), shard.boundary);
-    const double shown = layout.overlap_pipeline ? machine_.framework.exposed_pipeline : 1;
-    terms.pipeline = message * (messages_in_latency(P, 1) + 2 * M * V * shown);
-  }
-
-  const ParameterBytes bytes = parameter_bytes(job_.precision, job_.optimizer);
-  const LayerShard& block = shard.block;
-  const double heaviest = layers_on(P > 2 ? middle : 0);
-  const double ends = P == 1 ? shard.embedding.parameters + (job_.network.tied_head ? 0 : shard.head.parameters)
-                             : shard.embedding.parameters;
-  const double dense = std::max(heaviest * block.parameters, layers_on(0) * block.parameters + ends);
-  const double expert = heaviest * block.expert_parameters;
+  const double head = P > 1 || job_.network.tied_head ? 0 : shard.head.parameters;
+  const double dense = std::max((P > 2 ? on_middle : on_first) * shard.block.parameters,
+                                on_first * shard.block.parameters + shard.embedding.parameters + head);
+  const double expert = on_middle * shard.block.expert_parameters;
   terms.data = data_time(layout, dense, expert, inside.total() * 2 / 3, inside.total() / 3);
   if (P > 1 && job_.network.tied_head) {
-    const GroupShape pair =
-        group_of(machine_, static_cast<double>(inner_devices(layout, Dimension::pipeline)) * (P - 1), 2);
-    terms.data +=
-        stagecraft::all_reduce_time(machine_, pair, machine_.framework.reduced_bytes * shard.embedding.parameters);
+    const double apart = static_cast<double>(inner_devices(layout, Dimension::pipeline)) * (P - 1);
+    terms.data += all_reduce_time(machine_, group_of(machine_, apart, 2),
+                                  machine_.framework.reduced_bytes * shard.embedding.parameters);
   }
-  const double replicas = layout.zero > 0 ? static_cast<double>(layout.data) * layout.context : 1;
-  const double updated = dense / replicas + expert / std::max(1.0, replicas / layout.expert);
-  const double host_bandwidth = 25e9;
-  terms.optimizer = layout.offload_optimizer
-                        ? updated * 8 / host_bandwidth
-                        : machine_.framework.optimizer * updated * bytes.touched.value() /
-                              (machine_.device.memory_bandwidth.value() * machine_.constants.memory);
+  terms.optimizer = optimizer_time(layout, dense, expert);
   terms.other = machine_.framework.step_s + M * machine_.framework.microbatch_s;
-
   const double nodes = static_cast<double>(layout.devices()) / machine_.levels.front().devices;
-  if (nodes > 1) terms.other += terms.total() * machine_.framework.straggling * std::log2(nodes);
-  estimate.time = Seconds(terms.total());
+  if (nodes > 1 && machine_.framework.straggling > 0) {
+    terms.other += terms.total() * machine_.framework.straggling * std::log2(nodes);
+  }
+  return terms;
+}
 
-  double most = -1;
-  for (const std::int32_t rank : {0, 1, middle, P - 1}) {
-    if (rank >= P) continue;
+StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shard) const {
+  StepEstimate estimate;
+  estimate.terms = terms(layout, shard);
+  estimate.time = Seconds(estimate.terms.total());
+  estimate.memory = memory(layout, shard, 0);
+  // Behind the first rank, which has the most in flight, only the last and the one with most layers can need more.
+  double most = estimate.memory.total();
+  const std::int32_t last = layout.pipeline - 1;
+  for (const std::int32_t rank : {layout.pipeline / 2, last}) {
+    if (rank == 0 || (rank == last && rank == layout.pipeline / 2 && last > 1)) continue;
     const StageMemory needed = memory(layout, shard, rank);
     if (needed.total() <= most) continue;
     most = needed.total();
@@ -290,7 +251,7 @@ StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shar
 Seconds StepModel::lower_bound(const ParallelLayout& layout, const Shard& shard) const {
   const LayerShard& block = shard.block;
   const double layers = static_cast<double>(job_.network.layers) / layout.pipeline;
-  const std::size_t mode = at(layout.recompute);
+  const std::size_t mode = index(layout.recompute);
   const double repeated = recomputing(layout, layers);
   return Seconds(layout.microbatches * (layers * (block.forward + block.backward_input + block.backward_weight) +
                                         repeated * block.recompute[mode]));

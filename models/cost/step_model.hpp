@@ -11,6 +11,7 @@
 #include <string>
 
 #include "models/cost/machine.hpp"
+#include "models/cost/memory.hpp"
 #include "models/cost/shard.hpp"
 #include "models/layout.hpp"
 
@@ -82,12 +83,16 @@ class StepModel {
   const Machine& machine() const { return machine_; }
 
  private:
+  StepTerms terms(const ParallelLayout& layout, const Shard& shard) const;
+  void add_pipeline(const ParallelLayout& layout, const Shard& shard, double slowest, StepTerms& terms) const;
   double data_time(const ParallelLayout& layout, double parameters, double expert_parameters, double backward,
                    double forward) const;
+  double optimizer_time(const ParallelLayout& layout, double parameters, double expert_parameters) const;
 
   TrainingJob job_;
   Machine machine_;
-  double element_ = 2;      // bytes of an activation
+  double element_ = 2;  // bytes of an activation
+  ParameterBytes parameter_bytes_;
   double model_flops_ = 0;  // of a step
 };
 
