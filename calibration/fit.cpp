@@ -13,6 +13,8 @@ double rounded(double value) { return std::stod(fmt::format("{:.3g}", value)); }
 
 constexpr double wrong_label = 0.1;  // besides how far memory is from the capacity
 
+constexpr double whole_source = 12;  // sources of fewer rows weigh less, or single rows would decide
+
 struct FitRow {
   Measurement measurement;
   double time = 0, memory = 0, label = 0;  // weights; zero where not measured
@@ -78,9 +80,9 @@ class Search {
     }
     for (std::size_t i = first; i < rows_.size(); ++i) {
       FitRow& row = rows_[i];
-      row.time /= std::max(1.0, times);
-      row.memory /= std::max(1.0, memories);
-      row.label /= std::max(1.0, labels);
+      row.time /= std::max(whole_source, times);
+      row.memory /= std::max(whole_source, memories);
+      row.label /= std::max(whole_source, labels);
     }
   }
 

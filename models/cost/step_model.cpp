@@ -233,11 +233,15 @@ StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shar
   estimate.terms = terms(layout, shard);
   estimate.time = Seconds(estimate.terms.total());
   estimate.memory = memory(layout, shard, 0);
-  // Behind the first rank, which has the most in flight, only the last and the one with most layers can need more.
+  // The first rank has the most in flight, the second may have more layers, the middle has the most layers, the last
+  // the head.
   double most = estimate.memory.total();
   const std::int32_t last = layout.pipeline - 1;
-  for (const std::int32_t rank : {layout.pipeline / 2, last}) {
-    if (rank == 0 || (rank == last && rank == layout.pipeline / 2 && last > 1)) continue;
+  const LayerSplit split(layout, job_.network.layers);
+  const std::int32_t second = split.layers(1) > split.layers(0) ? 1 : last;
+  const std::int32_t middle = split.layers(layout.pipeline / 2) > split.layers(1) ? layout.pipeline / 2 : last;
+  for (const std::int32_t rank : {second, middle, last}) {
+    if (rank == estimate.worst_rank) continue;
     const StageMemory needed = memory(layout, shard, rank);
     if (needed.total() <= most) continue;
     most = needed.total();
