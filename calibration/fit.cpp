@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <variant>
 
 #include "calibration/replay.hpp"
 
@@ -16,7 +18,7 @@ constexpr double wrong_label = 0.1;  // besides how far memory is from the capac
 constexpr double whole_source = 12;  // sources of fewer rows weigh less, or single rows would decide
 
 struct FitRow {
-  Measurement measurement;
+  std::variant<Measurement, KernelMeasurement, CollectiveMeasurement> measurement;
   double time = 0, memory = 0, label = 0;  // weights; zero where not measured
   double loss = 0;
 };
@@ -31,16 +33,23 @@ struct Knob {
 
 class Search {
  public:
-  Search(std::span<const MeasurementTable> tables, Presets presets, const RowFilter& takes_part,
-         const FitOptions& options)
+  Search(std::span<const MeasurementTable> tables, const Microbenchmarks& micro, Presets presets,
+         const RowFilter& takes_part, const FitOptions& options)
       : options_(options), presets_(std::move(presets)) {
     for (std::size_t t = 0; t < tables.size(); ++t) add_rows(tables[t], t, takes_part);
+    add_microbenchmarks(micro.kernels);
+    add_microbenchmarks(micro.collectives);
     for (DevicePreset& p : presets_.devices) {
-      add_knobs(p, [&](const Measurement& m) { return m.device == p.type.name; });
+      add_knobs(p, [&](const FitRow& row) { return device_of(row) == p.type.name; });
     }
-    for (FabricPreset& p : presets_.fabrics) add_knobs(p, [&](const Measurement& m) { return m.fabric == p.name; });
+    for (FabricPreset& p : presets_.fabrics) {
+      add_knobs(p, [&](const FitRow& row) { return fabric_of(row) == p.name; });
+    }
     for (FrameworkPreset& p : presets_.frameworks) {
-      add_knobs(p, [&](const Measurement& m) { return m.framework == p.name; });
+      add_knobs(p, [&](const FitRow& row) {
+        const auto* m = std::get_if<Measurement>(&row.measurement);
+        return m != nullptr && m->framework == p.name;
+      });
     }
   }
 
@@ -62,6 +71,30 @@ class Search {
   }
 
  private:
+  static const std::string& device_of(const FitRow& row) {
+    return std::visit([](const auto& m) -> const std::string& { return m.device; }, row.measurement);
+  }
+
+  static std::string fabric_of(const FitRow& row) {
+    if (const auto* m = std::get_if<Measurement>(&row.measurement)) return m->fabric;
+    if (const auto* c = std::get_if<CollectiveMeasurement>(&row.measurement)) return c->fabric;
+    return {};
+  }
+
+  // Each device's, and each fabric's, as a source.
+  template <class Microbenchmark>
+  void add_microbenchmarks(const std::vector<Microbenchmark>& measurements) {
+    std::map<std::string, double> counts;
+    const std::size_t first = rows_.size();
+    for (const Microbenchmark& m : measurements) {
+      rows_.push_back({m});
+      ++counts[device_of(rows_.back()) + fabric_of(rows_.back())];
+    }
+    for (std::size_t i = first; i < rows_.size(); ++i) {
+      rows_[i].time = 1 / std::max(whole_source, counts[device_of(rows_[i]) + fabric_of(rows_[i])]);
+    }
+  }
+
   void add_rows(const MeasurementTable& table, std::size_t index, const RowFilter& takes_part) {
     const double floor = mfu_floor_of(table.source);
     const std::size_t first = rows_.size();
@@ -71,7 +104,7 @@ class Search {
     for (std::size_t i = 0; i < table.measurements.size(); ++i) {
       const Measurement& m = table.measurements[i];
       if (m.outcome == Outcome::failed || !takes_part(index, i)) continue;
-      FitRow row{m};
+      FitRow row{.measurement = m};
       const bool ran = m.outcome == Outcome::ok;
       times += row.time = ran && m.time_s && measured_mfu(m) >= floor;
       memories += row.memory = ran && m.memory_bytes.has_value();
@@ -90,7 +123,7 @@ class Search {
   void add_knobs(Preset& preset, Uses uses) {
     std::vector<std::size_t> rows;
     for (std::size_t i = 0; i < rows_.size(); ++i) {
-      if (uses(rows_[i].measurement)) rows.push_back(i);
+      if (uses(rows_[i])) rows.push_back(i);
     }
     if (rows.empty()) return;
     using Constants = decltype(preset.constants);
@@ -102,9 +135,17 @@ class Search {
   }
 
   double loss(FitRow& row) {
-    set_machine(presets_, row.measurement);
     ++evaluations_;
-    const Measurement& m = row.measurement;
+    return std::visit([&](auto& measurement) { return loss(row, measurement); }, row.measurement);
+  }
+
+  template <class Microbenchmark>
+  double loss(const FitRow& row, const Microbenchmark& measurement) {
+    return row.time * capped(std::log(ratio(measurement, presets_)));
+  }
+
+  double loss(const FitRow& row, Measurement& m) {
+    set_machine(presets_, m);
     const Replayed replayed = replay(m);
     double loss = 0;
     if (row.time > 0) loss += row.time * capped(std::log(1 + *replayed.time_error));
@@ -158,9 +199,9 @@ class Search {
 
 }  // namespace
 
-FitResult fit(std::span<const MeasurementTable> tables, const Presets& presets, const RowFilter& takes_part,
-              const FitOptions& options) {
-  return Search(tables, presets, takes_part, options).run();
+FitResult fit(std::span<const MeasurementTable> tables, const Microbenchmarks& microbenchmarks, const Presets& presets,
+              const RowFilter& takes_part, const FitOptions& options) {
+  return Search(tables, microbenchmarks, presets, takes_part, options).run();
 }
 
 }  // namespace stagecraft

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "calibration/measurement.hpp"
+#include "calibration/microbenchmark.hpp"
 
 namespace stagecraft {
 
@@ -33,7 +34,8 @@ struct FitResult {
 };
 
 // REQUIRES: tables read with `presets`.
-FitResult fit(std::span<const MeasurementTable> tables, const Presets& presets, const RowFilter& takes_part,
-              const FitOptions& options = {});
+// Kernels and collectives of each device count as a source each.
+FitResult fit(std::span<const MeasurementTable> tables, const Microbenchmarks& microbenchmarks, const Presets& presets,
+              const RowFilter& takes_part, const FitOptions& options = {});
 
 }  // namespace stagecraft
