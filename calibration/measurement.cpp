@@ -151,6 +151,19 @@ std::int32_t virtual_stages_of(const Row& row, std::int64_t layers, std::int64_t
   return static_cast<std::int32_t>(row.count("vpp"));
 }
 
+// Blocks of the last stage when ranks are filled in turn until each has its share, the head counting as so many blocks
+// as its product is long: those left when the last share that ends among the blocks is full.
+std::int32_t last_stage_beside_head(const Transformer& t, std::int32_t pipeline) {
+  const auto heads = static_cast<double>(2 * t.heads + 2 * t.kv_heads) * static_cast<double>(t.head_size);
+  const double gates = t.activation == ActivationKind::swiglu ? 3 : 2;
+  const double head = static_cast<double>(t.vocabulary) / (heads + gates * static_cast<double>(t.ffn));
+  const auto layers = static_cast<double>(t.layers);
+  const double share = (layers + head) / pipeline;
+  const double full = std::min(pipeline - 1.0, std::floor(layers / share));
+  const auto left = static_cast<std::int32_t>(layers - std::ceil(full * share));
+  return left > 0 ? left : no_layers;
+}
+
 ParallelLayout layout_of(const Row& row, const Transformer& network, const FrameworkPreset& framework) {
   ParallelLayout layout;
   const auto size = [&](std::string_view column) { return static_cast<std::int32_t>(row.count(column, 1)); };
@@ -166,6 +179,9 @@ ParallelLayout layout_of(const Row& row, const Transformer& network, const Frame
   if (global % each != 0) throw Incomplete{"the global batch is no multiple of data x micro-batch"};
   layout.microbatches = static_cast<std::int32_t>(global / each);
   layout.schedule = schedule_of(row.text("schedule"), layout.virtual_stages);
+  if (framework.balances_head && layout.pipeline > 1) {
+    layout.last_stage_layers = last_stage_beside_head(network, layout.pipeline);
+  }
   layout.recompute = recompute_of(row.text("recompute"));
   layout.zero = zero_of(lower(row.text("dp_sharding")));
   const std::string& sharded = row.text("seq_parallel");

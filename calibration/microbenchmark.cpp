@@ -7,6 +7,8 @@
 namespace stagecraft {
 namespace {
 
+constexpr std::string_view unknown_fabric = "unknown";
+
 double number(const CsvTable& table, const CsvRow& row, std::string_view column) {
   return std::strtod(table.at(row, column).c_str(), nullptr);
 }
@@ -62,6 +64,7 @@ std::optional<CollectiveMeasurement> collective_of(const CsvTable& table, const 
   c.fabric = fabric->name;
   const double in_node = c.devices / c.nodes;
   c.nominal_rate = node_rate(link, in_node).value_or(0) / in_node;
+  if (fabric->name == unknown_fabric) return std::nullopt;
   return c;
 }
 

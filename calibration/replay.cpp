@@ -95,7 +95,14 @@ std::optional<PlanScore> plan_score(const Rows& rows) {
     if (group.size() < static_cast<std::size_t>(least_group)) continue;
     const std::vector<double> truth = measured(group);
     const std::vector<double> guess = predicted(group);
-    const auto chosen = static_cast<std::size_t>(std::min_element(guess.begin(), guess.end()) - guess.begin());
+    const auto faster = [&](std::size_t a, std::size_t b) {  // what is predicted to fit comes before what is not
+      const bool fits[] = {group[a]->estimate.fits, group[b]->estimate.fits};
+      return fits[0] != fits[1] ? fits[0] : guess[a] < guess[b];
+    };
+    std::size_t chosen = 0;
+    for (std::size_t i = 1; i < group.size(); ++i) {
+      if (faster(i, chosen)) chosen = i;
+    }
     regrets.push_back(100 * (truth[chosen] / *std::min_element(truth.begin(), truth.end()) - 1));
     correlations.push_back(rank_correlation(truth, guess));
   }

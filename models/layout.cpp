@@ -43,8 +43,8 @@ constexpr NumberField numbers[] = {{"p", "pipeline", &ParallelLayout::pipeline, 
                                    {"e", "expert", &ParallelLayout::expert, 1, 1},
                                    {"b", "microbatch", &ParallelLayout::microbatch, 1, 1},
                                    {"m", "microbatches", &ParallelLayout::microbatches, 1, 1},
-                                   {"first=", "first_stage_layers", &ParallelLayout::first_stage_layers, 0, 0},
-                                   {"last=", "last_stage_layers", &ParallelLayout::last_stage_layers, 0, 0}};
+                                   {"first=", "first_stage_layers", &ParallelLayout::first_stage_layers, no_layers, 0},
+                                   {"last=", "last_stage_layers", &ParallelLayout::last_stage_layers, no_layers, 0}};
 
 struct Flag {
   std::string_view name;  // in the text form, behind "offload=" or "overlap="

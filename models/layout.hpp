@@ -48,6 +48,7 @@ using DimensionOrder = std::array<Dimension, dimension_count>;
 inline constexpr DimensionOrder megatron_order = {Dimension::tensor, Dimension::context, Dimension::data,
                                                   Dimension::pipeline};
 
+inline constexpr std::int32_t no_layers = -1;
 inline constexpr std::int32_t all_layers = std::numeric_limits<std::int32_t>::max();
 
 struct ParallelLayout {
@@ -59,7 +60,8 @@ struct ParallelLayout {
   std::int32_t expert = 1;        // divides data * context; 1 for dense networks
   std::int32_t microbatch = 1;    // samples
   std::int32_t microbatches = 1;  // a replica and step: global batch / (data * microbatch)
-  // Blocks of the first and the last stage; 0: as even as can be, the middle ones taking what is left over.
+  // Blocks of the first and the last stage; 0: as even as can be, the middle ones taking what is left over; no_layers:
+  // none, only the embedding or the head.
   std::int32_t first_stage_layers = 0;
   std::int32_t last_stage_layers = 0;
   std::int32_t recomputed_layers = all_layers;  // blocks of each rank that recompute; the others keep everything

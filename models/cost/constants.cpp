@@ -49,8 +49,10 @@ constexpr NamedConstant<F> framework_table[] = {{"dispatch_forward_s", &F::dispa
                                                 {"straggling", &F::straggling, 0, 0.2},
                                                 {"logit_bytes", &F::logit_bytes, 0, 40},
                                                 {"logits_sharded", &F::logits_sharded, 0, 1},
+                                                {"gated_kept", &F::gated_kept, 2, 5},
                                                 {"selective_kept", &F::selective_kept, 0, 1},
                                                 {"reserved_bytes", &F::reserved_bytes, 0, 2e10},
+                                                {"communicator_bytes", &F::communicator_bytes, 0, 5e9},
                                                 {"fragmentation", &F::fragmentation, -0.5, 1}};
 
 template <class Constants>
@@ -164,6 +166,7 @@ FrameworkPreset framework_preset_from_json(const JsonValue& value) {
   preset.overlaps = strings(object.required("overlaps"));
   preset.fused_attention = object.required("fused_attention").boolean();
   preset.unfused_norm = object.required("unfused_norm").boolean();
+  preset.balances_head = object.required("balances_head").boolean();
   preset.dropout = object.required("dropout").boolean();
   if (const auto vocabulary = object.optional("vocabulary")) preset.vocabulary = vocabulary->integer(1, 1'000'000'000);
   preset.constants = constants_from_json<FrameworkConstants>(object.required("constants"));
@@ -179,6 +182,7 @@ Json to_json(const FrameworkPreset& preset) {
                {"overlaps", preset.overlaps},
                {"fused_attention", preset.fused_attention},
                {"unfused_norm", preset.unfused_norm},
+               {"balances_head", preset.balances_head},
                {"dropout", preset.dropout}};
   if (preset.vocabulary > 0) json["vocabulary"] = preset.vocabulary;
   json["constants"] = constants_to_json(preset.constants);

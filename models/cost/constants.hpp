@@ -50,6 +50,7 @@ struct FrameworkPreset {
   std::vector<std::string> overlaps;  // "gradients", "parameters", "tensor", "pipeline": what it does where it can
   bool fused_attention = true;
   bool unfused_norm = false;    // norms of several kernels, unless a publication says otherwise
+  bool balances_head = false;   // gives the last stage fewer blocks, by the size of the head
   bool dropout = false;         // in the recipes of its GELU networks
   std::int64_t vocabulary = 0;  // where a publication names none; 0: unknown
   FrameworkConstants constants;

@@ -13,28 +13,34 @@ namespace stagecraft {
 class LayerSplit {
  public:
   LayerSplit(const ParallelLayout& layout, std::int64_t layers)
-      : first_(layout.first_stage_layers),
-        last_(layout.last_stage_layers),
+      : first_fixed_(layout.first_stage_layers != 0),
+        last_fixed_(layout.last_stage_layers != 0),
+        first_(std::max(0, layout.first_stage_layers)),
+        last_(std::max(0, layout.last_stage_layers)),
         pipeline_(layout.pipeline),
-        ranks_(layout.pipeline - (first_ > 0 ? 1 : 0) - (last_ > 0 ? 1 : 0)) {
-    const auto shared = static_cast<std::int32_t>(layers) - first_ - last_;
-    each_ = ranks_ > 0 ? shared / ranks_ : 0;
-    left_over_ = shared - each_ * ranks_;
+        ranks_(layout.pipeline - (first_fixed_ ? 1 : 0) - (last_fixed_ ? 1 : 0)) {
+    shared_ = static_cast<std::int32_t>(layers) - first_ - last_;
+    each_ = ranks_ > 0 ? shared_ / ranks_ : 0;
+    left_over_ = shared_ - each_ * ranks_;
   }
 
+  // Whether the ends leave the other ranks what they can share.
+  bool adds_up() const { return ranks_ > 0 ? shared_ >= 0 : shared_ == 0; }
+
   std::int32_t layers(std::int32_t rank) const {
-    if (rank == 0 && first_ > 0) return first_;
-    if (rank == pipeline_ - 1 && last_ > 0) return last_;
+    if (rank == 0 && first_fixed_) return first_;
+    if (rank == pipeline_ - 1 && last_fixed_) return last_;
     if (left_over_ == 0) return each_;
     // What is left over goes to the middle first: positions counted from the middle outwards.
-    const std::int32_t position = rank - (first_ > 0 ? 1 : 0);
+    const std::int32_t position = rank - (first_fixed_ ? 1 : 0);
     const std::int32_t from_middle = std::abs(2 * position - (ranks_ - 1)) - (2 * position < ranks_ - 1 ? 1 : 0);
     return each_ + (from_middle < left_over_ ? 1 : 0);
   }
 
  private:
+  bool first_fixed_, last_fixed_;
   std::int32_t first_, last_, pipeline_, ranks_;
-  std::int32_t each_ = 0, left_over_ = 0;
+  std::int32_t shared_ = 0, each_ = 0, left_over_ = 0;
 };
 
 inline std::size_t index(Recompute recompute) { return static_cast<std::size_t>(recompute); }

@@ -55,9 +55,13 @@ double all_reduce_time(const Machine& machine, const GroupShape& group, double b
   const double transfer = 2 * (group.members - 1) / group.members * bytes / ring_bandwidth(machine, group);
   const double latency = 2 * (group.members - 1) * level.latency;
   if (!leaves_node(group)) return level.start + pipelined(latency, transfer);
-  const double inside = 2 * (group.per_node - 1) * machine.levels.front().latency;
-  const double levels = 2 * std::ceil(std::log2(group.members / group.per_node));
-  return level.start + std::min(latency + transfer, pipelined(inside + levels * level.tree_latency, transfer));
+  // A tree over the nodes: every byte leaves and enters a node once each, whatever the devices on it.
+  const double nodes = group.members / group.per_node;
+  const NetworkLevel& local = machine.levels.front();
+  const double inside = 2 * (group.per_node - 1) / group.per_node * bytes / local.bandwidth;
+  const double between = 2 * (nodes - 1) / nodes * bytes / ring_bandwidth(machine, group);
+  const double steps = 2 * (group.per_node - 1) * local.latency + 2 * std::ceil(std::log2(nodes)) * level.tree_latency;
+  return level.start + std::min(latency + transfer, pipelined(steps, std::max(inside, between)));
 }
 
 double all_to_all_time(const Machine& machine, const GroupShape& group, double bytes) {

@@ -64,9 +64,11 @@ struct FrameworkConstants {
   double straggling = 0;            // of the step, for each doubling of the nodes
   double logit_bytes = 6;           // of memory an output of the head takes: 16 bits, and in fp32 for the loss
   double logits_sharded = 1;        // 1: each tensor-parallel device has its share of the outputs; 0: all of them
-  double selective_kept = 1;        // share of a block kept by selective recomputation beside a fused attention
-  double reserved_bytes = 2.5e9;    // a device: driver context, communication buffers
-  double fragmentation = 0.03;      // of the activations
+  double gated_kept = 3;      // tensors of its inner width that a gated MLP keeps: gate, up, product (and activation)
+  double selective_kept = 1;  // share of a block kept by selective recomputation beside a fused attention
+  double reserved_bytes = 2.5e9;  // a device: driver context, communication buffers
+  double communicator_bytes = 0;  // more of it for each dimension in use: buffers of its communicators
+  double fragmentation = 0.03;    // of the activations
   bool operator==(const FrameworkConstants&) const = default;
 };
 

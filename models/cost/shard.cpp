@@ -186,14 +186,14 @@ void ShardCosts::add_recomputation(LayerShard& layer) const {
 void ShardCosts::add_stash(LayerShard& layer) const {
   const Transformer& t = job_.network;
   const double e = z_.element;
-  const double inner = (t.activation == ActivationKind::swiglu ? 3 : 2) * z_.F;
+  const double inner = (t.activation == ActivationKind::swiglu ? machine_.framework.gated_kept : 2) * z_.F;
   const double whole = 4 * z_.C * e + (t.dropout ? 2 * z_.C : 0);  // inputs of norms, of qkv and of the MLP; masks
   double mlp = inner * e;
   if (t.experts > 0) mlp = (z_.experts + z_.chosen * (2 * z_.C * z_.replicated + inner)) * e;
   const double sharded = (2 * z_.A + 2 * z_.K) * e + mlp;
-  const double scores = job_.fused_attention ? 0 : z_.h * z_.s * (t.dropout ? 2 * e + 1 : e);
-  // A norm of several kernels keeps its input and its result in fp32.
-  const double norms = job_.fused_norm ? 0 : 2 * 2 * 4 * z_.C;
+  const double scores = job_.fused_attention ? 0 : z_.h * z_.s * (2 * e + (t.dropout ? 1 : 0));
+  // A norm of several kernels keeps its result in fp32.
+  const double norms = job_.fused_norm ? 0 : 2 * 4 * z_.C;
   const double unscored = (whole + norms) * z_.replicated + sharded;
   layer.stash[none] = z_.T * (unscored + scores);
   layer.stash[selective] = z_.T * unscored * (job_.fused_attention ? machine_.framework.selective_kept : 1);

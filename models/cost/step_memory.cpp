@@ -42,7 +42,8 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
   memory.workspace = std::max(brought_back + block.workspace, last ? shard.head.workspace : 0);
   // ZeRO 3: the gathered weights of the block at hand and of the next.
   if (layout.zero == 3) memory.workspace += 2 * weight * (block.parameters + block.expert_parameters);
-  memory.reserved = machine_.framework.reserved_bytes;
+  const int communicators = (layout.tensor > 1) + (layout.context > 1) + (layout.data > 1) + (layout.pipeline > 1);
+  memory.reserved = machine_.framework.reserved_bytes + communicators * machine_.framework.communicator_bytes;
   return memory;
 }
 

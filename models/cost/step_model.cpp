@@ -104,11 +104,10 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
       return fmt::format("expert {} does not divide data x context {}", l.expert, l.data * l.context);
     }
   }
-  const std::int64_t ends = std::int64_t{l.first_stage_layers} + l.last_stage_layers;
-  if (l.virtual_stages > 1 && ends > 0) return "uneven ends need one stage a rank";
-  if (l.pipeline == 1 && ends > 0) return "uneven ends need a pipeline";
-  const std::int64_t middle = l.pipeline - (l.first_stage_layers > 0) - (l.last_stage_layers > 0);
-  if (ends > 0 && (t.layers - ends < middle || (middle == 0 && t.layers != ends))) {
+  const bool uneven = l.first_stage_layers != 0 || l.last_stage_layers != 0;
+  if (l.virtual_stages > 1 && uneven) return "uneven ends need one stage a rank";
+  if (l.pipeline == 1 && uneven) return "uneven ends need a pipeline";
+  if (uneven && !LayerSplit(l, t.layers).adds_up()) {
     return fmt::format("{} and {} layers at the ends do not fit {} layers on {} stages", l.first_stage_layers,
                        l.last_stage_layers, t.layers, l.pipeline);
   }
