@@ -100,12 +100,12 @@ class Search {
     const std::size_t first = rows_.size();
     double times = 0, memories = 0, labels = 0;
     const bool labelled = std::any_of(table.measurements.begin(), table.measurements.end(),
-                                      [](const Measurement& m) { return m.outcome == Outcome::out_of_memory; });
+                                      [](const Measurement& m) { return m.status == RunStatus::out_of_memory; });
     for (std::size_t i = 0; i < table.measurements.size(); ++i) {
       const Measurement& m = table.measurements[i];
-      if (m.outcome == Outcome::failed || !takes_part(index, i)) continue;
+      if (m.status == RunStatus::failed || !takes_part(index, i)) continue;
       FitRow row{.measurement = m};
-      const bool ran = m.outcome == Outcome::ok;
+      const bool ran = m.status == RunStatus::ok;
       times += row.time = ran && m.time_s && measured_mfu(m) >= floor;
       memories += row.memory = ran && m.memory_bytes.has_value();
       labels += row.label = labelled;
@@ -152,7 +152,7 @@ class Search {
     if (row.memory > 0) loss += row.memory * capped(std::log(1 + *replayed.memory_error));
     if (row.label > 0) {
       const double full = std::log(replayed.estimate.memory.total() / m.machine.device.memory.value());
-      const double wrong = m.outcome == Outcome::ok ? full : -full;
+      const double wrong = m.status == RunStatus::ok ? full : -full;
       if (wrong > 0) loss += row.label * (wrong_label + capped(wrong));
     }
     return loss;

@@ -199,7 +199,9 @@ ParallelLayout layout_of(const Row& row, const Transformer& network, const Frame
 
 void read_results(const Row& row, Measurement& m) {
   const std::string& status = row.text("status");
-  m.outcome = status == "oom" ? Outcome::out_of_memory : status.starts_with("failed") ? Outcome::failed : Outcome::ok;
+  m.status = status == "oom"                ? RunStatus::out_of_memory
+             : status.starts_with("failed") ? RunStatus::failed
+                                            : RunStatus::ok;
   m.time_s = row.number("iter_time_s");
   if (!m.time_s) m.time_s = row.number("derived_iter_time_s");
   if (m.time_s && *m.time_s == 0) throw Incomplete{"a step time of zero"};
@@ -209,7 +211,7 @@ void read_results(const Row& row, Measurement& m) {
     m.memory_bytes = *memory * gib;  // what tools print as GB is 2^30 bytes
     m.memory_kind = contains(kind, "nvidia-smi") ? MemoryKind::whole_device : MemoryKind::allocated;
   }
-  if (m.outcome == Outcome::ok && !m.time_s && !m.memory_bytes)
+  if (m.status == RunStatus::ok && !m.time_s && !m.memory_bytes)
     throw Incomplete{"neither time nor memory is published"};
 }
 

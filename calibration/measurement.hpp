@@ -15,7 +15,7 @@
 
 namespace stagecraft {
 
-enum class Outcome { ok, out_of_memory, failed };
+enum class RunStatus { ok, out_of_memory, failed };
 
 // Which of a device's bytes a publication counts.
 enum class MemoryKind { allocated, whole_device };
@@ -23,7 +23,7 @@ enum class MemoryKind { allocated, whole_device };
 struct Measurement {
   std::string id;
   std::string model, framework, device, fabric;  // as the row names the first, as the presets name the others
-  Outcome outcome = Outcome::ok;
+  RunStatus status = RunStatus::ok;
   std::optional<double> time_s;
   std::optional<double> memory_bytes;
   MemoryKind memory_kind = MemoryKind::allocated;

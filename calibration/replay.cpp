@@ -124,8 +124,8 @@ std::optional<FitScore> fit_score(const std::vector<Replayed>& rows) {
   FitScore fits;
   bool any = false;
   for (const Replayed& row : rows) {
-    const bool fitted = row.measurement->outcome == Outcome::ok;
-    if (row.measurement->outcome == Outcome::failed) continue;
+    const bool fitted = row.measurement->status == RunStatus::ok;
+    if (row.measurement->status == RunStatus::failed) continue;
     any |= !fitted;
     ++fits.rows;
     fits.right += fitted == row.estimate.fits;
@@ -181,7 +181,7 @@ Replayed replay(const Measurement& m) {
   const StageMemory& memory = row.estimate.memory;
   row.memory_bytes = memory.total() - (m.memory_kind == MemoryKind::allocated ? memory.reserved : 0);
   row.baseline_s = rule_of_thumb(m);
-  if (m.outcome != Outcome::ok) return row;
+  if (m.status != RunStatus::ok) return row;
   if (m.time_s) {
     row.time_error = row.estimate.time.value() / *m.time_s - 1;
     row.mfu = measured_mfu(m);

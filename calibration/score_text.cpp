@@ -104,7 +104,7 @@ Json line(const Replayed& row, double floor) {
                {"precision", name(m.job.precision)},
                {"sequence", m.job.sequence},
                {"layout", to_string(m.layout)},
-               {"status", outcomes[static_cast<std::size_t>(m.outcome)]},
+               {"status", outcomes[static_cast<std::size_t>(m.status)]},
                {"predicted_s", row.estimate.time.value()},
                {"baseline_s", row.baseline_s},
                {"predicted_memory_bytes", row.memory_bytes},

@@ -13,6 +13,7 @@ void add_run_command(CLI::App& app);
 void add_compare_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 void add_export_command(CLI::App& app);
+void add_calibrate_command(CLI::App& app);
 void add_validate_command(CLI::App& app);
 void add_show_command(CLI::App& app);
 // Of `show` and `compare`.

@@ -75,6 +75,7 @@ int main(int argc, char** argv) {
   add_export_command(app);
   add_show_command(app);
   add_validate_command(app);
+  add_calibrate_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& wanted) {  // --help, --version

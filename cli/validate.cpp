@@ -1,52 +1,21 @@
-#include <algorithm>
-#include <filesystem>
 #include <memory>
 
+#include "calibration/score_svg.hpp"
 #include "calibration/score_text.hpp"
 #include "cli/command.hpp"
 #include "cli/console.hpp"
+#include "cli/measurements.hpp"
 #include "models/files.hpp"
 
 namespace stagecraft {
 namespace {
 
-namespace fs = std::filesystem;
-
 struct ValidateOptions {
   std::vector<std::string> paths;
   std::vector<std::string> thresholds;
+  std::string plot;
   bool json = false;
 };
-
-// The files, and of folders the .csv files in them, sorted.
-std::vector<fs::path> files_of(const std::vector<std::string>& paths) {
-  std::vector<fs::path> files;
-  for (const fs::path path : paths) {
-    if (!fs::is_directory(path)) {
-      files.push_back(path);
-      continue;
-    }
-    const std::size_t first = files.size();
-    for (const auto& entry : fs::directory_iterator(path)) {
-      if (entry.path().extension() == ".csv") files.push_back(entry.path());
-    }
-    std::sort(files.begin() + static_cast<std::ptrdiff_t>(first), files.end());
-    if (files.size() == first) throw bad_input("{}: expected .csv files in the folder, found none", path.string());
-  }
-  return files;
-}
-
-std::vector<MeasurementTable> load_tables(const ValidateOptions& options) {
-  const Presets presets = load_calibration();
-  std::vector<MeasurementTable> tables;
-  for (const fs::path& file : files_of(options.paths)) {
-    const CsvTable table(read_file(file), file.string());
-    // A folder holds tables of kernels and collectives as well; a file that was named must be one of training steps.
-    const bool named = std::find(options.paths.begin(), options.paths.end(), file.string()) != options.paths.end();
-    if (named || is_of_training_steps(table)) tables.push_back(read_measurements(table, presets));
-  }
-  return tables;
-}
 
 struct Threshold {
   std::string source;  // the beginning of its name; empty: all
@@ -81,9 +50,10 @@ void check(const std::vector<SourceScore>& scores, const std::vector<std::string
 }
 
 void run(const ValidateOptions& options) {
-  const std::vector<MeasurementTable> tables = load_tables(options);
+  const PublishedTables tables = load_tables(options.paths, load_calibration());
   std::vector<SourceScore> scores;
-  for (const MeasurementTable& table : tables) scores.push_back(replay(table));
+  for (const MeasurementTable& table : tables.steps) scores.push_back(replay(table));
+  if (!options.plot.empty()) write_file(options.plot, to_svg(scores));
   if (options.json) {
     print_json(to_json(scores));
   } else {
@@ -100,9 +70,10 @@ void add_validate_command(CLI::App& app) {
   command->add_option("PATH", options->paths, "Tables of measurements (.csv), or folders of them")->required();
   command->add_option("--threshold", options->thresholds,
                       "Exit with 1 if a source's mean error is above (percent, or SOURCE=percent)");
+  command->add_option("--plot", options->plot, "Write predicted against measured step times as a picture (.svg)");
   command->add_flag("--json", options->json, "For scripts: every row with its prediction");
   set_examples(*command,
-               "  stagecraft validate validation\n"
+               "  stagecraft validate validation --plot validation.svg\n"
                "  stagecraft validate validation/korthikanti_2022_iteration_time.csv --threshold 8 --json");
   command->callback([options] { run(*options); });
 }

@@ -39,7 +39,7 @@ double matmul_of(const Presets& presets) { return find_device(presets, "A100-SXM
 
 TEST(Fit, FindsTheConstantThatMadeTheMeasurements) {
   const MeasurementTable table = measured_with(0.6);
-  const FitResult result = fit({&table, 1}, only_matmul_is_fitted(), [](auto, auto) { return true; });
+  const FitResult result = fit({&table, 1}, {}, only_matmul_is_fitted(), [](auto, auto) { return true; });
   EXPECT_NEAR(matmul_of(result.presets), 0.6, 0.006);
   EXPECT_LT(result.after, 0.01);
   EXPECT_GT(result.before, 10 * result.after);
@@ -47,7 +47,7 @@ TEST(Fit, FindsTheConstantThatMadeTheMeasurements) {
 
 TEST(Fit, IsTheSameEveryTime) {
   const MeasurementTable table = measured_with(0.6);
-  const auto run = [&] { return fit({&table, 1}, load_calibration(), [](auto, auto) { return true; }); };
+  const auto run = [&] { return fit({&table, 1}, {}, load_calibration(), [](auto, auto) { return true; }); };
   const FitResult first = run(), second = run();
   for (std::size_t i = 0; i < first.presets.devices.size(); ++i) {
     EXPECT_EQ(first.presets.devices[i].constants, second.presets.devices[i].constants);
@@ -57,7 +57,7 @@ TEST(Fit, IsTheSameEveryTime) {
 TEST(Fit, LooksOnlyAtTheRowsItIsGiven) {
   MeasurementTable table = measured_with(0.6);
   *table.measurements[0].time_s *= 3;
-  const FitResult result = fit({&table, 1}, only_matmul_is_fitted(), [](auto, std::size_t row) { return row > 0; });
+  const FitResult result = fit({&table, 1}, {}, only_matmul_is_fitted(), [](auto, std::size_t row) { return row > 0; });
   EXPECT_NEAR(matmul_of(result.presets), 0.6, 0.006);
 }
 
@@ -65,7 +65,7 @@ TEST(Fit, LeavesConstantsThatAreNotFitted) {
   const MeasurementTable table = measured_with(0.6);
   Presets presets = only_matmul_is_fitted();
   for (DevicePreset& p : presets.devices) p.fitted.clear();
-  const FitResult result = fit({&table, 1}, presets, [](auto, auto) { return true; });
+  const FitResult result = fit({&table, 1}, {}, presets, [](auto, auto) { return true; });
   EXPECT_EQ(matmul_of(result.presets), matmul_of(presets));
   EXPECT_EQ(result.before, result.after);
 }
@@ -79,7 +79,7 @@ TEST(Fit, HoldsOnRowsItHasNotSeen) {
     tables.push_back(read_measurements(CsvTable(read_file(path), path), presets));
   }
   for (const std::size_t half : {0, 1}) {
-    const FitResult result = fit(tables, presets, [&](auto, std::size_t row) { return row % 2 == half; });
+    const FitResult result = fit(tables, {}, presets, [&](auto, std::size_t row) { return row % 2 == half; });
     for (const MeasurementTable& table : tables) {
       MeasurementTable unseen{table.source, {}, {}};
       for (std::size_t i = 1 - half; i < table.measurements.size(); i += 2) {

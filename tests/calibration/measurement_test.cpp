@@ -47,7 +47,7 @@ TEST(Measurement, ReadsHowPublicationsWriteThings) {
   EXPECT_EQ(read({{"recompute", "none attention=flash_attention2"}}).job.fused_attention, true);
   EXPECT_EQ(read({{"seq_parallel", "1 if TP>1"}}).layout.sequence_parallel, true);
   EXPECT_EQ(read({{"dtype", "fp16/bf16 mixed (grads accumulated in 16-bit)"}}).machine.framework.gradient_bytes, 2);
-  EXPECT_EQ(read({{"status", "oom"}, {"iter_time_s", ""}}).outcome, Outcome::out_of_memory);
+  EXPECT_EQ(read({{"status", "oom"}, {"iter_time_s", ""}}).status, RunStatus::out_of_memory);
   EXPECT_EQ(*read({{"peak_mem_gb", "2"}, {"mem_kind", "max allocated GiB"}}).memory_bytes, 2147483648.0);
 }
 

@@ -5,9 +5,9 @@
 namespace stagecraft {
 namespace {
 
-constexpr const char* commands[] = {"plan",         "simulate",  "profile",       "run",
-                                    "compare",      "report",    "export",        "show network",
-                                    "show cluster", "show plan", "show schedule", "compare schedules"};
+constexpr const char* commands[] = {
+    "plan",         "simulate",     "profile",   "run",           "compare",           "report",   "export",
+    "show network", "show cluster", "show plan", "show schedule", "compare schedules", "validate", "calibrate"};
 
 TEST(Help, ShowsExamplesForEveryCommand) {
   const TemporaryFolder folder;

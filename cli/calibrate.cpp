@@ -1,0 +1,125 @@
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+
+#include "calibration/fit.hpp"
+#include "calibration/score_text.hpp"
+#include "cli/command.hpp"
+#include "cli/console.hpp"
+#include "cli/measurements.hpp"
+#include "models/files.hpp"
+
+namespace stagecraft {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct CalibrateOptions {
+  std::vector<std::string> paths;
+  std::vector<std::string> devices;
+  std::string output;
+  bool cross_validate = false;
+};
+
+// Only what ran on the devices takes part, and only what it depends on moves.
+void keep_devices(const std::vector<std::string>& devices, PublishedTables& tables, Presets& presets) {
+  if (devices.empty()) return;
+  std::vector<std::string> known;
+  for (const DevicePreset& preset : presets.devices) known.push_back(preset.type.name);
+  for (const std::string& device : devices) {
+    if (std::find(known.begin(), known.end(), device) != known.end()) continue;
+    throw bad_input("--device: expected one of {}, got '{}'{}", join(known), printable(device),
+                    did_you_mean(device, known));
+  }
+  const auto other = [&](const auto& row) {
+    return std::find(devices.begin(), devices.end(), row.device) == devices.end();
+  };
+  for (MeasurementTable& table : tables.steps) std::erase_if(table.measurements, other);
+  std::erase_if(tables.microbenchmarks.kernels, other);
+  std::erase_if(tables.microbenchmarks.collectives, other);
+}
+
+std::vector<SourceScore> scores_of(std::vector<MeasurementTable>& tables, const Presets& presets) {
+  std::vector<SourceScore> scores;
+  for (MeasurementTable& table : tables) {
+    for (Measurement& measurement : table.measurements) set_machine(presets, measurement);
+    if (!table.measurements.empty()) scores.push_back(replay(table));
+  }
+  return scores;
+}
+
+// Fits to every other row and tests on the rest, then the other way round: mean errors a source, seen and unseen.
+std::string cross_validation(const PublishedTables& tables, const Presets& presets) {
+  std::vector<std::vector<std::string>> lines = {
+      {"step time, MAPE in %", "rows", "first half", "unseen half", "second half", "unseen half"}};
+  std::vector<std::vector<std::string>> cells(tables.steps.size());
+  for (const std::size_t half : {0, 1}) {
+    const FitResult result = fit(tables.steps, tables.microbenchmarks, presets,
+                                 [half](std::size_t, std::size_t row) { return row % 2 == half; });
+    for (std::size_t t = 0; t < tables.steps.size(); ++t) {
+      for (const bool seen : {true, false}) {
+        MeasurementTable part{tables.steps[t].source, {}, {}};
+        for (std::size_t i = seen ? half : 1 - half; i < tables.steps[t].measurements.size(); i += 2) {
+          part.measurements.push_back(tables.steps[t].measurements[i]);
+          set_machine(result.presets, part.measurements.back());
+        }
+        const SourceScore score = replay(part);
+        cells[t].push_back(score.time.rows > 0 ? fmt::format("{:.1f}", score.time.mape_pct) : "-");
+      }
+    }
+  }
+  for (std::size_t t = 0; t < tables.steps.size(); ++t) {
+    std::vector<std::string> line = {tables.steps[t].source, fmt::format("{}", tables.steps[t].measurements.size())};
+    line.insert(line.end(), cells[t].begin(), cells[t].end());
+    lines.push_back(line);
+  }
+  return format_table(lines);
+}
+
+template <class Preset, class Name>
+void save(const std::vector<Preset>& presets, const fs::path& folder, Name name) {
+  fs::create_directories(folder);
+  for (const Preset& preset : presets) write_file(folder / (name(preset) + ".json"), to_json(preset).dump(2) + "\n");
+}
+
+void save(const Presets& presets, const fs::path& folder) {
+  save(presets.devices, folder / "devices", [](const DevicePreset& p) { return p.type.name; });
+  save(presets.fabrics, folder / "fabrics", [](const FabricPreset& p) { return p.name; });
+  save(presets.frameworks, folder / "frameworks", [](const FrameworkPreset& p) { return p.name; });
+}
+
+void run(const CalibrateOptions& options) {
+  Presets presets = load_calibration();
+  PublishedTables tables = load_tables(options.paths, presets);
+  keep_devices(options.devices, tables, presets);
+  if (options.cross_validate) {
+    print(cross_validation(tables, presets));
+    return;
+  }
+  const FitResult result = fit(tables.steps, tables.microbenchmarks, presets, [](auto, auto) { return true; });
+  note(fmt::format("sum of the sources' mean errors: {:.3f} before, {:.3f} after {} evaluations", result.before,
+                   result.after, with_thousands(result.evaluations)));
+  print(to_text(scores_of(tables.steps, result.presets)));
+  if (!options.output.empty()) save(result.presets, options.output);
+}
+
+}  // namespace
+
+void add_calibrate_command(CLI::App& app) {
+  const auto options = std::make_shared<CalibrateOptions>();
+  CLI::App* command =
+      app.add_subcommand("calibrate", "Fit the constants of devices, fabrics and frameworks to published measurements");
+  command->add_option("PATH", options->paths, "Tables of measurements (.csv), or folders of them")->required();
+  command->add_option("--device", options->devices, "Only what ran on this device; repeatable. Default: all");
+  command->add_flag("--cross-validate", options->cross_validate,
+                    "Fit to one half of the rows, test on the other, and the other way round; writes nothing");
+  command->add_option("-o,--output", options->output,
+                      "Folder for the fitted files: devices/, fabrics/ and frameworks/, as in the presets");
+  set_examples(*command,
+               "  stagecraft calibrate validation -o models/presets\n"
+               "  stagecraft calibrate validation --device A100-SXM4-80GB -o fitted\n"
+               "  stagecraft calibrate validation --cross-validate");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace stagecraft
