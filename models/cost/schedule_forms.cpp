@@ -1,6 +1,7 @@
 #include "models/cost/schedule_forms.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace stagecraft {
 namespace {
@@ -41,7 +42,8 @@ double bubble_time(PipelineSchedule schedule, std::int32_t ranks, std::int32_t s
     case v_min:
       return (4.0 * ranks - (ranks % 3 == 0 ? 7 : 5)) / 3 * (f + i + w);
     case chimera:
-      return (ranks - 2.0) / 2 * (f + i + w);
+      // A unit of P micro-batches waits for the longer backward of the one before it.
+      return (ranks - 2.0) * (i + w + (std::ceil(static_cast<double>(microbatches) / ranks) - 1) * positive(i + w - f));
     case dualpipe:
       return (ranks / 2.0 - 1) * positive(f + 2 * (i + w) - 3 * w);
     case dualpipe_v:

@@ -1,0 +1,139 @@
+#include "models/cost/machine.hpp"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+
+#include "models/cost/constants.hpp"
+
+namespace stagecraft {
+namespace {
+
+// 8 devices a node with 100 B/s inside, 10 B/s each between nodes; latencies of 1 and 2 s, starts of 5 and 7 s.
+Machine machine() {
+  Machine m;
+  m.levels = {{8, 100, 1, 0, 5}, {64, 10, 2, 3, 7}};
+  return m;
+}
+
+TEST(Group, CountsItsMembersOnANode) {
+  const auto per_node = [](double stride, double members) { return group_of(machine(), stride, members).per_node; };
+  EXPECT_EQ(per_node(1, 4), 4);
+  EXPECT_EQ(per_node(1, 16), 8);
+  EXPECT_EQ(per_node(2, 16), 4);
+  EXPECT_EQ(per_node(8, 4), 1);
+  EXPECT_EQ(per_node(16, 4), 1);
+}
+
+TEST(Collectives, PipelineTheirMessagesInsideANode) {
+  const double steps = 3 * 1, transfer = 3.0 / 4 * 400 / 100;
+  EXPECT_DOUBLE_EQ(reduce_scatter_time(machine(), group_of(machine(), 1, 4), 400),
+                   5 + std::pow(std::sqrt(steps) + std::sqrt(transfer), 2));
+  EXPECT_DOUBLE_EQ(all_reduce_time(machine(), group_of(machine(), 1, 4), 400),
+                   5 + std::pow(std::sqrt(2 * steps) + std::sqrt(2 * transfer), 2));
+}
+
+TEST(Collectives, LeaveANodeThroughThePortsOfItsMembers) {
+  // 16 members, 8 a node: 80 B/s. 8 members, one a node: 10 B/s.
+  EXPECT_DOUBLE_EQ(all_gather_time(machine(), group_of(machine(), 1, 16), 1600), 7 + 15 * 2 + 15.0 / 16 * 1600 / 80);
+  EXPECT_DOUBLE_EQ(all_gather_time(machine(), group_of(machine(), 8, 8), 1600), 7 + 7 * 2 + 7.0 / 8 * 1600 / 10);
+}
+
+TEST(Collectives, ReduceByATreeWhereTheRingIsLong) {
+  const GroupShape group = group_of(machine(), 8, 8);
+  const double tree = 7 + std::pow(std::sqrt(2 * 3 * 3) + std::sqrt(2 * 7.0 / 8 * 1600 / 10), 2);
+  const double ring = 7 + 2 * 7 * 2 + 2 * 7.0 / 8 * 1600 / 10;
+  EXPECT_DOUBLE_EQ(all_reduce_time(machine(), group, 1600), std::min(ring, tree));
+  const double small_tree = 7 + std::pow(std::sqrt(2 * 3 * 3) + std::sqrt(2 * 7.0 / 8 * 1 / 10), 2);
+  EXPECT_DOUBLE_EQ(all_reduce_time(machine(), group, 1), small_tree);
+}
+
+TEST(Collectives, TakeNoTimeAloneOrForNothing) {
+  for (const auto collective : {reduce_scatter_time, all_gather_time, all_reduce_time}) {
+    EXPECT_EQ(collective(machine(), group_of(machine(), 1, 1), 100), 0);
+    EXPECT_EQ(collective(machine(), group_of(machine(), 1, 4), 0), 0);
+  }
+}
+
+TEST(Collectives, NeverTakeLessForMore) {
+  for (const auto collective : {reduce_scatter_time, all_gather_time, all_reduce_time}) {
+    for (const double members : {2, 4, 8, 16, 32}) {
+      double before = 0;
+      for (double bytes = 1; bytes < 1e9; bytes *= 3) {
+        const double time = collective(machine(), group_of(machine(), 1, members), bytes);
+        EXPECT_GT(time, before);
+        before = time;
+      }
+    }
+  }
+}
+
+// A product of whole waves runs at the rate of its depth; one tile more takes a wave more.
+TEST(MatmulTime, CountsWavesOfTiles) {
+  Machine m;
+  m.device.memory_bandwidth = BytesPerSecond(1e30);
+  m.constants = {
+      .matmul = 0.5, .matmul_depth = 64, .matmul_tile = 10, .matmul_waves = 1, .multiprocessors = 4, .kernel_s = 0};
+  const double peak = 1000;
+  const double whole = matmul_time(m, peak, 20, 20, 64, 2);
+  EXPECT_DOUBLE_EQ(whole, 2.0 * 20 * 20 * 64 / (peak * 0.5 * 64 / (64 + 64)));
+  EXPECT_DOUBLE_EQ(matmul_time(m, peak, 20, 21, 64, 2), 2 * whole);
+  m.constants.matmul_waves = 0;
+  EXPECT_DOUBLE_EQ(matmul_time(m, peak, 20, 21, 64, 2), 1.5 * whole);
+}
+
+TEST(MatmulTime, IsBoundByMemoryAndByTheShortestKernel) {
+  Machine m;
+  m.device.memory_bandwidth = BytesPerSecond(100);
+  m.constants.memory = 0.5;
+  m.constants.kernel_s = 0.25;
+  EXPECT_DOUBLE_EQ(matmul_time(m, 1e30, 10, 20, 30, 2), (10 * 20 + 20 * 30 + 10 * 30) * 2 / 50.0);
+  EXPECT_DOUBLE_EQ(matmul_time(m, 1e30, 1, 1, 1, 1), 0.25);
+}
+
+TEST(Presets, ReadBackWhatTheyWrite) {
+  const Presets presets = load_calibration();
+  ASSERT_FALSE(presets.devices.empty() || presets.fabrics.empty() || presets.frameworks.empty());
+  for (const DevicePreset& preset : presets.devices) {
+    const Json json = to_json(preset);
+    EXPECT_EQ(to_json(device_preset_from_json(JsonValue(json, "device.json"))), json);
+  }
+  for (const FabricPreset& preset : presets.fabrics) {
+    const Json json = to_json(preset);
+    EXPECT_EQ(to_json(fabric_preset_from_json(JsonValue(json, "fabric.json"))), json);
+  }
+  for (const FrameworkPreset& preset : presets.frameworks) {
+    const Json json = to_json(preset);
+    EXPECT_EQ(to_json(framework_preset_from_json(JsonValue(json, "framework.json"))), json);
+    EXPECT_GT(preset.source.size(), 20u) << preset.name;
+  }
+}
+
+TEST(Presets, RefuseConstantsThatNobodyKnowsAndValuesOutOfRange) {
+  Json json = to_json(load_calibration().fabrics.front());
+  const auto refusal = [&] {
+    try {
+      fabric_preset_from_json(JsonValue(json, "fabric.json"));
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  json["fitted"] = {"speed"};
+  EXPECT_EQ(refusal(), "fabric.json: fitted[0]: expected the name of a constant, got \"speed\"");
+  json["fitted"] = Json::array();
+  json["constants"]["efficiency"] = 2;
+  EXPECT_THAT(refusal(), testing::StartsWith("fabric.json: constants.efficiency: expected"));
+}
+
+TEST(MachineOf, TakesTheConstantsOfDeviceFrameworkAndNetwork) {
+  const Machine m = machine_of(load_cluster("dgx-a100:4"), "megatron-lm");
+  ASSERT_EQ(m.levels.size(), 2u);
+  EXPECT_EQ(m.levels[0].devices, 8);
+  EXPECT_EQ(m.levels[1].devices, 32);
+  EXPECT_DOUBLE_EQ(m.levels[1].bandwidth, 23.5e9);
+  EXPECT_THROW(machine_of(load_cluster("dgx-a100"), "megatron"), Error);
+}
+
+}  // namespace
+}  // namespace stagecraft
