@@ -99,8 +99,8 @@ void run(const CalibrateOptions& options) {
   const FitResult result = fit(tables.steps, tables.microbenchmarks, presets, [](auto, auto) { return true; });
   note(fmt::format("sum of the sources' mean errors: {:.3f} before, {:.3f} after {} evaluations", result.before,
                    result.after, with_thousands(result.evaluations)));
-  print(to_text(scores_of(tables.steps, result.presets)));
   if (!options.output.empty()) save(result.presets, options.output);
+  print(to_text(scores_of(tables.steps, result.presets)));
 }
 
 }  // namespace
