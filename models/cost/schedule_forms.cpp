@@ -34,8 +34,9 @@ double bubble_time(PipelineSchedule schedule, std::int32_t ranks, std::int32_t s
     case zb_h2:
       return others * positive(f + i - 2 * w);
     case zb_2p:
+      // The first rank waits for its first micro-batch to come back, and has others to start meanwhile.
+      return positive(others * i + ranks * f - std::min(microbatches, 2 * ranks) * f);
     case zb_v:
-      // Twice the memory, or the V, leaves enough micro-batches to wait for the first to come back.
       return positive(others * i - ranks * f);
     case v_half:
       return positive(3.0 * ranks - (ranks % 2 == 0 ? 7 : 4)) / 3 * (f + i + w);

@@ -57,6 +57,15 @@ TEST(ScheduleForms, HoldForTheSchedulesThemselves) {
   }
 }
 
+TEST(ScheduleForms, HoldForTwoPhaseZeroBubbleWithFewMicrobatches) {
+  for (const int microbatches : {2, 4, 6}) {
+    const ClockedSchedule clock = clock_schedule(make_schedule("zb-2p", {8, 1, microbatches}));
+    EXPECT_NEAR(bubble_time(PipelineSchedule::zb_2p, 8, 1, microbatches, {1, 1, 1}), clock.longest_span - clock.busiest,
+                1e-9)
+        << microbatches;
+  }
+}
+
 TEST(ScheduleForms, CountWhatTheFullestRankKeeps) {
   for (const PipelineSchedule schedule : all) {
     // Its limit of 2P counts memory, of which the input gradient frees the larger part.
