@@ -44,6 +44,67 @@ TEST(StepModel, ShardsWhatEachStageOfZeroShards) {
   EXPECT_DOUBLE_EQ(memory("d8 m8 1f1b zero3").weights, whole.weights / 8);
 }
 
+// Shoeybi et al. 2019 (arXiv 1909.08053), section 3: two all-reduces of s b h elements forward, two backward; with
+// sequence parallelism an all-gather and a reduce-scatter each.
+TEST(StepModel, CommunicatesWhatTensorParallelismNeeds) {
+  const StepModel step = model();
+  const double bytes = 2.0 * 2048 * 12288;
+  const GroupShape group = group_of(step.machine(), 1, 8);
+  const auto block = [&](const char* layout) { return step.shard(parse_layout(layout)).block; };
+  const double reduce = all_reduce_time(step.machine(), group, bytes);
+  EXPECT_DOUBLE_EQ(block("t8 m64").tensor_forward, 2 * reduce);
+  EXPECT_DOUBLE_EQ(block("t8 m64").tensor_backward, 2 * reduce);
+  EXPECT_DOUBLE_EQ(block("t8 m64").tensor_recompute[2], 2 * reduce);
+  EXPECT_EQ(block("t8 m64").tensor_recompute[1], 0);
+  const double pair = all_gather_time(step.machine(), group, bytes) + reduce_scatter_time(step.machine(), group, bytes);
+  EXPECT_DOUBLE_EQ(block("t8 m64 sp").tensor_forward, 2 * pair);
+  EXPECT_EQ(block("m64").tensor_forward, 0);
+}
+
+TEST(StepModel, SharesAShardWhereNothingItDependsOnDiffers) {
+  const auto same = [](const char* a, const char* b) { return same_shard(parse_layout(a), parse_layout(b)); };
+  EXPECT_TRUE(same("t1 p8 d2 m32 full", "p2 d8 m8 zero1 zb-h1"));
+  EXPECT_FALSE(same("t2 m64", "t4 m64"));
+  EXPECT_FALSE(same("m64", "b2 m32"));
+  EXPECT_FALSE(same("t2 m64", "t2 m64 sp"));
+  EXPECT_FALSE(same("t2 d2 m32", "t2 d2 m32 order=dtcp"));
+  const StepModel step = model();
+  for (const char* other : {"t8 p4 d2 m32 zero1 full", "t8 p4 d2 m32 zb-h1 overlap=gradients"}) {
+    const ParallelLayout layout = parse_layout(other);
+    ASSERT_TRUE(same_shard(layout, parse_layout("t8 p4 d2 m32")));
+    EXPECT_EQ(step.estimate(layout, step.shard(parse_layout("t8 p4 d2 m32"))).time, step.estimate(layout).time);
+  }
+}
+
+TEST(StepModel, CostsMoreWithoutWhatSavesTime) {
+  const StepModel step = model();
+  const auto time = [&](const char* layout) { return step.estimate(parse_layout(layout)).time; };
+  EXPECT_LT(time("t8 p8 m64"), time("t8 p8 m64 full"));
+  EXPECT_LT(time("t8 p8 m64 zb-h1"), time("t8 p8 m64 1f1b"));
+  EXPECT_LT(time("t8 p8 v3 m64 interleaved-1f1b overlap=pipeline"), time("t8 p8 m64 1f1b overlap=pipeline"));
+  EXPECT_LT(time("t8 d8 m8 overlap=gradients"), time("t8 d8 m8"));
+  EXPECT_LT(time("t8 d8 m8 zero1"), time("t8 d8 m8 zero1 offload=optimizer"));
+}
+
+// A head of many outputs makes an even split uneven: the last stage with fewer blocks is faster.
+TEST(StepModel, CountsTheHead) {
+  const StepModel step({*load_network("llama-3-8b").transformer, 64, 8192}, machine_of(load_cluster("dgx-a100")));
+  const auto time = [&](const char* layout) { return step.estimate(parse_layout(layout)).time; };
+  EXPECT_LT(time("p8 m64 last=2"), time("p8 m64"));
+  EXPECT_LT(time("p8 m64"), time("p8 m64 last=8"));
+  EXPECT_EQ(step.layers_of(parse_layout("p8 m64 last=-1"), 7), 0);
+}
+
+TEST(StepModel, OffloadsToTheHostWhatItIsTold) {
+  const StepModel step = model();
+  const auto memory = [&](const char* text) {
+    const ParallelLayout layout = parse_layout(text);
+    return step.memory(layout, step.shard(layout), 0);
+  };
+  EXPECT_EQ(memory("t8 p8 m64 offload=optimizer").optimizer_state, 0);
+  EXPECT_LT(memory("t8 p8 m64 offload=activations").activations, memory("t8 p8 m64").activations / 8);
+}
+
 TEST(StepModel, SpreadsLayersEvenlyWithTheRestInTheMiddle) {
   const StepModel step = model();
   const auto layers = [&](const char* text) {
