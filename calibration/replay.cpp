@@ -91,7 +91,8 @@ std::optional<PlanScore> plan_score(const Rows& rows) {
     groups[fmt::format("{} {} {} {}", m.model, m.layout.devices(), m.job.sequence, m.job.global_batch)].push_back(row);
   }
   std::vector<double> regrets, correlations;
-  for (const auto& [name, group] : groups) {
+  for (const auto& entry : groups) {
+    const Rows& group = entry.second;
     if (group.size() < static_cast<std::size_t>(least_group)) continue;
     const std::vector<double> truth = measured(group);
     const std::vector<double> guess = predicted(group);
