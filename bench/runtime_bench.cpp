@@ -101,7 +101,7 @@ std::vector<LinearLayer> linear_layers(std::int64_t rows, const Transformer& t) 
 void BM_blocks(benchmark::State& state) {
   kernels::cpu::set_blas_threads_per_caller(1);
   const Transformer transformer = demo_network();
-  const cpu::StageSpec spec{.transformer = transformer,
+  const StageSpec spec{.transformer = transformer,
                             .layers = {1, 1 + blocks},
                             .shape = {state.range(0), sequence},
                             .microbatches = in_flight,

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "cli/clusters.hpp"
 #include "cli/command.hpp"
 #include "cli/console.hpp"
 #include "models/cost/profiled.hpp"
@@ -134,7 +135,7 @@ Json result_json(const SearchResult& result) {
 
 void run(const PlanOptions& options) {
   const Network network = load_network(options.network);
-  Cluster cluster = load_cluster(options.cluster);
+  Cluster cluster = cluster_named(options.cluster);
   const SearchSpace space = search_space(options, network);
 
   std::unique_ptr<CostModel> model = std::make_unique<RooflineCostModel>();
@@ -143,10 +144,9 @@ void run(const PlanOptions& options) {
     const std::string text = read_file(options.profile);
     const Json document = parse_json(text, options.profile);
     Profile profile = profile_from_json(JsonValue(document, options.profile));
-    // Threads of one process reach each other through channels; a profile taken under mpirun has the processes' link.
-    const bool processes = std::any_of(profile.links.begin(), profile.links.end(),
-                                       [](const LinkProfile& link) { return link.kind == "mpi"; });
-    cluster = with_measured_link(std::move(cluster), profile, processes ? "mpi" : "channel");
+    // The link that was measured last is the slowest: a profile taken under mpirun also has that between processes. One
+    // GPU has none.
+    if (!profile.links.empty()) cluster = with_measured_link(std::move(cluster), profile, profile.links.back().kind);
     profile_digest = digest(text);
     model = std::make_unique<ProfiledCostModel>(std::move(profile));
   }

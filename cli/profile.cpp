@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <memory>
 
+#include "cli/backend.hpp"
 #include "cli/command.hpp"
 #include "cli/console.hpp"
 #include "cli/signals.hpp"
 #include "models/network/network.hpp"
+#include "runtime/cuda/profiler.hpp"
 #include "runtime/profiler.hpp"
 #include "runtime/transport.hpp"
 
@@ -17,7 +19,10 @@ struct ProfileCommand {
   std::string network, output;
   std::string optimizer = "adamw";
   std::vector<std::string> recompute{"none", "selective", "full"};
+  std::string backend = "cpu", precision = "bf16", algorithm_cache;
+  bool idle_neighbours = false;
   ProfileOptions options;
+  cuda::ProfileConditions conditions;
   double seconds = 30;
   bool json = false;
 };
@@ -47,6 +52,14 @@ std::string tables(const Profile& profile) {
   return text;
 }
 
+cuda::ProfileConditions conditions_of(const ProfileCommand& command) {
+  cuda::ProfileConditions conditions = command.conditions;
+  conditions.precision = choose("--precision", command.precision, data_type_names());
+  conditions.busy_neighbours = !command.idle_neighbours;
+  conditions.algorithm_cache = algorithm_cache_file(command.algorithm_cache);
+  return conditions;
+}
+
 void run(ProfileCommand& command) {
   const Network network = load_network(command.network);
   ProfileOptions& options = command.options;
@@ -59,6 +72,7 @@ void run(ProfileCommand& command) {
   options.microbatches.erase(std::unique(options.microbatches.begin(), options.microbatches.end()),
                              options.microbatches.end());
   options.time_budget = Seconds(command.seconds);
+  const Backend backend = choose<Backend>("--backend", command.backend, backend_names());
   std::unique_ptr<MpiSession> mpi;
   if (MpiSession::launched()) mpi = std::make_unique<MpiSession>();
   options.mpi = mpi.get();
@@ -67,9 +81,11 @@ void run(ProfileCommand& command) {
   Profile profile;
   {
     Progress progress;
-    profile = profile_cpu(network, options, [&](int done, int total, const std::string& what) {
+    const auto show = [&](int done, int total, const std::string& what) {
       progress.show(fmt::format("profiling {} of {}: {}", done + 1, total, what));
-    });
+    };
+    profile = backend == Backend::cpu ? profile_cpu(network, options, show)
+                                      : cuda::profile(network, options, conditions_of(command), show);
   }
   if (mpi && mpi->process() != 0) return;
   save_profile(profile, command.output);
@@ -99,6 +115,14 @@ void add_profile_command(CLI::App& app) {
       ->delimiter(',')
       ->capture_default_str();
   command->add_option("--optimizer", state->optimizer, list_of(optimizer_names()))->capture_default_str();
+  command->add_option("--backend", state->backend, list_of(backend_names()))->capture_default_str();
+  CLI::Option_group* gpu = command->add_option_group("GPUs", "With --backend cuda");
+  gpu->add_option("--cluster", state->conditions.cluster, "local-gpu, or its slices such as local-gpu:slices=4")
+      ->capture_default_str();
+  gpu->add_option("--precision", state->precision, "fp32, tf32, bf16")->capture_default_str();
+  gpu->add_flag("--idle-neighbours", state->idle_neighbours, "Measure a slice while the others are idle");
+  gpu->add_option("--algorithm-cache", state->algorithm_cache,
+                  "File that keeps the algorithms timed (default: in the user's cache folder)");
   command->add_option("--cores", state->options.cores, "Measured together; 0: all that this process may use")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
@@ -110,7 +134,9 @@ void add_profile_command(CLI::App& app) {
       *command,
       "  stagecraft profile --network demo-gpt --sequence 128 -o profile.json\n"
       "  stagecraft profile --network ./network.json --micro-batch 1,4,16 --recompute none -o profile.json\n"
-      "  mpirun -n 2 stagecraft profile --network demo-gpt -o profile.json     # also the link between processes");
+      "  mpirun -n 2 stagecraft profile --network demo-gpt -o profile.json     # also the link between processes\n"
+      "  stagecraft profile --network gpt2 --sequence 1024 --backend cuda --cluster local-gpu:slices=4 -o "
+      "profile.json");
   command->callback([state] { run(*state); });
 }
 

@@ -1,6 +1,7 @@
 #include <array>
 #include <memory>
 
+#include "cli/backend.hpp"
 #include "cli/command.hpp"
 #include "cli/console.hpp"
 #include "cli/signals.hpp"
@@ -15,16 +16,12 @@ constexpr std::array learning_rate_schedules{
     std::pair<std::string_view, LearningRateSchedule>{"cosine", LearningRateSchedule::cosine},
     std::pair<std::string_view, LearningRateSchedule>{"constant", LearningRateSchedule::constant}};
 
-enum class Backend { cpu, cuda };
-constexpr std::array backends{std::pair<std::string_view, Backend>{"cpu", Backend::cpu},
-                              std::pair<std::string_view, Backend>{"cuda", Backend::cuda}};
-
 struct RunCommand {
   std::string plan, output;
   std::vector<std::string> data;
   std::string backend = "cpu";
   std::string learning_rate_schedule = "cosine";
-  std::string checkpoint, resume, weights;
+  std::string checkpoint, resume, weights, algorithm_cache;
   std::optional<std::uint64_t> seed;
   double clip = 1;
   double peer_timeout = 120;
@@ -36,6 +33,8 @@ struct RunCommand {
 
 TrainingOptions training_options(const RunCommand& command) {
   TrainingOptions options = command.options;
+  options.backend = choose<Backend>("--backend", command.backend, backend_names());
+  options.algorithm_cache = algorithm_cache_file(command.algorithm_cache);
   options.data.assign(command.data.begin(), command.data.end());
   options.checkpoint_directory = command.checkpoint;
   options.resume = command.resume;
@@ -106,9 +105,6 @@ void train_and_report(const RunCommand& command, const Plan& plan, const std::st
 }
 
 void run(const RunCommand& command) {
-  if (choose<Backend>("--backend", command.backend, backends) == Backend::cuda) {
-    throw device_error("--backend cuda: this build runs on CPUs only");
-  }
   const std::string text = read_file(command.plan);
   const Json document = parse_json(text, command.plan);
   const Plan plan = plan_from_json(JsonValue(document, command.plan));
@@ -170,7 +166,9 @@ void add_run_command(CLI::App& app) {
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
       ->capture_default_str();
   command->add_option("-o,--output", state->output, "Trace to write");
-  command->add_option("--backend", state->backend, list_of<Backend>(backends))->capture_default_str();
+  command->add_option("--backend", state->backend, list_of(backend_names()))->capture_default_str();
+  command->add_option("--algorithm-cache", state->algorithm_cache,
+                      "File that keeps the algorithms timed for GPUs (default: in the user's cache folder)");
   command->add_option("--seed", state->seed, "Of parameters and batches (default: the checkpoint's, else 1)");
   command->add_option("--checkpoint", state->checkpoint,
                       "Folder for checkpoints (safetensors), written at the end and at Ctrl-C");

@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "cli/clusters.hpp"
 #include "cli/command.hpp"
 #include "cli/console.hpp"
 #include "models/cost/cost.hpp"
@@ -40,7 +41,7 @@ void show_network(const ShowOptions& options) {
 }
 
 void show_cluster(const ShowOptions& options) {
-  const Cluster cluster = load_cluster(options.name);
+  const Cluster cluster = cluster_named(options.name);
   if (options.json) {
     print_json(to_json(cluster));
   } else {

@@ -35,13 +35,13 @@ struct StoredTensor {
 
 std::vector<StoredTensor> tensors_of(const Plan& plan) {
   const Transformer& transformer = *plan.network.transformer;
-  const auto names = cpu::state_names(plan.optimizer);
+  const auto names = state_names(plan.optimizer);
   std::vector<StoredTensor> tensors;
   for (int state = -1; state < static_cast<int>(names.size()); ++state) {
     const std::string prefix = state < 0 ? "" : names[static_cast<std::size_t>(state)] + ".";
     for (const PlanStage& stage : plan.stages) {
       for (std::int64_t layer = stage.layers.first; layer < stage.layers.last; ++layer) {
-        for (const cpu::Parameter& p : cpu::layer_parameters(transformer, layer)) {
+        for (const Parameter& p : layer_parameters(transformer, layer)) {
           tensors.push_back({{prefix + p.name, p.shape}, p.name, state, stage.rank.value});
         }
       }
@@ -50,15 +50,25 @@ std::vector<StoredTensor> tensors_of(const Plan& plan) {
   return tensors;
 }
 
-std::span<const float> find(std::span<cpu::Stage* const> stages, const StoredTensor& tensor) {
-  for (const cpu::Stage* stage : stages) {
-    const cpu::ParameterStore& parameters = stage->parameters();
-    for (const auto& entry : parameters.entries()) {
-      if (entry.copy || entry.parameter.name != tensor.parameter) continue;
-      return tensor.state < 0 ? parameters.values(entry) : parameters.state(tensor.state, entry);
-    }
+// The position of the tensor's parameter in what a worker holds.
+std::size_t find(const Executor& executor, const StoredTensor& tensor) {
+  const auto& held = executor.parameters();
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    if (!held[i].copy && held[i].parameter.name == tensor.parameter) return i;
   }
   throw Error(ErrorKind::internal, fmt::format("checkpoint: no stage of this rank owns '{}'", tensor.parameter));
+}
+
+// Calls take(floats) for one piece of the tensor after the other.
+template <class Take>
+void for_each_piece(const Executor& executor, const StoredTensor& tensor, std::span<float> buffer, Take&& take) {
+  const std::size_t position = find(executor, tensor);
+  const std::int64_t elements = tensor.info.elements();
+  for (std::int64_t first = 0; first < elements; first += static_cast<std::int64_t>(buffer.size())) {
+    const auto piece = buffer.first(std::min(buffer.size(), static_cast<std::size_t>(elements - first)));
+    executor.read(position, tensor.state, first, piece);
+    take(std::span<const float>(piece));
+  }
 }
 
 template <class Integer>
@@ -120,33 +130,38 @@ CheckpointInfo read_checkpoint_info(const std::filesystem::path& path, const Pla
   return {number<std::int64_t>(reader, "step"), number<std::uint64_t>(reader, "seed")};
 }
 
-void load_checkpoint(const std::filesystem::path& path, std::span<cpu::Stage* const> stages) {
+void load_checkpoint(const std::filesystem::path& path, const Plan& plan, Executor& executor) {
   const SafetensorsReader reader(path);
-  for (cpu::Stage* stage : stages) {
-    cpu::ParameterStore& parameters = stage->parameters();
-    for (const auto& entry : parameters.entries()) {
-      const cpu::Parameter& p = entry.parameter;
-      reader.read(p.name, p.shape, parameters.values(entry));
-      for (int i = 0; i < parameters.states(); ++i) {
-        reader.read(parameters.state_name(i) + "." + p.name, p.shape, parameters.state(i, entry));
-      }
+  const std::vector<std::string> states = state_names(plan.optimizer);
+  std::vector<float> values;
+  const auto& held = executor.parameters();
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    const Parameter& p = held[i].parameter;
+    values.resize(static_cast<std::size_t>(p.count()));
+    for (int state = -1; state < static_cast<int>(states.size()); ++state) {
+      const std::string prefix = state < 0 ? "" : states[static_cast<std::size_t>(state)] + ".";
+      reader.read(prefix + p.name, p.shape, values);
+      executor.write(i, state, 0, values);
     }
   }
 }
 
-void load_weights(const HuggingFaceWeights& weights, std::span<cpu::Stage* const> stages) {
-  for (cpu::Stage* stage : stages) {
-    cpu::ParameterStore& parameters = stage->parameters();
-    for (const auto& entry : parameters.entries()) weights.read(entry.parameter, parameters.values(entry));
+void load_weights(const HuggingFaceWeights& weights, Executor& executor) {
+  std::vector<float> values;
+  const auto& held = executor.parameters();
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    values.resize(static_cast<std::size_t>(held[i].parameter.count()));
+    weights.read(held[i].parameter, values);
+    executor.write(i, -1, 0, values);
   }
 }
 
 void save_checkpoint(const std::filesystem::path& path, const Plan& plan, const CheckpointInfo& info,
-                     std::span<cpu::Stage* const> stages, Transport& transport) {
+                     const Executor& executor, Transport& transport) {
   const std::vector<StoredTensor> tensors = tensors_of(plan);
   const MessageTag tag{Lane::control, 0, -1};
   std::optional<SafetensorsWriter> writer;
-  std::vector<float> arrived;
+  std::vector<float> piece_buffer(piece_floats);
   if (transport.worker() == 0) {
     std::error_code ignored;  // the writer complains
     std::filesystem::create_directories(path.parent_path(), ignored);
@@ -159,18 +174,16 @@ void save_checkpoint(const std::filesystem::path& path, const Plan& plan, const 
                                   {"seed", std::to_string(info.seed)},
                                   {"network", network_digest(plan)},
                                   {"optimizer", std::string(name(plan.optimizer))}});
-    arrived.resize(piece_floats);
   }
   for (const StoredTensor& tensor : tensors) {
-    if (tensor.rank == transport.worker() && writer) {
-      writer->append(find(stages, tensor));
-    } else if (tensor.rank == transport.worker()) {
-      for (auto rest = find(stages, tensor); !rest.empty(); rest = rest.subspan(std::min(piece_floats, rest.size()))) {
-        transport.send(0, tag, std::as_bytes(rest.first(std::min(piece_floats, rest.size()))));
-      }
+    if (tensor.rank == transport.worker()) {
+      for_each_piece(executor, tensor, piece_buffer, [&](std::span<const float> piece) {
+        if (writer) return writer->append(piece);
+        transport.send(0, tag, std::as_bytes(piece));
+      });
     } else if (writer) {
       for (auto left = static_cast<std::size_t>(tensor.info.elements()); left > 0;) {
-        const auto piece = std::span(arrived).first(std::min(piece_floats, left));
+        const auto piece = std::span(piece_buffer).first(std::min(piece_floats, left));
         transport.receive(tensor.rank, tag, std::as_writable_bytes(piece));
         writer->append(piece);
         left -= piece.size();

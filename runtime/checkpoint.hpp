@@ -6,10 +6,9 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <span>
 
 #include "models/plan.hpp"
-#include "runtime/cpu/stage.hpp"
+#include "runtime/executor.hpp"
 #include "runtime/hugging_face_weights.hpp"
 #include "runtime/transport.hpp"
 
@@ -29,15 +28,15 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& file_or_direc
 // Throws bad_input unless the file is a whole checkpoint of the plan's network and optimizer.
 CheckpointInfo read_checkpoint_info(const std::filesystem::path& path, const Plan& plan);
 
-// Reads what the stages of one worker need. Throws bad_input.
-void load_checkpoint(const std::filesystem::path& path, std::span<cpu::Stage* const> stages);
+// Reads what one worker holds. Throws bad_input.
+void load_checkpoint(const std::filesystem::path& path, const Plan& plan, Executor& executor);
 
 // Reads the values alone; the optimizer starts afresh. Throws bad_input.
-void load_weights(const HuggingFaceWeights& weights, std::span<cpu::Stage* const> stages);
+void load_weights(const HuggingFaceWeights& weights, Executor& executor);
 
 // Called by every worker of replica 0; worker 0 receives the tensors one after the other and writes them, so nobody
 // holds the whole model. The file appears when it is whole. Throws bad_input (on worker 0) when it cannot be written.
 void save_checkpoint(const std::filesystem::path& path, const Plan& plan, const CheckpointInfo& info,
-                     std::span<cpu::Stage* const> stages, Transport& transport);
+                     const Executor& executor, Transport& transport);
 
 }  // namespace stagecraft

@@ -64,7 +64,7 @@ BlockName take_apart(std::string_view name) {
   return {std::string(name.substr(0, first)), name.substr(first + 1, end - first - 1), name.substr(end + 1)};
 }
 
-std::vector<HuggingFaceTensor> block_tensors(const Transformer& t, const cpu::Parameter& parameter) {
+std::vector<HuggingFaceTensor> block_tensors(const Transformer& t, const Parameter& parameter) {
   const bool gpt2 = t.family == "gpt2";
   const BlockName name = take_apart(parameter.name);
   const auto& renames = gpt2 ? gpt2_block() : llama_block();
@@ -114,13 +114,13 @@ void check_hugging_face_names(const Transformer& transformer) {
   }
 }
 
-std::vector<HuggingFaceTensor> hugging_face_tensors(const Transformer& t, const cpu::Parameter& parameter) {
+std::vector<HuggingFaceTensor> hugging_face_tensors(const Transformer& t, const Parameter& parameter) {
   if (parameter.name.starts_with("block.")) return block_tensors(t, parameter);
   const bool gpt2 = t.family == "gpt2";
   const auto whole = [&](std::string_view in_gpt2, std::string_view in_llama) {
     return std::vector{HuggingFaceTensor{std::string(gpt2 ? in_gpt2 : in_llama), parameter.shape, false}};
   };
-  if (parameter.name == cpu::token_table) return whole("wte.weight", "model.embed_tokens.weight");
+  if (parameter.name == token_table) return whole("wte.weight", "model.embed_tokens.weight");
   if (parameter.name == "embedding.positions") return whole("wpe.weight", "");
   if (parameter.name == "head.norm.weight") return whole("ln_f.weight", "model.norm.weight");
   if (parameter.name == "head.norm.bias") return whole("ln_f.bias", "");
@@ -172,7 +172,7 @@ const SafetensorsReader& HuggingFaceWeights::reader_of(const std::string& name) 
 
 // Looks at every tensor that the network needs, without reading any.
 void HuggingFaceWeights::check() const {
-  for (const cpu::Parameter& parameter : cpu::network_parameters(transformer_)) {
+  for (const Parameter& parameter : network_parameters(transformer_)) {
     for (const HuggingFaceTensor& tensor : hugging_face_tensors(transformer_, parameter)) {
       const std::string name = tensor.name.starts_with("lm_head") ? tensor.name : prefix_ + tensor.name;
       reader_of(name).expect_floats(name, tensor.shape);
@@ -180,7 +180,7 @@ void HuggingFaceWeights::check() const {
   }
 }
 
-void HuggingFaceWeights::read(const cpu::Parameter& parameter, std::span<float> data) const {
+void HuggingFaceWeights::read(const Parameter& parameter, std::span<float> data) const {
   std::vector<float> untransposed;
   for (const HuggingFaceTensor& tensor : hugging_face_tensors(transformer_, parameter)) {
     const std::string name = tensor.name.starts_with("lm_head") ? tensor.name : prefix_ + tensor.name;
@@ -203,10 +203,10 @@ void export_to_hugging_face(const std::filesystem::path& checkpoint, const Trans
   check_hugging_face_names(transformer);
   const Json config = to_hugging_face(transformer);
   const SafetensorsReader reader(checkpoint);
-  const std::vector<cpu::Parameter> parameters = cpu::network_parameters(transformer);
+  const std::vector<Parameter> parameters = network_parameters(transformer);
   const std::string prefix(transformer.family == "gpt2" ? gpt2_prefix : "");
   std::vector<TensorInfo> infos;
-  for (const cpu::Parameter& parameter : parameters) {
+  for (const Parameter& parameter : parameters) {
     reader.expect_floats(parameter.name, parameter.shape);
     for (const HuggingFaceTensor& tensor : hugging_face_tensors(transformer, parameter)) {
       infos.push_back({tensor.name.starts_with("lm_head") ? tensor.name : prefix + tensor.name, tensor.shape});
@@ -217,7 +217,7 @@ void export_to_hugging_face(const std::filesystem::path& checkpoint, const Trans
   // from_pretrained() refuses files that do not say which framework's layout they have.
   SafetensorsWriter writer(folder / single_file, infos, {{"format", "pt"}});
   std::vector<float> values, transposed;
-  for (const cpu::Parameter& parameter : parameters) {
+  for (const Parameter& parameter : parameters) {
     values.resize(static_cast<std::size_t>(parameter.count()));
     reader.read(parameter.name, parameter.shape, values);
     std::span<const float> rest = values;

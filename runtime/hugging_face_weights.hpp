@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "models/network/network.hpp"
-#include "runtime/cpu/parameters.hpp"
+#include "runtime/parameters.hpp"
 #include "runtime/safetensors.hpp"
 
 namespace stagecraft {
@@ -28,7 +28,7 @@ struct HuggingFaceTensor {
 // Throws bad_input for networks that these classes do not describe: regression heads, mixtures of experts.
 void check_hugging_face_names(const Transformer& transformer);
 // REQUIRES: a parameter of a network that passed check_hugging_face_names().
-std::vector<HuggingFaceTensor> hugging_face_tensors(const Transformer& transformer, const cpu::Parameter& parameter);
+std::vector<HuggingFaceTensor> hugging_face_tensors(const Transformer& transformer, const Parameter& parameter);
 
 class HuggingFaceWeights {
  public:
@@ -38,7 +38,7 @@ class HuggingFaceWeights {
   HuggingFaceWeights(const std::filesystem::path& path, const Transformer& transformer);
 
   // REQUIRES: data holds the parameter.
-  void read(const cpu::Parameter& parameter, std::span<float> data) const;
+  void read(const Parameter& parameter, std::span<float> data) const;
 
  private:
   const SafetensorsReader& reader_of(const std::string& name) const;

@@ -23,7 +23,7 @@ int most_open(const std::vector<Action>& actions, Opens&& opens, Closes&& closes
 
 }  // namespace
 
-cpu::StageSpec stage_spec(const Plan& plan, std::size_t stage) {
+StageSpec stage_spec(const Plan& plan, std::size_t stage) {
   const Batch& batch = plan.batch;
   // An asynchronous update averages over its own micro-batches, not over the step's.
   const bool synchronous = plan.schedule.updates == WeightUpdates::synchronous;
@@ -36,7 +36,8 @@ cpu::StageSpec stage_spec(const Plan& plan, std::size_t stage) {
           .recompute = plan.recompute,
           .fused_attention = plan.fused_attention,
           .optimizer = plan.optimizer,
-          .gradient_scale = static_cast<float>(1.0 / rows)};
+          .gradient_scale = static_cast<float>(1.0 / rows),
+          .precision = plan.precision};
 }
 
 InFlight count_in_flight(const ComputeSchedule& schedule, const std::vector<Action>& actions,
@@ -72,7 +73,7 @@ InFlight count_in_flight(const ComputeSchedule& schedule, const std::vector<Acti
 MemoryNeed memory_need(const Plan& plan, const LoweredSchedule& schedule, int rank) {
   MemoryNeed need;
   const auto& actions = schedule.ranks[static_cast<std::size_t>(rank)];
-  const auto states = static_cast<std::int64_t>(cpu::state_names(plan.optimizer).size());
+  const auto states = static_cast<std::int64_t>(state_names(plan.optimizer).size());
   const Placement placement(plan.schedule);
   std::int64_t workspace = 0;
   for (std::size_t s = 0; s < plan.stages.size(); ++s) {

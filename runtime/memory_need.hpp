@@ -10,7 +10,7 @@
 namespace stagecraft {
 
 // The stage as the CPU backend builds it. REQUIRES: a runnable plan.
-cpu::StageSpec stage_spec(const Plan& plan, std::size_t stage);
+StageSpec stage_spec(const Plan& plan, std::size_t stage);
 
 // How many micro-batches (or slices) of a stage a rank's actions have open at once.
 struct InFlight {

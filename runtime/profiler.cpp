@@ -18,6 +18,7 @@
 #include "runtime/cpu/stage.hpp"
 #include "runtime/link_profiler.hpp"
 #include "runtime/network_check.hpp"
+#include "runtime/statistics.hpp"
 #include "runtime/transport.hpp"
 
 namespace stagecraft {
@@ -67,26 +68,10 @@ void append(Kinds& to, const Kinds& from) {
   append(to.optimizer, from.optimizer);
 }
 
-Measured measured(std::vector<double> samples) {
-  std::sort(samples.begin(), samples.end());
-  const auto at = [&](double share) {
-    const double position = share * static_cast<double>(samples.size() - 1);
-    const auto below = static_cast<std::size_t>(position);
-    const std::size_t above = std::min(below + 1, samples.size() - 1);
-    return Seconds(samples[below] + (position - static_cast<double>(below)) * (samples[above] - samples[below]));
-  };
-  if (samples.empty()) return {};
-  return {at(0.5), at(0.1), at(0.9), static_cast<int>(samples.size())};
-}
-
-Measured scaled(Measured time, double factor) {
-  return {time.median * factor, time.low * factor, time.high * factor, time.count};
-}
-
 // One core's copy of the measured network.
 class Core {
  public:
-  Core(const cpu::StageSpec& spec)
+  Core(const StageSpec& spec)
       : spec_(spec),
         stage_(spec, std::nullopt, pool_),
         workspace_(pool_.allocate(stage_.layout().workspace, "workspace")) {
@@ -140,7 +125,7 @@ class Core {
     }
   }
 
-  cpu::StageSpec spec_;
+  StageSpec spec_;
   MemoryPool pool_;
   cpu::Stage stage_;
   Buffer workspace_;
@@ -151,7 +136,7 @@ class Core {
 
 // One combination of micro-batch and recomputation, and what it gave.
 struct Combination {
-  cpu::StageSpec spec;
+  StageSpec spec;
   Kinds kinds;
   Bytes stash[3], workspace[3];  // embedding, block, head
 };
@@ -243,14 +228,14 @@ std::vector<Combination> combinations_of(const Network& network, const ProfileOp
   std::vector<Combination> combinations;
   for (const Recompute recompute : options.recompute) {
     for (const std::int64_t microbatch : microbatches) {
-      cpu::StageSpec spec{.transformer = transformer,
-                          .layers = {0, transformer.layers + 2},
-                          .shape = {microbatch, options.sequence},
-                          .microbatches = 1,
-                          .recompute = recompute,
-                          .fused_attention = false,
-                          .optimizer = options.optimizer,
-                          .gradient_scale = 1.0F / static_cast<float>(microbatch * options.sequence)};
+      StageSpec spec{.transformer = transformer,
+                     .layers = {0, transformer.layers + 2},
+                     .shape = {microbatch, options.sequence},
+                     .microbatches = 1,
+                     .recompute = recompute,
+                     .fused_attention = false,
+                     .optimizer = options.optimizer,
+                     .gradient_scale = 1.0F / static_cast<float>(microbatch * options.sequence)};
       spec.microbatches = std::clamp(cache_floats / cpu::lay_out(spec).slab, least_in_flight, most_in_flight);
       combinations.push_back({spec, {}, {}, {}});
     }
@@ -266,7 +251,7 @@ void measure_layers(const Network& network, const ProfileOptions& options, const
   for (int round = 0, done = 0; round < most_rounds; ++round) {
     if (round >= least_rounds && seconds_since(start) > options.time_budget.value()) break;
     for (Combination& combination : combinations) {
-      const cpu::StageSpec& spec = combination.spec;
+      const StageSpec& spec = combination.spec;
       if (progress) {
         progress(done++, total,
                  fmt::format("micro-batch {}, recompute {}", spec.shape.microbatch, name(spec.recompute)));

@@ -16,6 +16,7 @@
 #include "models/version.hpp"
 #include "runtime/affinity.hpp"
 #include "runtime/checkpoint.hpp"
+#include "runtime/cuda/requirements.hpp"
 #include "runtime/hugging_face_weights.hpp"
 #include "runtime/memory_need.hpp"
 #include "runtime/network_check.hpp"
@@ -64,15 +65,14 @@ class Loop {
         info_(start),
         transport_(transport),
         worker_(plan, schedule, options, data, transport),
-        stages_(worker_.stages()),
         switches_(involuntary_switches()) {
     worker_.set_seed(info_.seed);
     if (!options.resume.empty()) {
-      load_checkpoint(find_checkpoint(options.resume), stages_);
+      load_checkpoint(find_checkpoint(options.resume), plan, worker_.executor());
     } else if (!options.weights.empty()) {
-      load_weights(HuggingFaceWeights(options.weights, *plan.network.transformer), stages_);
+      load_weights(HuggingFaceWeights(options.weights, *plan.network.transformer), worker_.executor());
     } else {
-      for (cpu::Stage* stage : stages_) stage->parameters().initialize(info_.seed);
+      worker_.initialize(info_.seed);
     }
   }
 
@@ -160,7 +160,7 @@ class Loop {
     report.time = Seconds(std::chrono::duration<double>(Clock::duration(total.end - command.start)).count());
     report.tokens_per_second = static_cast<double>(trace.tokens_per_step) / report.time.value();
     report.gradient_norm = total.gradient_norm;
-    report.learning_rate = cpu::learning_rate(options_.optimizer, info_.step, options_.steps);
+    report.learning_rate = learning_rate(options_.optimizer, info_.step, options_.steps);
     trace.losses.push_back(report.loss);
     trace.step_times.push_back(report.time);
     if (callback) callback(report);
@@ -177,7 +177,8 @@ class Loop {
   void checkpoint() {
     if (transport_.worker() >= plan_.ranks()) return;  // replicas are equal
     with_context(fmt::format("rank {}: checkpoint of step {}", transport_.worker(), info_.step), [&] {
-      save_checkpoint(checkpoint_path(options_.checkpoint_directory, info_.step), plan_, info_, stages_, transport_);
+      save_checkpoint(checkpoint_path(options_.checkpoint_directory, info_.step), plan_, info_, worker_.executor(),
+                      transport_);
     });
   }
 
@@ -210,7 +211,7 @@ class Loop {
       return std::tuple(a.step, a.replica, a.rank) < std::tuple(b.step, b.replica, b.rank);
     });
     const auto steps = static_cast<double>(trace.step_times.size());
-    if (switches_seen_ > 20 * steps) {
+    if (options_.backend == Backend::cpu && switches_seen_ > 20 * steps) {
       trace.warnings.push_back(fmt::format(
           "other work ran on the cores: a rank lost its core {:.0f} times a step; measured times are too long",
           switches_seen_ / steps));
@@ -222,17 +223,21 @@ class Loop {
   CheckpointInfo info_;  // of the last step that ran
   Transport& transport_;
   Worker worker_;
-  std::vector<cpu::Stage*> stages_;
   long switches_;
   std::int32_t switches_seen_ = 0;
 };
 
-Trace new_trace(const Plan& plan) {
-  Trace trace;
-  trace.source = "cpu";
-  trace.tool_version = version;
+std::string machine_name(Backend backend) {
+  if (backend == Backend::cuda) return cuda::machine_name();
   const auto cluster = local_cpu();
-  trace.machine = fmt::format("{}, {} cores", cluster.device_types.front().name, cluster.devices.size());
+  return fmt::format("{}, {} cores", cluster.device_types.front().name, cluster.devices.size());
+}
+
+Trace new_trace(const Plan& plan, Backend backend) {
+  Trace trace;
+  trace.source = backend == Backend::cuda ? "cuda" : "cpu";
+  trace.tool_version = version;
+  trace.machine = machine_name(backend);
   trace.date = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
   trace.network = plan.network.name;
   trace.schedule = plan.schedule.name;
@@ -259,9 +264,8 @@ void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSe
       nodes.insert(plan.cluster.devices[static_cast<std::size_t>(id.value)].node);
       if (type.kind == DeviceKind::gpu) {
         throw device_error(
-            "rank {} of replica {} needs device {}, a GPU ({}): this backend trains on CPU cores; plan with a cluster "
-            "of "
-            "CPUs such as 'local-cpu'",
+            "rank {} of replica {} needs device {}, a GPU ({}): the CPU backend trains on CPU cores; plan with a "
+            "cluster of CPUs such as 'local-cpu', or run with the CUDA backend",
             rank, replica, id.value, type.name);
       }
     }
@@ -316,7 +320,8 @@ void train_in_threads(const Plan& plan, const LoweredSchedule& schedule, const T
                       const StepCallback& callback, Trace& trace) {
   const int workers = plan.ranks() * plan.replicas();
   const std::vector<int> cores = available_cores();
-  const bool pin = options.pin && static_cast<int>(cores.size()) >= workers;
+  // A thread that feeds a GPU waits most of the time.
+  const bool pin = options.backend == Backend::cpu && options.pin && static_cast<int>(cores.size()) >= workers;
   ChannelNetwork network(workers, transport_options);
   std::mutex mutex;
   std::exception_ptr first_failure;
@@ -364,6 +369,11 @@ void train_in_processes(const Plan& plan, const LoweredSchedule& schedule, const
 
 void check_runnable(const Plan& plan, const TrainingOptions& options, const MpiSession* mpi) {
   check_trainable(plan.network);
+  if (options.backend == Backend::cuda) {
+    validate(plan, "plan");
+    if (mpi != nullptr) throw device_error("the CUDA backend runs all ranks in one process: start it without mpirun");
+    return cuda::check_runnable(plan);
+  }
   if (plan.precision != DataType::fp32) {
     throw bad_input("precision: the CPU backend trains in fp32, the plan says {}", name(plan.precision));
   }
@@ -399,9 +409,9 @@ Trace train(const Plan& plan, const TrainingOptions& options, const StepCallback
   transport.peer_timeout = options.peer_timeout;
   transport.terminate = options.terminate;
 
-  Trace trace = new_trace(plan);
+  Trace trace = new_trace(plan, options.backend);
   const int local = mpi != nullptr ? mpi->local_processes() : plan.ranks() * plan.replicas();
-  if (local > core_count(mpi)) {
+  if (options.backend == Backend::cpu && local > core_count(mpi)) {
     trace.warnings.push_back(fmt::format("{} ranks share {} cores: measured times are not those of the plan's devices",
                                          local, core_count(mpi)));
   }

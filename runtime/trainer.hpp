@@ -1,7 +1,7 @@
 // Executes a plan on real devices: trains the plan's network on text and records what happened when.
 //
-// Single precision on CPU cores. A worker (one pipeline rank of one replica) is a thread, or a process under MPI; both
-// give the same losses bit for bit, and so does any thread timing.
+// A worker (one pipeline rank of one replica) is a thread, or a process under MPI, with a CPU core, a GPU or a slice of
+// one. On CPUs, in single precision, both give the same losses bit for bit, and so does any thread timing.
 #pragma once
 
 #include <atomic>
@@ -20,6 +20,9 @@ namespace stagecraft {
 
 class MpiSession;
 
+// Where a plan runs.
+enum class Backend { cpu, cuda };
+
 enum class LearningRateSchedule { constant, cosine };
 
 struct OptimizerOptions {
@@ -36,6 +39,7 @@ struct OptimizerOptions {
 };
 
 struct TrainingOptions {
+  Backend backend = Backend::cpu;
   std::int64_t steps = 10;                     // the last step's number, resumed ones included
   std::optional<std::uint64_t> seed;           // of parameters and batches; empty: the checkpoint's, else 1
   std::vector<std::filesystem::path> data;     // token_data.hpp has the formats
@@ -48,6 +52,7 @@ struct TrainingOptions {
   bool pin = true;                             // workers to distinct cores, when there are enough
   bool oversubscribe = false;                  // allow more workers than cores
   std::chrono::milliseconds peer_timeout{120000};
+  std::filesystem::path algorithm_cache;         // of matrix products on GPUs; empty: they are timed in every run
   const std::atomic<bool>* stop = nullptr;       // set: finish the step, write a checkpoint, return
   const std::atomic<bool>* terminate = nullptr;  // set: end every wait now and throw what was waited for
 };
@@ -63,15 +68,15 @@ struct StepReport {
 using StepCallback = std::function<void(const StepReport&)>;
 
 // What train() throws before the first step, so that nothing is started in vain: bad_input for a network without a
-// description (hand-written graphs, mixture of experts) and precisions other than fp32; device when the plan's devices
-// are not here. `processes` is 1 for threads.
+// description (hand-written graphs, mixture of experts) and for what the backend does not do (precisions, schedules);
+// device when the plan's devices are not here. `processes` is 1 for threads.
 void check_runnable(const Plan& plan, const TrainingOptions& options, const MpiSession* mpi = nullptr);
 
 // Trains. With `mpi`, every process calls this with the same arguments; process 0 alone calls back and returns the
 // whole trace (the others' is empty of events and losses).
 // Throws as check_runnable; bad_input for data and checkpoints; device when a worker fails or a peer is silent, with
 // the rank and action it concerns. After a throw under MPI, report it and call MpiSession::abort.
-// The trace's source is "cpu"; its first warning, if any, says what disturbed the measurement.
+// The trace's source is "cpu" or "cuda"; its first warning, if any, says what disturbed the measurement.
 Trace train(const Plan& plan, const TrainingOptions& options, const StepCallback& callback = {},
             MpiSession* mpi = nullptr);
 

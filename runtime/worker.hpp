@@ -1,23 +1,19 @@
-// One pipeline rank of one replica: interprets its list of actions on its stages.
+// One pipeline rank of one replica: interprets its list of actions on a device.
 //
-// It knows no schedule names. Communication is in the list; the worker adds none but the clipping of the gradient. A
-// reduction leaves the rank free: it runs at the last moment, when a STEP waits for it.
+// It knows no schedule names and no devices. Communication is in the list; the worker adds none but the clipping of the
+// gradient. A reduction leaves the rank free: it runs at the last moment, when a STEP waits for it.
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <span>
 #include <vector>
 
 #include "models/plan.hpp"
 #include "models/trace.hpp"
-#include "runtime/cpu/stage.hpp"
-#include "runtime/memory_pool.hpp"
+#include "runtime/executor.hpp"
 #include "runtime/token_data.hpp"
 #include "runtime/trainer.hpp"
 #include "runtime/transport.hpp"
-#include "runtime/weight_versions.hpp"
 
 namespace stagecraft {
 
@@ -32,42 +28,40 @@ class Worker {
   // REQUIRES: a runnable plan; transport.worker() = replica * plan.ranks() + rank.
   Worker(const Plan& plan, const LoweredSchedule& schedule, const TrainingOptions& options, const TokenData& data,
          Transport& transport);
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
 
   // Runs step `step` (from 1). `origin`: when it started, for the events. Errors name rank and action.
   StepResult run_step(std::int64_t step, std::chrono::steady_clock::time_point origin);
 
-  std::vector<cpu::Stage*> stages();
+  // The rank's parameters, for loading and saving.
+  Executor& executor() { return *executor_; }
   // The events of the last TrainingOptions::trace_steps steps, oldest first.
   std::vector<TraceEvent> events() const;
-  std::int64_t peak_bytes() const { return pool_.peak_bytes() + transport_.buffer_bytes(); }
-  std::int64_t allocations() const { return pool_.allocations(); }
+  std::int64_t peak_bytes() const { return executor_->peak_bytes() + transport_.buffer_bytes(); }
+  std::int64_t allocations() const { return executor_->allocations(); }
+  // Sets the values of all parameters as if training began, and draws batches, with this seed.
+  void initialize(std::uint64_t seed);
   void set_seed(std::uint64_t seed) { seed_ = seed; }
 
  private:
-  using Key = std::pair<int, std::int64_t>;  // stage, micro-batch
+  // An event and the position of its action in the list.
+  struct Recorded {
+    std::size_t index;
+    TraceEvent event;
+  };
 
-  void make_stages();
-  void reserve_memory();
-  // The stage where this rank runs it for this micro-batch, else null.
-  cpu::Stage* local(int stage, std::int64_t microbatch);
-  cpu::Stage& stage_of(const Action& action) { return *stages_.at(action.stage.value); }
-  int worker_of(RankId rank) const { return replica_ * plan_.ranks() + rank.value; }
-
-  void execute(const Action& action);
-  void compute(const Action& action);
-  void forward(const Action& action);
-  void backward(const Action& action);
-  void open(int stage, std::int64_t microbatch);
+  void execute(std::size_t index);
   int peer_of(const Action& action) const;
   std::string describe_peer(const Action& action) const;
-  void send(const Action& action, std::map<Key, Buffer>& made);
-  void receive(const Action& action);
+  void fetch(std::int64_t step, std::int64_t microbatch, std::span<std::int32_t> tokens,
+             std::span<std::int32_t> targets);
   void finish_gradients();
   void clip();
-  void reduce(const Action& action);
-  void optimizer_step(const Action& action);
-  void update(const Action& action);
-  void record(const Action& action, std::chrono::steady_clock::time_point start, std::int64_t bytes);
+  void step(std::size_t index);
+  void record(std::size_t index, std::chrono::steady_clock::time_point start, std::int64_t bytes);
+  void take_device_times();
+  std::vector<Recorded>& recorded() { return events_[static_cast<std::size_t>(step_) % events_.size()]; }
 
   const Plan& plan_;
   const std::vector<Action>& actions_;
@@ -78,25 +72,18 @@ class Worker {
   int replica_, rank_;
   std::uint64_t seed_ = 1;
   std::int64_t last_step_;
-
-  MemoryPool pool_;
-  std::map<int, std::unique_ptr<cpu::Stage>> stages_;  // by stage number
-  std::map<int, VersionedWeights> versions_;           // by stage number, in asynchronous schedules
-  Buffer workspace_, scratch_;
-  // Tensors between compute and messages, from producer to consumer.
-  std::map<Key, Buffer> outputs_;    // made by a forward, for the next stage
-  std::map<Key, Buffer> d_outputs_;  // arrived for a backward
-  std::map<Key, Buffer> d_inputs_;   // made by a backward, for the previous stage
+  int threads_;  // for what the host does before the steps
+  std::vector<std::int32_t> sample_;  // tokens and targets of a sample, all slices
+  std::unique_ptr<Executor> executor_;
 
   // Of the step that runs.
   std::int64_t step_ = 0;
   std::chrono::steady_clock::time_point origin_;
   StepResult result_;
-  std::vector<std::int32_t> sample_;  // tokens and targets of a sample, all slices
-  std::vector<Action> pending_;       // reductions
+  std::vector<std::size_t> pending_;  // reductions
   double gradient_scale_ = 1;
   bool gradients_finished_ = false;
-  std::vector<std::vector<TraceEvent>> events_;  // by step % trace_steps
+  std::vector<std::vector<Recorded>> events_;  // by step % trace_steps
 };
 
 }  // namespace stagecraft

@@ -61,7 +61,7 @@ struct Problem {
   float beta;
 };
 
-Problem make_problem(const GemmShape& s) {
+Problem make_problem(const GemmShape& s, int multiprocessors) {
   const cublasComputeType_t compute = s.inputs == MatrixType::tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   cublasLtMatmulDesc_t operation = nullptr;
   CHECK_CUBLAS(cublasLtMatmulDescCreate(&operation, compute, CUDA_R_32F));
@@ -75,6 +75,7 @@ Problem make_problem(const GemmShape& s) {
   };
   set(CUBLASLT_MATMUL_DESC_TRANSA, s.b == Transpose::no ? CUBLAS_OP_N : CUBLAS_OP_T);
   set(CUBLASLT_MATMUL_DESC_TRANSB, s.a == Transpose::no ? CUBLAS_OP_N : CUBLAS_OP_T);
+  if (multiprocessors > 0) set(CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, static_cast<std::int32_t>(multiprocessors));
   if (s.bias) {
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, storage(s.output));
@@ -110,6 +111,7 @@ std::vector<cublasLtMatmulAlgo_t> candidates(cublasLtHandle_t handle, const Prob
 
 struct Pointers {
   void* c;
+  const void* addend;
   const void* a;
   const void* b;
 };
@@ -117,8 +119,8 @@ struct Pointers {
 cublasStatus_t multiply(cublasLtHandle_t handle, const Problem& p, const cublasLtMatmulAlgo_t& algorithm,
                         const Pointers& at, std::byte* workspace, cudaStream_t stream) {
   const float alpha = 1.0F;
-  return cublasLtMatmul(handle, p.operation.get(), &alpha, at.b, p.b.get(), at.a, p.a.get(), &p.beta, at.c, p.c.get(),
-                        at.c, p.c.get(), &algorithm, workspace, gemm_workspace_bytes, stream);
+  return cublasLtMatmul(handle, p.operation.get(), &alpha, at.b, p.b.get(), at.a, p.a.get(), &p.beta, at.addend,
+                        p.c.get(), at.c, p.c.get(), &algorithm, workspace, gemm_workspace_bytes, stream);
 }
 
 void set_bias(const Problem& p, const void* bias) {
@@ -182,8 +184,14 @@ struct Gemm::State {
     double seconds;  // 0 if not timed
   };
 
-  explicit State(std::filesystem::path path_)
-      : handle(make_handle()), path(std::move(path_)), device(device_name()), cache(read_gemm_cache(path)) {}
+  State(std::filesystem::path path_, int multiprocessors_)
+      : handle(make_handle()),
+        path(std::move(path_)),
+        multiprocessors(multiprocessors_),
+        device(device_name()),
+        cache(read_gemm_cache(path)) {
+    if (multiprocessors > 0) device += ", " + std::to_string(multiprocessors) + " multiprocessors";
+  }
 
   std::string key(const GemmShape& shape) const { return gemm_cache_key(device, cublasLtGetVersion(), shape.text()); }
 
@@ -202,7 +210,7 @@ struct Gemm::State {
   Plan& plan(const GemmShape& shape) {
     const auto found = plans.find(shape);
     if (found != plans.end()) return found->second;
-    Problem problem = make_problem(shape);
+    Problem problem = make_problem(shape, multiprocessors);
     std::optional<Plan> made = known(shape, problem);
     if (!made) {
       const auto algorithms = candidates(handle.get(), problem, 1);
@@ -214,12 +222,14 @@ struct Gemm::State {
 
   Handle handle;
   std::filesystem::path path;
+  int multiprocessors;
   std::string device;
   GemmCache cache;
   std::map<GemmShape, Plan> plans;
 };
 
-Gemm::Gemm(std::filesystem::path cache) : state_(std::make_unique<State>(std::move(cache))) {}
+Gemm::Gemm(std::filesystem::path cache, int multiprocessors)
+    : state_(std::make_unique<State>(std::move(cache), multiprocessors)) {}
 Gemm::~Gemm() = default;
 Gemm::Gemm(Gemm&&) noexcept = default;
 Gemm& Gemm::operator=(Gemm&&) noexcept = default;
@@ -252,7 +262,7 @@ double Gemm::tune(const GemmShape& shape, std::byte* scratch, std::byte* workspa
   double best_seconds = std::numeric_limits<double>::infinity();
   for (const cublasLtMatmulAlgo_t& algorithm : candidates(state_->handle.get(), plan.problem, most)) {
     const auto once = [&] {
-      return multiply(state_->handle.get(), plan.problem, algorithm, {c, a, b}, workspace, stream);
+      return multiply(state_->handle.get(), plan.problem, algorithm, {c, c, a, b}, workspace, stream);
     };
     // The heuristics may offer what this device refuses.
     if (once() != CUBLAS_STATUS_SUCCESS) continue;
@@ -281,11 +291,11 @@ double Gemm::tune(const GemmShape& shape, std::byte* scratch, std::byte* workspa
 }
 
 void Gemm::run(const GemmShape& shape, void* c, const void* a, const void* b, const void* bias, std::byte* workspace,
-               cudaStream_t stream) {
+               cudaStream_t stream, const void* addend) {
   const State::Plan& plan = state_->plan(shape);
   if (shape.bias) set_bias(plan.problem, bias);
-  const cublasStatus_t status =
-      multiply(state_->handle.get(), plan.problem, plan.algorithm, {c, a, b}, workspace, stream);
+  const Pointers at{c, addend == nullptr ? c : addend, a, b};
+  const cublasStatus_t status = multiply(state_->handle.get(), plan.problem, plan.algorithm, at, workspace, stream);
   check(status, ("cublasLtMatmul(" + shape.text() + ")").c_str());
 }
 

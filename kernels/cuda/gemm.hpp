@@ -51,7 +51,8 @@ class Gemm {
  public:
   // `cache`: a text file with the choices of earlier runs, read if it exists; entries of other devices and library
   // versions are kept but not used. Empty: no file. Throws Error if the file is not such a file.
-  explicit Gemm(std::filesystem::path cache = {});
+  // `multiprocessors`: how many of the device's the streams have, where it is cut into slices; 0: all.
+  explicit Gemm(std::filesystem::path cache = {}, int multiprocessors = 0);
   ~Gemm();
   Gemm(Gemm&&) noexcept;
   Gemm& operator=(Gemm&&) noexcept;
@@ -63,9 +64,10 @@ class Gemm {
   // name, then renamed). Waits for the stream. Not to be captured. Returns the seconds of one product.
   double tune(const GemmShape& shape, std::byte* scratch, std::byte* workspace, cudaStream_t stream);
 
-  // bias is read only if the shape has one. REQUIRES: workspace of gemm_workspace_bytes, aligned to 256.
+  // bias is read only if the shape has one. A shape that accumulates adds to c what `addend`, shaped as c, holds: c
+  // itself when null. REQUIRES: workspace of gemm_workspace_bytes, aligned to 256.
   void run(const GemmShape& shape, void* c, const void* a, const void* b, const void* bias, std::byte* workspace,
-           cudaStream_t stream);
+           cudaStream_t stream, const void* addend = nullptr);
 
  private:
   struct State;

@@ -71,6 +71,19 @@ void linear_forward(T* y,           // (N, outputs)
                     x, w, bias, context.workspace, context.stream);
 }
 
+// y = residual + x W^T + b: the layer and the residual connection around it, without a copy. y may be residual.
+template <class T>
+void linear_forward_add(T* y,               // (N, outputs)
+                        const T* residual,  // (N, outputs)
+                        const T* x,         // (N, inputs)
+                        const T* w,         // (outputs, inputs)
+                        const T* bias,      // (outputs) or null
+                        std::int64_t rows, std::int64_t inputs, std::int64_t outputs, const GemmContext& context) {
+  context.gemm->run(
+      linear_forward_shape<T>(rows, inputs, outputs, bias != nullptr, Accumulate::yes, context.fp32_inputs), y, x, w,
+      bias, context.workspace, context.stream, residual);
+}
+
 // dx = dy W, or dx += dy W.
 template <class T>
 void linear_input_gradient(T* dx,        // (N, inputs)

@@ -55,6 +55,10 @@ struct DeviceType {
   BytesPerSecond memory_bandwidth;
   std::array<FlopsPerSecond, data_type_count> peak{};  // dense, by DataType; zero where unsupported
   Efficiency efficiency;
+  // A slice of a GPU (a CUDA green context): `multiprocessors` of the GPU's `gpu_multiprocessors`. Both zero: a device
+  // of its own. Slices that follow one another in a node share a GPU until it is full.
+  int multiprocessors = 0, gpu_multiprocessors = 0;
+  bool is_slice() const { return multiprocessors > 0; }
   bool operator==(const DeviceType&) const = default;
 
   FlopsPerSecond peak_of(DataType type) const { return peak[static_cast<std::size_t>(type)]; }

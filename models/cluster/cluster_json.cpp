@@ -70,6 +70,15 @@ void read_peaks(const JsonValue& value, DeviceType& type) {
   if (!any) throw value.complain("expected the rate of at least one data type such as \"bf16\"");
 }
 
+// {"multiprocessors": 32, "of": 132}
+void read_slice(const JsonValue& value, DeviceType& type) {
+  JsonObject object = value.object();
+  if (type.kind != DeviceKind::gpu) throw value.complain("only a GPU has slices");
+  type.gpu_multiprocessors = static_cast<int>(object.required("of").integer(1, 10'000));
+  type.multiprocessors = static_cast<int>(object.required("multiprocessors").integer(1, type.gpu_multiprocessors));
+  object.finish();
+}
+
 // Without a `name` it stands in the object.
 DeviceType read_device_type(const std::optional<std::string>& name, const JsonValue& value) {
   JsonObject object = value.object();
@@ -82,6 +91,7 @@ DeviceType read_device_type(const std::optional<std::string>& name, const JsonVa
   type.memory_bandwidth = positive_rate(object.required("memory_bandwidth"));
   read_peaks(object.required("peak"), type);
   if (auto field = object.optional("efficiency")) type.efficiency = read_efficiency(*field);
+  if (auto field = object.optional("slice")) read_slice(*field, type);
   object.ignore("source");
   object.finish();
   return type;
@@ -226,7 +236,7 @@ Json device_type_json(const DeviceType& type) {
     if (type.peak_of(data_type) > FlopsPerSecond(0)) peak[std::string(name)] = to_exact_string(type.peak_of(data_type));
   }
   const Efficiency& efficiency = type.efficiency;
-  return {{"kind", kind_names[static_cast<std::size_t>(type.kind)].first},
+  Json json = {{"kind", kind_names[static_cast<std::size_t>(type.kind)].first},
           {"memory", to_exact_string(type.memory)},
           {"memory_bandwidth", to_exact_string(type.memory_bandwidth)},
           {"peak", std::move(peak)},
@@ -236,6 +246,8 @@ Json device_type_json(const DeviceType& type) {
             {"memory", efficiency.memory},
             {"half_rate", fmt::format("{} FLOP", efficiency.half_rate.value())},
             {"launch", to_exact_string(efficiency.launch)}}}};
+  if (type.is_slice()) json["slice"] = {{"multiprocessors", type.multiprocessors}, {"of", type.gpu_multiprocessors}};
+  return json;
 }
 
 bool same_devices(const Cluster& cluster, const Node& a, const Node& b) {

@@ -9,18 +9,10 @@
 #include <memory>
 #include <span>
 
-#include "models/network/network.hpp"
 #include "runtime/cpu/parameters.hpp"
+#include "runtime/stage_spec.hpp"
 
 namespace stagecraft::cpu {
-
-struct Shape {
-  std::int64_t microbatch = 1;  // samples
-  std::int64_t sequence = 1;    // tokens a sample, or a slice of it
-  std::int64_t slices = 1;      // a sample
-  std::int64_t rows() const { return microbatch * sequence; }
-  std::int64_t whole_sequence() const { return sequence * slices; }
-};
 
 // In floats, for one micro-batch.
 struct ModuleSizes {

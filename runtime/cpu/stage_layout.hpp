@@ -6,24 +6,9 @@
 #include <span>
 #include <vector>
 
-#include "models/plan.hpp"
 #include "runtime/cpu/module.hpp"
 
 namespace stagecraft::cpu {
-
-struct StageSpec {
-  Transformer transformer;
-  LayerRange layers;  // 0 the embedding, 1..L the blocks, L+1 the head
-  Shape shape;
-  std::int64_t microbatches = 1;  // with slices: all slices of all micro-batches, numbered micro-batch * slices + slice
-  Recompute recompute = Recompute::none;
-  bool fused_attention = false;  // attention probabilities are never kept
-  Optimizer optimizer = Optimizer::adamw;
-  float gradient_scale = 1;  // of the head's summed loss
-
-  bool has_embedding() const { return layers.first == 0; }
-  bool has_head() const { return layers.last == transformer.layers + 2; }
-};
 
 // Sizes in floats and offsets of everything that a stage works with: known before any memory is taken.
 struct StageLayout {

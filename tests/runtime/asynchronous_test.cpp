@@ -60,7 +60,7 @@ Tensors train_step(Plan plan, const TemporaryFolder& folder) {
 template <class Version>
 Tensors plain_loop(const Plan& plan, const TemporaryFolder& folder, Version&& version) {
   const Transformer& t = *plan.network.transformer;
-  cpu::StageSpec spec = stage_spec(plan, 0);
+  StageSpec spec = stage_spec(plan, 0);
   spec.layers = {0, t.layers + 2};
   spec.microbatches = 1;
   spec.optimizer = Optimizer::sgd;
@@ -74,7 +74,7 @@ Tensors plain_loop(const Plan& plan, const TemporaryFolder& folder, Version&& ve
   std::map<std::string, int> stage_of;
   for (std::size_t s = 0; s < plan.stages.size(); ++s) {
     for (auto layer = plan.stages[s].layers.first; layer < plan.stages[s].layers.last; ++layer) {
-      for (const auto& p : cpu::layer_parameters(t, layer)) stage_of[p.name] = static_cast<int>(s);
+      for (const auto& p : layer_parameters(t, layer)) stage_of[p.name] = static_cast<int>(s);
     }
   }
   std::map<std::string, std::vector<std::vector<float>>> history;  // by tensor and version

@@ -14,7 +14,6 @@
 namespace stagecraft {
 namespace {
 
-using cpu::Parameter;
 using testing::Contains;
 using testing::HasSubstr;
 
@@ -36,7 +35,7 @@ Transformer small_qwen2() {
 
 std::vector<std::string> names_of(const Transformer& transformer) {
   std::vector<std::string> names;
-  for (const Parameter& each : cpu::network_parameters(transformer)) {
+  for (const Parameter& each : network_parameters(transformer)) {
     for (const HuggingFaceTensor& tensor : hugging_face_tensors(transformer, each)) names.push_back(tensor.name);
   }
   return names;
@@ -45,7 +44,7 @@ std::vector<std::string> names_of(const Transformer& transformer) {
 // 0, 1, 2, ... over the whole network.
 std::vector<float> values_of(const Transformer& transformer, const std::string& name) {
   float next = 0;
-  for (const Parameter& each : cpu::network_parameters(transformer)) {
+  for (const Parameter& each : network_parameters(transformer)) {
     std::vector<float> values(static_cast<std::size_t>(each.count()));
     for (float& value : values) value = next++;
     if (each.name == name) return values;
@@ -57,9 +56,9 @@ class HuggingFaceWeightsTest : public testing::Test {
  protected:
   std::filesystem::path checkpoint(const Transformer& transformer) {
     std::vector<TensorInfo> infos;
-    for (const Parameter& each : cpu::network_parameters(transformer)) infos.push_back({each.name, each.shape});
+    for (const Parameter& each : network_parameters(transformer)) infos.push_back({each.name, each.shape});
     SafetensorsWriter writer(folder_.path() / "step-00000001.safetensors", infos, {});
-    for (const Parameter& each : cpu::network_parameters(transformer)) {
+    for (const Parameter& each : network_parameters(transformer)) {
       writer.append(values_of(transformer, each.name));
     }
     writer.commit();
@@ -70,7 +69,7 @@ class HuggingFaceWeightsTest : public testing::Test {
     return folder_.path() / "model";
   }
   void expect_same_weights(const HuggingFaceWeights& weights, const Transformer& transformer) {
-    for (const Parameter& each : cpu::network_parameters(transformer)) {
+    for (const Parameter& each : network_parameters(transformer)) {
       std::vector<float> values(static_cast<std::size_t>(each.count()), -1);
       weights.read(each, values);
       EXPECT_EQ(values, values_of(transformer, each.name)) << each.name;

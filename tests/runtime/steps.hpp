@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <string>
@@ -25,10 +26,11 @@ struct Step {
 };
 
 // One step of plain gradient descent: the velocity in its checkpoint is the gradient, to the bit.
-inline Step take_step(Plan plan) {
+inline Step take_step(Plan plan, Backend backend = Backend::cpu) {
   const TemporaryFolder folder;
   plan.optimizer = Optimizer::sgd;
   TrainingOptions options;
+  options.backend = backend;
   options.steps = 1;
   options.data = {folder.file("text.txt", sample_text())};
   options.optimizer.weight_decay = 0;
@@ -56,15 +58,15 @@ inline double norm(const std::vector<float>& x) {
   return std::sqrt(sum);
 }
 
-inline void expect_close(const Step& actual, const Step& expected) {
-  EXPECT_NEAR(actual.loss, expected.loss, 1e-6);
+inline void expect_close(const Step& actual, const Step& expected, double tolerance = 1e-5) {
+  EXPECT_NEAR(actual.loss, expected.loss, 0.1 * tolerance * std::max(1.0, std::abs(expected.loss)));
   ASSERT_EQ(actual.gradients.size(), expected.gradients.size());
   for (const auto& [name, gradient] : expected.gradients) {
     const auto& other = actual.gradients.at(name);
     std::vector<float> difference(gradient.size());
     for (std::size_t i = 0; i < gradient.size(); ++i) difference[i] = gradient[i] - other[i];
     EXPECT_GT(norm(gradient), 1e-8) << name;
-    EXPECT_LE(norm(difference), 1e-5 * norm(gradient)) << name;
+    EXPECT_LE(norm(difference), tolerance * norm(gradient)) << name;
   }
 }
 

@@ -1,0 +1,52 @@
+// Sums over ranks of one process whose memory the copy engines of each other's GPUs can reach.
+//
+// Each member sums its share of the elements, in the members' order, and then fetches the other shares: 2 (n-1)/n of
+// the data arrives at each, as in a ring (Patarasu and Yuan 2009). The order of the additions is the same for every
+// element and every member, so that all get the same bits.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/cuda/device.hpp"
+#include "runtime/transport.hpp"
+
+namespace stagecraft::cuda {
+
+class AllReduce {
+ public:
+  // `exchange`: device memory for pieces on their way.
+  AllReduce(Transport& transport, int gpu, std::span<std::byte> exchange, cudaStream_t stream)
+      : transport_(transport), gpu_(gpu), exchange_(exchange), stream_(stream) {}
+
+  // data becomes the sum over the members' data. All members call it with as many floats. The stream does it; the call
+  // waits only for the other members' calls. REQUIRES: members holds this worker once.
+  void sum(std::span<const int> members, const MessageTag& tag, float* data, std::int64_t count);
+
+ private:
+  // What a member tells the others: where its data is, and when it may be read.
+  struct Offer {
+    const float* data = nullptr;
+    int gpu = 0;
+    cudaEvent_t ready = nullptr;
+  };
+  std::vector<Offer> meet(std::span<const int> members, const MessageTag& tag, const float* data);
+  void fetch(float* to, const Offer& from, std::int64_t first, std::int64_t count);
+
+  Transport& transport_;
+  int gpu_;
+  std::span<std::byte> exchange_;
+  cudaStream_t stream_;
+  std::vector<kernels::cuda::Event> events_;  // of this step's meetings: others may still look at them
+  std::size_t next_event_ = 0;
+
+ public:
+  // Between steps, when nobody waits for an event any more.
+  void forget_events() { next_event_ = 0; }
+};
+
+}  // namespace stagecraft::cuda

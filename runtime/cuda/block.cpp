@@ -1,0 +1,200 @@
+#include "kernels/cuda/attention.hpp"
+#include "kernels/cuda/error.hpp"
+#include "kernels/cuda/gelu.hpp"
+#include "kernels/cuda/rope.hpp"
+#include "kernels/cuda/swiglu.hpp"
+#include "runtime/cuda/linear.hpp"
+#include "runtime/cuda/norm.hpp"
+#include "runtime/cuda/operations.hpp"
+
+namespace stagecraft::cuda {
+namespace {
+
+// Attention through cuDNN where it has an engine, else the plain kernels.
+template <class T>
+class Attention {
+ public:
+  Attention(const StageSpec& spec, const Engine& engine, std::int64_t workspace_bytes)
+      : engine_(engine), workspace_bytes_(workspace_bytes) {
+    const Transformer& t = spec.transformer;
+    queries_ = t.heads * t.head_size, keys_ = t.kv_heads * t.head_size;
+    const std::int64_t packed = queries_ + 2 * keys_;
+    shape_ = {spec.shape.microbatch, spec.shape.sequence, t.heads, t.kv_heads, t.head_size, packed, packed};
+    library_ = sizeof(T) == 2 && t.head_size % 8 == 0 && t.head_size <= 128;
+  }
+
+  // qkv: packed (q | k | v) rows
+  void forward(T* o, float* log_sum, const T* qkv, std::byte* workspace) const {
+    const T* const k = qkv + queries_;
+    const T* const v = k + keys_;
+    if constexpr (sizeof(T) == 2) {
+      if (library_) return engine_.attention->forward(o, log_sum, qkv, k, v, shape_, workspace, engine_.stream());
+    }
+    kernels::cuda::attention_forward(o, log_sum, qkv, k, v, shape_, engine_.stream());
+  }
+  void input_gradient(T* d_qkv, const T* d_o, const T* o, const float* log_sum, const T* qkv,
+                      std::byte* workspace) const {
+    const T* const k = qkv + queries_;
+    const T* const v = k + keys_;
+    T* const dk = d_qkv + queries_;
+    T* const dv = dk + keys_;
+    if constexpr (sizeof(T) == 2) {
+      if (library_) {
+        return engine_.attention->input_gradient(d_qkv, dk, dv, d_o, o, log_sum, qkv, k, v, shape_, workspace,
+                                                 engine_.stream());
+      }
+    }
+    kernels::cuda::attention_input_gradient(d_qkv, dk, dv, d_o, o, log_sum, qkv, k, v, shape_,
+                                            reinterpret_cast<float*>(workspace), engine_.stream());
+  }
+  void prepare() const {
+    const std::size_t needed =
+        library_ ? engine_.attention->prepare(shape_)
+                 : 4 * static_cast<std::size_t>(kernels::cuda::attention_input_gradient_workspace_floats(shape_));
+    if (static_cast<std::int64_t>(needed) <= workspace_bytes_) return;
+    throw kernels::cuda::Error(
+        fmt::format("attention needs {} bytes of workspace, the plan foresaw {}", needed, workspace_bytes_));
+  }
+
+ private:
+  Engine engine_;
+  std::int64_t workspace_bytes_, queries_ = 0, keys_ = 0;
+  kernels::AttentionShape shape_{};
+  bool library_ = false;
+};
+
+template <class T>
+class Block : public Layer {
+ public:
+  Block(const StageSpec& spec, const Engine& engine, std::span<const ParameterView> parameters, const float* rope_table)
+      : engine_(engine),
+        at_(lay_out_block(spec)),
+        shape_(spec.shape),
+        transformer_(spec.transformer),
+        swiglu_(transformer_.activation == ActivationKind::swiglu),
+        rope_table_(rope_table),
+        attention_(spec, engine, at_.attention_bytes),
+        attention_norm_(spec, engine, parameters),
+        qkv_(engine, rows(), transformer_.hidden, packed_width(), transformer_.qkv_bias, parameters),
+        projection_(engine, rows(), transformer_.heads * transformer_.head_size, transformer_.hidden,
+                    transformer_.linear_bias, parameters),
+        mlp_norm_(spec, engine, parameters),
+        up_(engine, rows(), transformer_.hidden, swiglu_ ? 2 * transformer_.ffn : transformer_.ffn,
+            transformer_.linear_bias, parameters),
+        down_(engine, rows(), transformer_.ffn, transformer_.hidden, transformer_.linear_bias, parameters) {}
+
+  void forward(const Pass& p) const override {
+    std::byte* const s = p.stash;
+    const T* const x = reinterpret_cast<const T*>(p.input);
+    attention_norm_.forward(at(s, at_.normed), floats(s, at_.norm_statistics), x);
+    qkv_.forward(at(s, at_.qkv), at(s, at_.normed));
+    rotate(at(s, at_.qkv), kernels::cuda::rope_forward<T>);
+    attention_.forward(at(s, at_.attended), floats(s, at_.log_sum), at(s, at_.qkv), p.scratch + at_.attention);
+    projection_.forward_add(at(s, at_.middle), x, at(s, at_.attended));
+
+    mlp_norm_.forward(at(s, at_.mlp_normed), floats(s, at_.mlp_statistics), at(s, at_.middle));
+    if (swiglu_) {
+      up_.forward(at(s, at_.up), at(s, at_.mlp_normed));
+      kernels::cuda::swiglu_forward(at(s, at_.activated), at(s, at_.up), rows(), transformer_.ffn, engine_.stream());
+    } else {
+      up_.forward_without_bias(at(s, at_.up), at(s, at_.mlp_normed));
+      kernels::cuda::gelu_forward(at(s, at_.activated), at(s, at_.up), up_.bias(), rows(), transformer_.ffn,
+                                  engine_.stream());
+    }
+    if (p.output == nullptr) return;
+    down_.forward_add(reinterpret_cast<T*>(p.output), at(s, at_.middle), at(s, at_.activated));
+  }
+
+  void backward_input(const Pass& p) const override {
+    std::byte* const s = p.stash;
+    std::byte* const g = p.gradients;
+    const T* const dy = reinterpret_cast<const T*>(p.d_output);
+    T* const d_up = at(g, at_.d_up);
+    if (swiglu_) {
+      T* const d_activated = at(p.scratch, at_.d_activated);
+      down_.input_gradient(d_activated, dy);
+      kernels::cuda::swiglu_input_gradient(d_up, d_activated, at(s, at_.up), rows(), transformer_.ffn,
+                                           engine_.stream());
+    } else {
+      down_.input_gradient(d_up, dy);
+      kernels::cuda::gelu_input_gradient(d_up, d_up, at(s, at_.up), up_.bias(), rows(), transformer_.ffn,
+                                         engine_.stream());
+    }
+    up_.input_gradient(at(g, at_.d_mlp_normed), d_up);
+    mlp_norm_.input_gradient(at(g, at_.d_middle), dy, at(g, at_.d_mlp_normed), at(s, at_.middle),
+                             floats(s, at_.mlp_statistics));
+
+    T* const d_attended = at(p.scratch, at_.d_attended);
+    projection_.input_gradient(d_attended, at(g, at_.d_middle));
+    attention_.input_gradient(at(g, at_.d_qkv), d_attended, at(s, at_.attended), floats(s, at_.log_sum), at(s, at_.qkv),
+                              p.scratch + at_.attention);
+    rotate(at(g, at_.d_qkv), kernels::cuda::rope_input_gradient<T>);
+    qkv_.input_gradient(at(g, at_.d_normed), at(g, at_.d_qkv));
+    attention_norm_.input_gradient(reinterpret_cast<T*>(p.d_input), at(g, at_.d_middle), at(g, at_.d_normed),
+                                   reinterpret_cast<const T*>(p.input), floats(s, at_.norm_statistics));
+  }
+
+  void backward_weight(const Pass& p) const override {
+    std::byte* const s = p.stash;
+    std::byte* const g = p.gradients;
+    std::byte* const sums = p.scratch + at_.sums;
+    down_.weight_gradient(reinterpret_cast<const T*>(p.d_output), at(s, at_.activated), sums, p.accumulate);
+    up_.weight_gradient(at(g, at_.d_up), at(s, at_.mlp_normed), sums, p.accumulate);
+    mlp_norm_.weight_gradient(at(g, at_.d_mlp_normed), at(s, at_.middle), floats(s, at_.mlp_statistics), sums,
+                              p.accumulate);
+    projection_.weight_gradient(at(g, at_.d_middle), at(s, at_.attended), sums, p.accumulate);
+    qkv_.weight_gradient(at(g, at_.d_qkv), at(s, at_.normed), sums, p.accumulate);
+    attention_norm_.weight_gradient(at(g, at_.d_normed), reinterpret_cast<const T*>(p.input),
+                                    floats(s, at_.norm_statistics), sums, p.accumulate);
+  }
+
+  void prepare(std::span<std::byte> scratch) const override {
+    attention_.prepare();
+    qkv_.prepare(scratch, false, true);
+    projection_.prepare(scratch, true, true);
+    up_.prepare(scratch, false, swiglu_);
+    down_.prepare(scratch, true, true);
+  }
+
+ private:
+  std::int64_t rows() const { return shape_.rows(); }
+  std::int64_t packed_width() const {
+    return (transformer_.heads + 2 * transformer_.kv_heads) * transformer_.head_size;
+  }
+  static T* at(std::byte* base, std::int64_t offset) { return reinterpret_cast<T*>(base + offset); }
+  static float* floats(std::byte* base, std::int64_t offset) { return reinterpret_cast<float*>(base + offset); }
+
+  // Queries and keys are neighbours in a row and turn in one call.
+  template <class Rotation>
+  void rotate(T* packed, Rotation rotation) const {
+    if (rope_table_ == nullptr) return;
+    rotation(packed, rope_table_, shape_.microbatch, shape_.sequence, transformer_.heads + transformer_.kv_heads,
+             transformer_.head_size, packed_width(), engine_.stream());
+  }
+
+  Engine engine_;
+  BlockLayout at_;
+  Shape shape_;
+  Transformer transformer_;
+  bool swiglu_;
+  const float* rope_table_;
+  Attention<T> attention_;
+  Norm<T> attention_norm_;
+  Linear<T> qkv_, projection_;
+  Norm<T> mlp_norm_;
+  Linear<T> up_, down_;
+};
+
+}  // namespace
+
+template <class T>
+std::unique_ptr<Layer> make_block(const StageSpec& spec, const Engine& engine,
+                                  std::span<const ParameterView> parameters, const float* rope_table) {
+  return std::make_unique<Block<T>>(spec, engine, parameters, rope_table);
+}
+template std::unique_ptr<Layer> make_block<float>(const StageSpec&, const Engine&, std::span<const ParameterView>,
+                                                  const float*);
+template std::unique_ptr<Layer> make_block<Bf16>(const StageSpec&, const Engine&, std::span<const ParameterView>,
+                                                 const float*);
+
+}  // namespace stagecraft::cuda

@@ -1,0 +1,96 @@
+#include "runtime/cuda/layer_layout.hpp"
+
+#include <algorithm>
+
+namespace stagecraft::cuda {
+namespace {
+
+constexpr std::int64_t float_bytes = 4;
+
+std::int64_t packed_width(const Transformer& t) { return (t.heads + 2 * t.kv_heads) * t.head_size; }
+std::int64_t up_width(const Transformer& t) { return t.activation == ActivationKind::swiglu ? 2 * t.ffn : t.ffn; }
+
+// The kernels sum columns in at most 64 chunks of rows (kernels/cuda/column_sums.cuh), for two results at most.
+std::int64_t column_sums_bytes(std::int64_t columns, int results) { return 64 * results * columns * float_bytes; }
+
+// cuDNN's backward takes a float for every query and sums dq in float; the plain kernels take less. The rest is for
+// what an engine of cuDNN's may ask for itself.
+std::int64_t attention_bytes(const StageSpec& spec) {
+  const std::int64_t queries = spec.shape.rows() * spec.transformer.heads;
+  const std::int64_t sums = spec.precision == DataType::bf16 ? queries * spec.transformer.head_size * float_bytes : 0;
+  return aligned(queries * float_bytes) + aligned(sums) + (1 << 20);
+}
+
+}  // namespace
+
+std::int64_t element_bytes(const StageSpec& spec) { return spec.precision == DataType::bf16 ? 2 : 4; }
+
+std::int64_t padded_vocabulary(const Transformer& t) {
+  return (t.vocabulary + vocabulary_multiple - 1) / vocabulary_multiple * vocabulary_multiple;
+}
+
+BlockLayout lay_out_block(const StageSpec& spec) {
+  const Transformer& t = spec.transformer;
+  const std::int64_t rows = spec.shape.rows(), element = element_bytes(spec);
+  const std::int64_t hidden = rows * t.hidden * element, packed = rows * packed_width(t) * element;
+  const std::int64_t attended = rows * t.heads * t.head_size * element;
+  const std::int64_t up = rows * up_width(t) * element, activated = rows * t.ffn * element;
+  const std::int64_t statistics = 2 * rows * float_bytes;
+  BlockLayout layout;
+  Carver stash;
+  layout.normed = stash.take(hidden);
+  layout.norm_statistics = stash.take(statistics);
+  layout.qkv = stash.take(packed);
+  layout.log_sum = stash.take(rows * t.heads * float_bytes);
+  layout.attended = stash.take(attended);
+  layout.middle = stash.take(hidden);
+  layout.mlp_normed = stash.take(hidden);
+  layout.mlp_statistics = stash.take(statistics);
+  layout.up = stash.take(up);
+  layout.activated = stash.take(activated);
+  layout.stash_bytes = stash.size();
+  Carver gradients;
+  layout.d_up = gradients.take(up);
+  layout.d_mlp_normed = gradients.take(hidden);
+  layout.d_middle = gradients.take(hidden);
+  layout.d_qkv = gradients.take(packed);
+  layout.d_normed = gradients.take(hidden);
+  layout.gradient_bytes = gradients.size();
+  Carver scratch;
+  layout.attention_bytes = attention_bytes(spec);
+  layout.sums_bytes =
+      std::max(column_sums_bytes(t.hidden, 2), column_sums_bytes(std::max(packed_width(t), up_width(t)), 1));
+  layout.d_attended = scratch.take(attended);
+  layout.attention = scratch.take(layout.attention_bytes);
+  layout.sums = scratch.take(layout.sums_bytes);
+  layout.d_activated = 0;
+  layout.scratch_bytes = std::max(scratch.size(), t.activation == ActivationKind::swiglu ? aligned(activated) : 0);
+  return layout;
+}
+
+HeadLayout lay_out_head(const StageSpec& spec) {
+  const Transformer& t = spec.transformer;
+  const std::int64_t rows = spec.shape.rows(), element = element_bytes(spec);
+  HeadLayout layout;
+  Carver stash;
+  layout.normed = stash.take(rows * t.hidden * element);
+  layout.norm_statistics = stash.take(2 * rows * float_bytes);
+  layout.logits = stash.take(rows * padded_vocabulary(t) * element);
+  layout.losses = stash.take(rows * float_bytes);
+  layout.stash_bytes = stash.size();
+  Carver gradients;
+  layout.d_normed = gradients.take(rows * t.hidden * element);
+  layout.gradient_bytes = gradients.size();
+  Carver scratch;
+  layout.sums = scratch.take(column_sums_bytes(t.hidden, 2));
+  layout.scratch_bytes = scratch.size();
+  return layout;
+}
+
+// Two lists of the tokens, sorted, and a row of sums for every 8 of them (kernels/cuda/embedding.cu).
+std::int64_t embedding_scratch_bytes(const StageSpec& spec) {
+  const std::int64_t rows = spec.shape.rows();
+  return 2 * aligned(rows * 4) + aligned((rows + 7) / 8 * spec.transformer.hidden * float_bytes);
+}
+
+}  // namespace stagecraft::cuda

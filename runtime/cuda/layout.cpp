@@ -1,0 +1,277 @@
+#include "runtime/cuda/layout.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <map>
+
+namespace stagecraft::cuda {
+namespace {
+
+constexpr std::int64_t float_bytes = 4;
+constexpr std::int64_t gemm_workspace_bytes = 32 << 20;
+constexpr std::int64_t scalar_bytes = 16 << 10;  // norms, learning rates
+
+constexpr std::int64_t exchange_bytes = 32 << 20;
+constexpr std::int64_t tensor_elements = 64;  // parameters start at multiples of this
+
+void add_entry(StageLayout& layout, const Transformer& t, Parameter parameter, bool copy) {
+  ParameterEntry entry;
+  entry.offset = layout.elements;
+  entry.elements = parameter.count();
+  const bool table = parameter.name == token_table || parameter.name == "head.projection.weight";
+  if (table) entry.elements = padded_vocabulary(t) * t.hidden;
+  entry.copy = copy;
+  entry.parameter = std::move(parameter);
+  layout.elements += (entry.elements + tensor_elements - 1) / tensor_elements * tensor_elements;
+  if (!copy) layout.owned_elements = layout.elements;
+  layout.entries.push_back(std::move(entry));
+}
+
+StageLayout::Layer size_layer(const StageSpec& spec, std::int64_t id) {
+  StageLayout::Layer layer;
+  if (id == 0) {
+    layer.scratch_bytes = embedding_scratch_bytes(spec);
+  } else if (id == spec.transformer.layers + 1) {
+    const HeadLayout head = lay_out_head(spec);
+    layer.stash_bytes = head.stash_bytes, layer.gradient_bytes = head.gradient_bytes;
+    layer.scratch_bytes = head.scratch_bytes;
+  } else {
+    const BlockLayout block = lay_out_block(spec);
+    layer.stash_bytes = block.stash_bytes, layer.gradient_bytes = block.gradient_bytes;
+    layer.scratch_bytes = block.scratch_bytes;
+    layer.recomputed = spec.recompute == Recompute::full;
+  }
+  return layer;
+}
+
+}  // namespace
+
+StageLayout lay_out_stage(const StageSpec& spec, bool shared_table) {
+  const Transformer& t = spec.transformer;
+  const std::int64_t rows = spec.shape.rows();
+  StageLayout layout;
+  layout.boundary = aligned(rows * t.hidden * element_bytes(spec));
+  Carver slab, split;
+  if (spec.has_embedding()) layout.tokens = slab.take(rows * 4);
+  if (spec.has_head()) {
+    layout.targets = slab.take(rows * 4);
+    layout.loss = slab.take(8);
+  }
+  for (std::int64_t id = spec.layers.first; id < spec.layers.last; ++id) {
+    StageLayout::Layer layer = size_layer(spec, id);
+    layer.first_parameter = layout.entries.size();
+    for (Parameter& parameter : layer_parameters(t, id)) add_entry(layout, t, std::move(parameter), false);
+    layer.parameters = layout.entries.size() - layer.first_parameter;
+    if (id > 0) layer.input = slab.take(layout.boundary);
+    if (id + 1 < spec.layers.last) layer.d_output = split.take(layout.boundary);
+    layer.gradients = split.take(layer.gradient_bytes);
+    (layer.recomputed ? layer.recomputed_stash : layer.stash) =
+        (layer.recomputed ? split : slab).take(layer.stash_bytes);
+    layout.gradient_bytes = std::max(layout.gradient_bytes, layer.gradient_bytes);
+    layout.scratch_bytes = std::max(layout.scratch_bytes, layer.scratch_bytes);
+    if (layer.recomputed) layout.recomputed_bytes = std::max(layout.recomputed_bytes, layer.stash_bytes);
+    layout.layers.push_back(layer);
+  }
+  if (!spec.has_head()) {
+    layout.output = slab.take(layout.boundary);
+    layout.d_output = slab.take(layout.boundary);
+  }
+  if (spec.has_head() && t.tied_head && !spec.has_embedding() && !shared_table) {
+    add_entry(layout, t, layer_parameters(t, 0).front(), true);
+  }
+  layout.slab_bytes = slab.size(), layout.split_bytes = split.size();
+  return layout;
+}
+
+std::int64_t layer_stash_bytes(const StageLayout& layout, std::size_t layer) {
+  const StageLayout::Layer& at = layout.layers[layer];
+  return (at.input >= 0 ? layout.boundary : 0) + (at.recomputed ? 0 : at.stash_bytes);
+}
+
+std::int64_t layer_workspace_bytes(const StageLayout& layout, std::size_t layer) {
+  const StageLayout::Layer& at = layout.layers[layer];
+  return 2 * layout.boundary + at.gradient_bytes + at.scratch_bytes + (at.recomputed ? at.stash_bytes : 0) +
+         gemm_workspace_bytes + scalar_bytes + exchange_bytes;
+}
+
+namespace {
+
+// Hands out the lowest number that is free.
+class Slots {
+ public:
+  int take(std::int64_t microbatch) {
+    const auto free = std::find(taken_.begin(), taken_.end(), -1);
+    const auto slot = static_cast<int>(free - taken_.begin());
+    if (free == taken_.end()) taken_.push_back(-1);
+    taken_[static_cast<std::size_t>(slot)] = microbatch;
+    return slot;
+  }
+  int find(std::int64_t microbatch) const {
+    const auto found = std::find(taken_.begin(), taken_.end(), microbatch);
+    assert(found != taken_.end());
+    return static_cast<int>(found - taken_.begin());
+  }
+  void release(std::int64_t microbatch) { taken_[static_cast<std::size_t>(find(microbatch))] = -1; }
+  int most() const { return static_cast<int>(taken_.size()); }
+
+ private:
+  std::vector<std::int64_t> taken_;  // micro-batch by slot, -1: free
+};
+
+// Walks through the rank's list as the executor will, and numbers what it takes.
+class Walk {
+ public:
+  Walk(const Plan& plan, const LoweredSchedule& schedule, int rank)
+      : plan_(plan), actions_(schedule.ranks[static_cast<std::size_t>(rank)]), rank_(rank) {}
+
+  std::vector<Place> places() {
+    std::vector<Place> places;
+    places.reserve(actions_.size());
+    for (const Action& action : actions_) places.push_back(place(action));
+    return places;
+  }
+  int slabs(int stage) { return slabs_[stage].most(); }
+  int splits(int stage) { return splits_[stage].most(); }
+
+ private:
+  bool here(int stage) const {
+    return stage >= 0 && stage < static_cast<int>(plan_.stages.size()) &&
+           plan_.stages[static_cast<std::size_t>(stage)].rank.value == rank_;
+  }
+
+  Place place(const Action& action) {
+    const int stage = action.stage.value;
+    const std::int64_t m = action.microbatch.value;
+    Place place;
+    switch (action.kind) {
+      case ActionKind::recv_forward:
+        place.slab = slabs_[stage].take(m);
+        break;
+      case ActionKind::forward:
+        place.slab = stage == 0 ? slabs_[stage].take(m) : slabs_[stage].find(m);
+        if (here(stage + 1)) place.next_slab = slabs_[stage + 1].take(m);
+        if (plan_.schedule.forward_only) slabs_[stage].release(m);
+        break;
+      case ActionKind::send_forward:
+      case ActionKind::recv_backward:
+        place.slab = plan_.schedule.forward_only ? -1 : slabs_[stage].find(m);
+        break;
+      case ActionKind::backward:
+      case ActionKind::backward_input:
+      case ActionKind::backward_weight:
+        place_backward(action, place);
+        break;
+      case ActionKind::send_backward:
+        place.outbox = last_outbox_;
+        break;
+      default:
+        break;
+    }
+    return place;
+  }
+
+  void place_backward(const Action& action, Place& place) {
+    const int stage = action.stage.value;
+    const std::int64_t m = action.microbatch.value;
+    place.slab = slabs_[stage].find(m);
+    if (action.kind == ActionKind::backward_input) place.split = splits_[stage].take(m);
+    if (action.kind == ActionKind::backward_weight) place.split = splits_[stage].find(m);
+    if (action.kind != ActionKind::backward_weight && stage > 0) {
+      if (here(stage - 1)) {
+        place.previous_slab = slabs_[stage - 1].find(m);
+      } else {
+        place.outbox = last_outbox_ = (last_outbox_ + 1) % outboxes;
+      }
+    }
+    if (action.kind != ActionKind::backward_input) place.first = !started_[stage];
+    if (action.kind == ActionKind::backward_input) return;
+    started_[stage] = true;
+    slabs_[stage].release(m);
+    if (action.kind == ActionKind::backward_weight) splits_[stage].release(m);
+  }
+
+  const Plan& plan_;
+  const std::vector<Action>& actions_;
+  int rank_;
+  std::map<int, Slots> slabs_, splits_;
+  std::map<int, bool> started_;
+  int last_outbox_ = outboxes - 1;
+};
+
+// Parameters, slabs and splits of one stage.
+void place_stage(RankLayout::Stage& stage, Carver& arena, MemoryNeed& need, std::int64_t states) {
+  const StageLayout& layout = stage.layout;
+  const std::int64_t floats = layout.elements * float_bytes;
+  const auto take = [&](std::int64_t bytes, std::int64_t& purpose) {
+    purpose += aligned(bytes);
+    return arena.take(bytes);
+  };
+  stage.masters = stage.weights = take(floats, need.weights);
+  if (stage.spec.precision == DataType::bf16) stage.weights = take(layout.elements * 2, need.weights);
+  stage.gradients = take(floats, need.gradients);
+  for (std::int64_t i = 0; i < states; ++i) stage.states.push_back(take(floats, need.optimizer_state));
+  stage.first_slab = take(layout.slab_bytes * stage.slabs, need.activations);
+  stage.first_split = take(layout.split_bytes * stage.splits, need.activations);
+}
+
+// What the stages of a rank share.
+void place_workspace(RankLayout& rank, Carver& arena) {
+  std::int64_t boundary = 0, gradients = 0, recomputed = 0, scratch = 0, rope = 0;
+  std::int64_t tensors = 0;
+  bool sends = false;
+  for (RankLayout::Stage& stage : rank.stages) {
+    stage.first_tensor = tensors;
+    tensors += static_cast<std::int64_t>(stage.layout.entries.size());
+    const Transformer& t = stage.spec.transformer;
+    boundary = std::max(boundary, stage.layout.boundary);
+    gradients = std::max(gradients, stage.layout.gradient_bytes);
+    recomputed = std::max(recomputed, stage.layout.recomputed_bytes);
+    scratch = std::max(scratch, stage.layout.scratch_bytes);
+    if (t.position == PositionKind::rotary) rope = stage.spec.shape.sequence * t.head_size * float_bytes;
+    sends = sends || stage.number > 0;
+  }
+  const auto take = [&](std::int64_t bytes, std::int64_t& purpose) {
+    purpose += aligned(bytes);
+    return arena.take(bytes);
+  };
+  rank.outbox = take(sends ? outboxes * boundary : 0, rank.need.messages);
+  std::int64_t& workspace = rank.need.workspace;
+  rank.ping = take(boundary, workspace);
+  rank.pong = take(boundary, workspace);
+  rank.layer_gradients = take(gradients, workspace);
+  rank.recomputed = take(recomputed, workspace);
+  rank.scratch = take(scratch, workspace);
+  rank.rope_table = take(rope, workspace);
+  rank.gemm_workspace = take(gemm_workspace_bytes, workspace);
+  rank.scalars = take(scalar_bytes, workspace);
+  rank.tensors = take(tensors * tensor_record_bytes, workspace);
+  rank.exchange_bytes = exchange_bytes;
+  rank.exchange = take(exchange_bytes, workspace);
+}
+
+}  // namespace
+
+RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank) {
+  RankLayout result;
+  Walk walk(plan, schedule, rank);
+  result.places = walk.places();
+  Carver arena;
+  const auto states = static_cast<std::int64_t>(state_names(plan.optimizer).size());
+  for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+    if (plan.stages[s].rank.value != rank) continue;
+    RankLayout::Stage stage;
+    stage.number = static_cast<int>(s);
+    stage.spec = stage_spec(plan, s);
+    const bool shared_table = !result.stages.empty() && result.stages.front().number == 0;
+    stage.layout = lay_out_stage(stage.spec, shared_table);
+    stage.slabs = walk.slabs(stage.number), stage.splits = walk.splits(stage.number);
+    place_stage(stage, arena, result.need, states);
+    result.stages.push_back(std::move(stage));
+  }
+  place_workspace(result, arena);
+  result.arena_bytes = arena.size();
+  assert(result.arena_bytes == result.need.total());
+  return result;
+}
+
+}  // namespace stagecraft::cuda

@@ -1,0 +1,102 @@
+// Where everything that a rank holds lies in its arena on a GPU: known from the plan, before any memory is taken and on
+// machines without a GPU. Sizes and offsets are in bytes; every tensor starts at a multiple of 256.
+//
+//   arena   stages' parameters | slabs, splits of each stage | workspace, shared by the rank's stages
+//   slab    a micro-batch in flight, from the arrival of its input to its weight gradient
+//   split   a micro-batch between its input gradient and its weight gradient, where they are separate
+//
+// Letters of shapes: N = micro-batch * sequence rows, C hidden, A = heads * head_size, K = kv_heads * head_size,
+// F ffn, U = F or, for SwiGLU, 2F, V vocabulary.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/cuda/layer_layout.hpp"
+#include "runtime/memory_need.hpp"
+#include "runtime/parameters.hpp"
+#include "runtime/stage_spec.hpp"
+
+namespace stagecraft::cuda {
+
+// One trained tensor of a stage. Its offsets are in elements and the same in all slabs of parameters: masters (float),
+// weights (T; masters serve where T is float), gradients (float), optimizer state (float).
+struct ParameterEntry {
+  Parameter parameter;
+  std::int64_t offset = 0;
+  std::int64_t elements = 0;  // with the padding of a token table
+  bool copy = false;          // of a table that another rank owns
+};
+
+struct StageLayout {
+  struct Layer {
+    bool recomputed = false;
+    // Offsets into the slab; the embedding has no input, recomputed layers no stash.
+    std::int64_t input = -1, stash = -1;
+    // Offsets into the split. The last layer's d_output is the slab's.
+    std::int64_t d_output = -1, gradients = -1, recomputed_stash = -1;
+    std::int64_t stash_bytes = 0, gradient_bytes = 0, scratch_bytes = 0;
+    std::size_t first_parameter = 0, parameters = 0;  // entries
+  };
+  std::vector<ParameterEntry> entries;  // owned ones first, then the copy of a tied table
+  std::int64_t elements = 0;            // of each slab of parameters
+  std::int64_t owned_elements = 0;      // of those, at the front: without the copy
+  std::vector<Layer> layers;
+  std::int64_t boundary = 0;  // the tensor between two stages, bytes
+  std::int64_t slab_bytes = 0, split_bytes = 0;
+  std::int64_t tokens = -1, targets = -1;   // (N) int32, offsets into the slab
+  std::int64_t loss = -1;                   // double, offset into the slab, with the head
+  std::int64_t output = -1, d_output = -1;  // (N, C) T, offsets into the slab; the last stage has none
+  // In the workspace.
+  std::int64_t gradient_bytes = 0, recomputed_bytes = 0, scratch_bytes = 0;  // largest of the layers
+};
+// With `shared_table` the table of a tied head is that of another stage of the rank.
+StageLayout lay_out_stage(const StageSpec& spec, bool shared_table);
+
+// What one layer holds while a micro-batch is in flight and during a call, without its parameters.
+std::int64_t layer_stash_bytes(const StageLayout& layout, std::size_t layer);
+std::int64_t layer_workspace_bytes(const StageLayout& layout, std::size_t layer);
+
+// What an action of the rank's list works on, fixed for all steps.
+struct Place {
+  int slab = -1;           // of the action's stage
+  int split = -1;          // of the action's stage, for I and W
+  int next_slab = -1;      // of the next stage, for a forward whose output stays on the rank
+  int previous_slab = -1;  // of the previous stage, for a backward whose gradient stays on the rank
+  int outbox = -1;         // which buffer of gradients to be sent, for a backward whose gradient leaves the rank
+  bool first = false;      // the stage's first weight gradient of a step: it replaces what is there
+  auto operator<=>(const Place&) const = default;
+};
+inline constexpr int outboxes = 2;
+
+// A tensor in the optimizer's list.
+inline constexpr std::int64_t tensor_record_bytes = 64;
+
+struct RankLayout {
+  struct Stage {
+    int number = 0;
+    StageSpec spec;
+    StageLayout layout;
+    int slabs = 0, splits = 0;
+    std::int64_t first_tensor = 0;  // in the optimizer's list
+    // Offsets into the arena.
+    std::int64_t masters = 0, weights = 0, gradients = 0;
+    std::vector<std::int64_t> states;
+    std::int64_t first_slab = 0, first_split = 0;
+  };
+  std::vector<Stage> stages;  // by number
+  std::vector<Place> places;  // by action
+  MemoryNeed need;            // by purpose; the total is the arena
+  // Offsets into the arena.
+  std::int64_t ping = 0, pong = 0, layer_gradients = 0, recomputed = 0, scratch = 0, outbox = 0, rope_table = 0,
+               gemm_workspace = 0, scalars = 0, tensors = 0, exchange = 0;
+  std::int64_t exchange_bytes = 0;  // for sums over ranks
+  std::int64_t arena_bytes = 0;
+  std::vector<float> rope_values;  // (T, D) of rope.hpp, for the executor to copy; not laid out here
+};
+// REQUIRES: a runnable plan whose schedule has neither slices nor stages on two ranks.
+RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank);
+
+}  // namespace stagecraft::cuda

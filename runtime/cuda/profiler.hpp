@@ -1,0 +1,24 @@
+// Measures what single layers cost on a GPU or on a slice of one, with the layers that train() runs, and the copies
+// between devices.
+//
+// A short network (embedding, some blocks, head) runs as three stages of one rank, every action from its captured graph
+// as in a run. Slices are measured while their neighbours on the GPU do the same (they share its memory), or while they
+// are idle.
+#pragma once
+
+#include "runtime/profiler.hpp"
+
+namespace stagecraft::cuda {
+
+struct ProfileConditions {
+  std::string cluster = "local-gpu";  // local_gpu.hpp; all its devices must be alike
+  DataType precision = DataType::bf16;
+  bool busy_neighbours = true;
+  std::filesystem::path algorithm_cache;
+};
+
+// Throws bad_input for a network or sequence that cannot be run, device as check_runnable.
+Profile profile(const Network& network, const ProfileOptions& options, const ProfileConditions& conditions,
+                const ProfileProgress& progress = {});
+
+}  // namespace stagecraft::cuda

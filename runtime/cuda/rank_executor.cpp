@@ -1,0 +1,373 @@
+#include "runtime/cuda/rank_executor.hpp"
+
+#include <algorithm>
+#include <mutex>
+
+#include "kernels/cuda/elementwise.hpp"
+#include "kernels/cuda/error.hpp"
+
+namespace stagecraft::cuda {
+namespace {
+
+namespace kernels = stagecraft::kernels::cuda;
+
+template <class T>
+std::span<std::byte> bytes_in(T& value) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  return std::as_writable_bytes(std::span(&value, 1));
+}
+
+// Ranks that choose algorithms at the same time on one GPU would measure each other.
+std::mutex& preparation() {
+  static std::mutex mutex;
+  return mutex;
+}
+
+kernels::Buffer allocate(std::int64_t bytes, const Device& device) {
+  std::size_t free = 0, all = 0;
+  STAGECRAFT_CUDA_CHECK(cudaMemGetInfo(&free, &all));
+  if (static_cast<std::size_t>(bytes) > free) {
+    constexpr double gib = 1 << 30;
+    throw kernels::Error(fmt::format("the rank needs {:.1f} GiB, {} has {:.1f} GiB free",
+                                     static_cast<double>(bytes) / gib, device.name(), static_cast<double>(free) / gib));
+  }
+  return kernels::Buffer(static_cast<std::size_t>(bytes));
+}
+
+}  // namespace
+
+RankExecutor::RankExecutor(const ExecutorContext& context, RankLayout layout, const DevicePlace& place)
+    : context_(context),
+      layout_(std::move(layout)),
+      device_(place),
+      arena_(allocate(layout_.arena_bytes, device_)),
+      attention_(kernels::AttentionBackward::fast),
+      workspace_{
+          arena_.data() + layout_.ping,
+          arena_.data() + layout_.pong,
+          arena_.data() + layout_.layer_gradients,
+          arena_.data() + layout_.recomputed,
+          arena_.data() + layout_.scratch,
+          layout_.rope_values.empty() ? nullptr : reinterpret_cast<const float*>(arena_.data() + layout_.rope_table)},
+      reduction_(context.transport, place.gpu,
+                 {arena_.data() + layout_.exchange, static_cast<std::size_t>(layout_.exchange_bytes)},
+                 device_.compute()),
+      times_(layout_.places.size()),
+      losses_(static_cast<std::size_t>(context.plan.schedule.microbatches)) {
+  {
+    const std::lock_guard lock(preparation());
+    // Its file may hold by now what an earlier rank chose.
+    gemm_ = std::make_unique<kernels::Gemm>(context.options.algorithm_cache,
+                                            device_.is_slice() ? device_.multiprocessors() : 0);
+    make_stages();
+    for (const auto& [number, stage] : stages_) stage->prepare({arena_.data(), arena_.bytes()});
+    STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
+  }
+  STAGECRAFT_CUDA_CHECK(cudaMemsetAsync(arena_.data(), 0, arena_.bytes(), device_.compute()));
+  if (workspace_.rope_table != nullptr) {
+    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(arena_.data() + layout_.rope_table, layout_.rope_values.data(),
+                                          layout_.rope_values.size() * sizeof(float), cudaMemcpyHostToDevice,
+                                          device_.compute()));
+  }
+  STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
+  updater_.emplace(layout_, arena_.data(), context.plan.optimizer, context.options.optimizer, device_.compute());
+  const std::int64_t rows = context.plan.batch.microbatch * context.plan.batch.sequence;
+  tokens_.emplace(static_cast<std::size_t>(4 * rows * context.plan.schedule.microbatches));
+}
+
+// What is enqueued still uses the arena.
+RankExecutor::~RankExecutor() { static_cast<void>(cudaDeviceSynchronize()); }
+
+void RankExecutor::make_stages() {
+  const bool tf32 = context_.plan.precision == DataType::tf32;
+  const Engine engine{{.gemm = gemm_.get(),
+                       .workspace = arena_.data() + layout_.gemm_workspace,
+                       .stream = device_.compute(),
+                       .fp32_inputs = tf32 ? kernels::MatrixType::tf32 : kernels::MatrixType::fp32},
+                      &attention_};
+  std::optional<ParameterView> table;
+  for (const RankLayout::Stage& place : layout_.stages) {
+    auto& stage = stages_[place.number] =
+        std::make_unique<Stage>(place, arena_.data(), workspace_, engine, table ? &*table : nullptr);
+    if (place.number == 0) table = stage->view(0);
+    for (std::size_t i = 0; i < place.layout.entries.size(); ++i) {
+      const ParameterEntry& entry = place.layout.entries[i];
+      parameters_.push_back({entry.parameter, entry.copy});
+      places_.emplace_back(stage.get(), i);
+    }
+  }
+}
+
+std::byte* RankExecutor::address(std::size_t parameter, int state) const {
+  const auto& [stage, entry] = places_[parameter];
+  const RankLayout::Stage& place = stage->place();
+  const std::int64_t slab = state < 0 ? place.masters : place.states[static_cast<std::size_t>(state)];
+  return arena_.data() + slab + place.layout.entries[entry].offset * 4;
+}
+
+void RankExecutor::read(std::size_t parameter, int state, std::int64_t first, std::span<float> to) const {
+  as_device_error([&] {
+    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(to.data(), address(parameter, state) + first * 4, to.size_bytes(),
+                                          cudaMemcpyDeviceToHost, device_.compute()));
+    STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
+  });
+}
+
+void RankExecutor::write(std::size_t parameter, int state, std::int64_t first, std::span<const float> from) {
+  as_device_error([&] {
+    std::byte* const to = address(parameter, state);
+    const auto count = static_cast<std::int64_t>(from.size());
+    STAGECRAFT_CUDA_CHECK(
+        cudaMemcpyAsync(to + first * 4, from.data(), from.size_bytes(), cudaMemcpyHostToDevice, device_.compute()));
+    const auto& [stage, entry] = places_[parameter];
+    if (state < 0 && stage->place().spec.precision == DataType::bf16) {
+      // The whole tensor: a piece may start anywhere.
+      const ParameterEntry& whole = stage->layout().entries[entry];
+      auto* const weights = arena_.data() + stage->place().weights + whole.offset * 2;
+      kernels::cast(reinterpret_cast<kernels::Bf16*>(weights), reinterpret_cast<const float*>(to),
+                    first == 0 ? (count + 7) / 8 * 8 : whole.elements, device_.compute());
+    }
+    STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
+  });
+}
+
+// Fetches the tokens that the rank will need in a step: there is room for two steps.
+void RankExecutor::prefetch(std::int64_t step) {
+  if (fetched_[step % 2] == step) return;
+  const bool embedding = layout_.stages.front().spec.has_embedding(), head = layout_.stages.back().spec.has_head();
+  const std::size_t rows = tokens_->span().size() / 4 / losses_.span().size();
+  for (std::size_t m = 0; m < losses_.span().size(); ++m) {
+    const auto [tokens, targets] = host_tokens(step, static_cast<std::int64_t>(m));
+    context_.fetch(step, static_cast<std::int64_t>(m), tokens.first(embedding ? rows : 0),
+                   targets.first(head ? rows : 0));
+  }
+  fetched_[step % 2] = step;
+}
+
+std::pair<std::span<std::int32_t>, std::span<std::int32_t>> RankExecutor::host_tokens(std::int64_t step,
+                                                                                      std::int64_t microbatch) const {
+  const std::size_t rows = tokens_->span().size() / 4 / losses_.span().size();
+  const std::size_t at =
+      static_cast<std::size_t>(step % 2) * losses_.span().size() + static_cast<std::size_t>(microbatch);
+  return {tokens_->span().subspan(2 * at * rows, rows), tokens_->span().subspan((2 * at + 1) * rows, rows)};
+}
+
+void RankExecutor::begin_step(std::int64_t step) {
+  as_device_error([&] {
+    prefetch(step);
+    captured_ = step_ > 0;
+    step_ = step;
+    freed_.clear();
+    landings_.clear();
+    std::fill(std::begin(sent_), std::end(sent_), nullptr);
+    reduction_.forget_events();
+    // The device is idle, so that its clock and the host's meet here.
+    origin_.record(device_.compute());
+    origin_.synchronize();
+    origin_time_ = Clock::now();
+  });
+}
+
+void RankExecutor::wait(cudaStream_t stream, cudaEvent_t event) {
+  if (event != nullptr) STAGECRAFT_CUDA_CHECK(cudaStreamWaitEvent(stream, event, 0));
+}
+
+void RankExecutor::record(std::optional<kernels::Event>& event, cudaStream_t stream) {
+  if (!event) event.emplace();
+  event->record(stream);
+}
+
+void RankExecutor::upload_tokens(const Stage& stage, std::int64_t microbatch, int slab) {
+  const auto [tokens, targets] = host_tokens(step_, microbatch);
+  const auto upload = [&](std::int32_t* to, std::span<const std::int32_t> from) {
+    if (to == nullptr) return;
+    STAGECRAFT_CUDA_CHECK(
+        cudaMemcpyAsync(to, from.data(), from.size_bytes(), cudaMemcpyHostToDevice, device_.compute()));
+  };
+  upload(stage.tokens(slab), tokens);
+  upload(stage.targets(slab), targets);
+}
+
+void RankExecutor::compute(std::size_t index) {
+  as_device_error([&] {
+    const Action& a = action(index);
+    const Place& at = place(index);
+    const Stage& stage = stage_of(a);
+    const cudaStream_t stream = device_.compute();
+    const bool forward = a.kind == ActionKind::forward;
+    if (forward) upload_tokens(stage, a.microbatch.value, at.slab);
+    if (at.outbox >= 0) wait(stream, sent_[at.outbox]);
+    record(times_[index].start, stream);
+    if (captured_) {
+      graphs_.launch({a.kind, a.stage.value, at}, stream, [&] { enqueue(a, at); });
+    } else {
+      enqueue(a, at);
+    }
+    record(times_[index].end, stream);
+    last_computed_ = times_[index].end->get();
+    if (forward && stage.loss(at.slab) != nullptr) {
+      STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(&losses_[static_cast<std::size_t>(a.microbatch.value)], stage.loss(at.slab),
+                                            sizeof(double), cudaMemcpyDeviceToHost, stream));
+    }
+    if (a.kind == ActionKind::backward || a.kind == ActionKind::backward_weight) {
+      freed_[{a.stage.value, at.slab}] = last_computed_;
+    }
+  });
+}
+
+void RankExecutor::enqueue(const Action& a, const Place& at) {
+  const Stage& stage = stage_of(a);
+  const auto accumulate = at.first ? Accumulate::no : Accumulate::yes;
+  if (a.kind == ActionKind::forward) {
+    std::byte* output = stage.layout().output >= 0 ? stage.output(at.slab) : nullptr;
+    if (at.next_slab >= 0) output = stages_.at(a.stage.value + 1)->input(at.next_slab);
+    return stage.forward(at.slab, output);
+  }
+  if (a.kind == ActionKind::backward_weight) return stage.backward_weight(at.slab, at.split, accumulate);
+  std::byte* d_input = nullptr;
+  if (at.outbox >= 0) d_input = outbox(at.outbox);
+  if (at.previous_slab >= 0) d_input = stages_.at(a.stage.value - 1)->d_output(at.previous_slab);
+  if (a.kind == ActionKind::backward) return stage.backward(at.slab, d_input, accumulate);
+  stage.backward_input(at.slab, at.split, d_input);
+}
+
+std::byte* RankExecutor::outbox(int number) const {
+  const std::int64_t bytes = stages_.begin()->second->layout().boundary;
+  return arena_.data() + layout_.outbox + number * bytes;
+}
+
+void RankExecutor::send(std::size_t index, int peer) {
+  as_device_error([&] {
+    const Action& a = action(index);
+    const Stage& stage = stage_of(a);
+    if (a.kind == ActionKind::send_forward) {
+      const int slab = place(index).slab;
+      OutputMessage message{stage.output(slab), device_.gpu(), last_computed_, {stage.d_output(slab), device_.gpu()}};
+      context_.transport.send(peer, {Lane::forward, a.stage.value, a.microbatch.value}, bytes_in(message));
+      return;
+    }
+    const auto landing = landings_.extract({a.stage.value, a.microbatch.value});
+    const cudaStream_t stream = device_.departures();
+    Times& times = times_[index];
+    wait(stream, last_computed_);
+    record(times.start, stream);
+    copy(landing.mapped().address, landing.mapped().gpu, outbox(place(index).outbox), device_.gpu(),
+         stage.layout().boundary, stream);
+    record(times.end, stream);
+    sent_[place(index).outbox] = times.end->get();
+    GradientMessage message{times.end->get()};
+    context_.transport.send(peer, {Lane::backward, a.stage.value, a.microbatch.value}, bytes_in(message));
+  });
+}
+
+void RankExecutor::receive(std::size_t index, int peer) {
+  as_device_error([&] {
+    const bool forward = action(index).kind == ActionKind::recv_forward;
+    const cudaEvent_t arrived = forward ? receive_output(index, peer) : receive_gradient(index, peer);
+    record(times_[index].start, device_.compute());
+    wait(device_.compute(), arrived);
+    record(times_[index].end, device_.compute());
+  });
+}
+
+cudaEvent_t RankExecutor::receive_output(std::size_t index, int peer) {
+  const Action& a = action(index);
+  const Stage& stage = stage_of(a);
+  const int slab = place(index).slab;
+  OutputMessage message;
+  context_.transport.receive(peer, {Lane::forward, a.stage.value - 1, a.microbatch.value}, bytes_in(message));
+  landings_[{a.stage.value, a.microbatch.value}] = message.d_output;
+  const cudaStream_t stream = device_.arrivals();
+  wait(stream, message.ready);
+  wait(stream, freed_[{a.stage.value, slab}]);
+  copy(stage.input(slab), device_.gpu(), message.output, message.gpu, stage.layout().boundary, stream);
+  record(times_[index].arrived, stream);
+  return times_[index].arrived->get();
+}
+
+cudaEvent_t RankExecutor::receive_gradient(std::size_t index, int peer) {
+  const Action& a = action(index);
+  GradientMessage message;
+  context_.transport.receive(peer, {Lane::backward, a.stage.value + 1, a.microbatch.value}, bytes_in(message));
+  return message.arrived;
+}
+
+void RankExecutor::copy(std::byte* to, int to_gpu, const std::byte* from, int from_gpu, std::int64_t bytes,
+                        cudaStream_t stream) {
+  if (to_gpu == from_gpu) {
+    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream));
+  } else {
+    STAGECRAFT_CUDA_CHECK(cudaMemcpyPeerAsync(to, to_gpu, from, from_gpu, static_cast<std::size_t>(bytes), stream));
+  }
+}
+
+void RankExecutor::reduce(std::size_t index) {
+  as_device_error([&] {
+    const Action& a = action(index);
+    const Stage& stage = stage_of(a);
+    record(times_[index].start, device_.compute());
+    auto* const gradients = reinterpret_cast<float*>(arena_.data() + stage.place().gradients);
+    if (a.kind == ActionKind::reduce_tied) {
+      const std::vector<int> ends{context_.worker_of(context_.plan.stages.front().rank),
+                                  context_.worker_of(context_.plan.stages.back().rank)};
+      const ParameterEntry& table = *stage.table();
+      reduction_.sum(ends, {Lane::tied, 0, -1}, gradients + table.offset, table.elements);
+    } else {
+      std::vector<int> members;
+      for (int replica = 0; replica < context_.plan.replicas(); ++replica) {
+        members.push_back(replica * context_.plan.ranks() + context_.rank);
+      }
+      reduction_.sum(members, {Lane::gradient, a.stage.value, -1}, gradients, stage.layout().elements);
+    }
+    record(times_[index].end, device_.compute());
+  });
+}
+
+double RankExecutor::squared_gradient_norm() {
+  return as_device_error([&] { return updater_->squared_gradient_norm(); });
+}
+
+void RankExecutor::optimizer_step(std::size_t index, double rate, double gradient_scale) {
+  as_device_error([&] {
+    record(times_[index].start, device_.compute());
+    updater_->step(action(index).stage.value, rate, step_, gradient_scale);
+    record(times_[index].end, device_.compute());
+  });
+}
+
+double RankExecutor::end_step() {
+  return as_device_error([&] {
+    // While the device works.
+    prefetch(step_ + 1);
+    for (const cudaStream_t stream : {device_.compute(), device_.arrivals(), device_.departures()}) {
+      STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(stream));
+    }
+    double sum = 0;
+    if (layout_.stages.back().spec.has_head()) {
+      for (const double loss : losses_.span()) sum += loss;
+    }
+    return sum;
+  });
+}
+
+std::optional<Executor::Interval> RankExecutor::device_time(std::size_t index) const {
+  const auto since_origin = [&](const kernels::Event& event) {
+    const std::chrono::duration<double> time(event.seconds_since(origin_));
+    return origin_time_ + std::chrono::duration_cast<Clock::duration>(time);
+  };
+  const Times& times = times_[index];
+  return as_device_error([&]() -> std::optional<Interval> {
+    if (!times.start || !times.end) return std::nullopt;
+    return Interval{since_origin(*times.start), since_origin(*times.end)};
+  });
+}
+
+std::int64_t RankExecutor::bytes_of(const Action& action) const {
+  if (is_compute(action.kind) || action.kind == ActionKind::optimizer_step) return 0;
+  const StageLayout& layout = stages_.at(action.stage.value)->layout();
+  if (has_microbatch(action.kind)) return layout.boundary;
+  return 4 *
+         (action.kind == ActionKind::reduce_tied ? stages_.at(action.stage.value)->table()->elements : layout.elements);
+}
+
+}  // namespace stagecraft::cuda

@@ -1,0 +1,127 @@
+// A rank on a GPU, or on a slice of one.
+//
+// The host only enqueues: a rank's thread runs ahead of its device for a whole step and waits at the step's end. What a
+// rank waits for is said to the streams, as events. Messages between ranks of one process need no buffers beyond the
+// slabs and no acknowledgement:
+//
+//   SEND_F  tells the receiver where the output lies, when it will be ready, and where the gradient may be put later
+//   RECV_F  the receiver's copy engine fetches the output into the slab as soon as both exist. The sender's slab lives
+//           until the micro-batch's backward, which the receiver's own backward precedes, so nothing is overwritten
+//   SEND_B  the copy engine puts the gradient straight into the other's slab, which waits for it since its forward;
+//           it leaves from one of two outboxes, so that the next backward need not wait for it
+//   RECV_B  the computation waits for that copy
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "runtime/cuda/all_reduce.hpp"
+#include "runtime/cuda/device.hpp"
+#include "runtime/cuda/graphs.hpp"
+#include "runtime/cuda/pinned.hpp"
+#include "runtime/cuda/stage.hpp"
+#include "runtime/cuda/updater.hpp"
+#include "runtime/executor.hpp"
+
+namespace stagecraft::cuda {
+
+class RankExecutor : public Executor {
+ public:
+  RankExecutor(const ExecutorContext& context, RankLayout layout, const DevicePlace& place);
+  ~RankExecutor() override;
+  RankExecutor(const RankExecutor&) = delete;
+  RankExecutor& operator=(const RankExecutor&) = delete;
+
+  const std::vector<HeldParameter>& parameters() const override { return parameters_; }
+  void read(std::size_t parameter, int state, std::int64_t first, std::span<float> to) const override;
+  void write(std::size_t parameter, int state, std::int64_t first, std::span<const float> from) override;
+
+  void begin_step(std::int64_t step) override;
+  void compute(std::size_t index) override;
+  void send(std::size_t index, int peer) override;
+  void receive(std::size_t index, int peer) override;
+  void reduce(std::size_t index) override;
+  double squared_gradient_norm() override;
+  void optimizer_step(std::size_t index, double rate, double gradient_scale) override;
+  double end_step() override;
+
+  std::optional<Interval> device_time(std::size_t index) const override;
+  std::int64_t bytes_of(const Action& action) const override;
+  std::int64_t peak_bytes() const override { return layout_.arena_bytes; }
+  std::int64_t allocations() const override { return 1; }
+
+ private:
+  using Key = std::pair<int, std::int64_t>;  // stage, micro-batch
+  // Where a gradient may be put: another rank's slab.
+  struct Landing {
+    std::byte* address = nullptr;
+    int gpu = 0;
+  };
+  struct OutputMessage {
+    const std::byte* output = nullptr;
+    int gpu = 0;
+    cudaEvent_t ready = nullptr;
+    Landing d_output;
+  };
+  struct GradientMessage {
+    cudaEvent_t arrived = nullptr;
+  };
+  // When an action ran on the device, and for messages that arrive: when they are there.
+  struct Times {
+    std::optional<kernels::cuda::Event> start, end, arrived;
+  };
+
+  void make_stages();
+  const Action& action(std::size_t index) const { return context_.actions()[index]; }
+  const Place& place(std::size_t index) const { return layout_.places[index]; }
+  Stage& stage_of(const Action& action) { return *stages_.at(action.stage.value); }
+  std::byte* address(std::size_t parameter, int state) const;
+  std::byte* outbox(int number) const;
+
+  void prefetch(std::int64_t step);
+  std::pair<std::span<std::int32_t>, std::span<std::int32_t>> host_tokens(std::int64_t step,
+                                                                          std::int64_t microbatch) const;
+  void upload_tokens(const Stage& stage, std::int64_t microbatch, int slab);
+  void enqueue(const Action& action, const Place& place);
+  // Both return what the computation waits for.
+  cudaEvent_t receive_output(std::size_t index, int peer);
+  cudaEvent_t receive_gradient(std::size_t index, int peer);
+  void copy(std::byte* to, int to_gpu, const std::byte* from, int from_gpu, std::int64_t bytes, cudaStream_t stream);
+  static void wait(cudaStream_t stream, cudaEvent_t event);
+  static void record(std::optional<kernels::cuda::Event>& event, cudaStream_t stream);
+
+  ExecutorContext context_;
+  RankLayout layout_;
+  Device device_;
+  kernels::cuda::Buffer arena_;
+  std::unique_ptr<kernels::cuda::Gemm> gemm_;
+  kernels::cuda::CudnnAttention attention_;
+  Workspace workspace_;
+  AllReduce reduction_;
+  std::map<int, std::unique_ptr<Stage>> stages_;  // by stage number
+  std::vector<HeldParameter> parameters_;
+  std::vector<std::pair<const Stage*, std::size_t>> places_;  // of the parameters: stage and entry
+  std::optional<Updater> updater_;
+  Graphs graphs_;
+  std::vector<Times> times_;  // by action
+  kernels::cuda::Event origin_;
+
+  // (2, M, 2, N): of this step and the next, for each micro-batch the tokens and then the targets.
+  std::optional<Pinned<std::int32_t>> tokens_;
+  std::int64_t fetched_[2] = {-1, -1};  // which steps
+  Pinned<double> losses_;               // by micro-batch
+
+  // Of the step that runs.
+  std::int64_t step_ = 0;
+  bool captured_ = false;  // from the second step on: the first one loads all kernels
+  Clock::time_point origin_time_;
+  std::map<Key, cudaEvent_t> freed_;  // by stage and slab: when its last micro-batch was done
+  std::map<Key, Landing> landings_;   // by stage and micro-batch
+  cudaEvent_t sent_[outboxes] = {};   // when an outbox had left
+  cudaEvent_t last_computed_ = nullptr;
+};
+
+}  // namespace stagecraft::cuda

@@ -1,0 +1,78 @@
+#include "runtime/cuda/requirements.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include "models/text.hpp"
+#include "runtime/cuda/module.hpp"
+
+namespace stagecraft::cuda {
+namespace {
+
+void check_plan(const Plan& plan) {
+  const DataType precision = plan.precision;
+  if (precision != DataType::fp32 && precision != DataType::tf32 && precision != DataType::bf16) {
+    throw bad_input("precision: the CUDA backend trains in fp32, tf32 and bf16, the plan says {}", name(precision));
+  }
+  const auto refuse = [](std::string_view what) {
+    throw bad_input("{}: not done on GPUs; the CPU backend does", what);
+  };
+  const Transformer& t = *plan.network.transformer;
+  if (t.head == HeadKind::regression) refuse("a regression head");
+  if (precision == DataType::bf16 && t.hidden % 8 != 0) {
+    throw bad_input("hidden: expected a multiple of 8 for bf16, got {}", t.hidden);
+  }
+  const ComputeSchedule& schedule = plan.schedule;
+  if (schedule.slices > 1) refuse("token slices");
+  if (schedule.forward_only) refuse("inference");
+  if (schedule.updates != WeightUpdates::synchronous) refuse("asynchronous updates");
+  const bool shared =
+      std::any_of(plan.stages.begin(), plan.stages.end(), [](const PlanStage& stage) { return stage.second_rank; });
+  if (shared) refuse("a stage on two ranks");
+}
+
+std::string text(std::int64_t bytes) { return to_string(Bytes(static_cast<double>(bytes))); }
+
+// What the plan's ranks need of each GPU, and whether it is there.
+void check_gpus(const Plan& plan, const std::vector<Gpu>& gpus) {
+  const LoweredSchedule schedule = plan.lowered();
+  std::map<int, std::int64_t> needed;
+  for (int replica = 0; replica < plan.replicas(); ++replica) {
+    for (int rank = 0; rank < plan.ranks(); ++rank) {
+      const DeviceId id = plan.devices[static_cast<std::size_t>(replica)][static_cast<std::size_t>(rank)];
+      const DeviceType& type = plan.cluster.type_of(id);
+      if (type.kind != DeviceKind::gpu) {
+        throw device_error("rank {} of replica {} needs device {}, a CPU core ({}): run it with the CPU backend", rank,
+                           replica, id.value, type.name);
+      }
+      const DevicePlace place = device_place(plan, replica, rank);
+      if (place.gpu >= static_cast<int>(gpus.size())) {
+        throw device_error("rank {} of replica {} needs GPU {}, this machine has {}", rank, replica, place.gpu,
+                           gpus.size());
+      }
+      needed[place.gpu] += lay_out_rank(plan, schedule, rank).arena_bytes;
+    }
+  }
+  for (const auto& [gpu, bytes] : needed) {
+    const std::int64_t available = gpus[static_cast<std::size_t>(gpu)].memory_bytes;
+    if (bytes <= available) continue;
+    throw device_error("the plan needs {} of GPU {}, which has {}", text(bytes), gpu, text(available));
+  }
+}
+
+}  // namespace
+
+void check_runnable(const Plan& plan) {
+  check_plan(plan);
+  check_gpus(plan, load_module().gpus());
+}
+
+std::string machine_name() {
+  std::map<std::string, int> counts;
+  for (const Gpu& gpu : load_module().gpus()) ++counts[gpu.name];
+  std::vector<std::string> parts;
+  for (const auto& [name, count] : counts) parts.push_back(fmt::format("{} x {}", count, name));
+  return join(parts);
+}
+
+}  // namespace stagecraft::cuda

@@ -1,0 +1,142 @@
+#include "runtime/cuda/stage.hpp"
+
+#include <algorithm>
+
+namespace stagecraft::cuda {
+namespace {
+
+template <class T>
+std::unique_ptr<Layer> make_layer(const StageSpec& spec, std::int64_t id, const Engine& engine,
+                                  std::span<const ParameterView> parameters, const float* rope_table) {
+  if (id == 0) return make_embedding<T>(spec, engine, parameters);
+  if (id == spec.transformer.layers + 1) return make_head<T>(spec, engine, parameters);
+  return make_block<T>(spec, engine, parameters, rope_table);
+}
+
+}  // namespace
+
+Stage::Stage(const RankLayout::Stage& place, std::byte* arena, const Workspace& workspace, const Engine& engine,
+             const ParameterView* shared_table)
+    : place_(place),
+      arena_(arena),
+      slabs_(arena + place.first_slab),
+      splits_(arena + place.first_split),
+      workspace_(workspace) {
+  const StageSpec& spec = place_.spec;
+  const bool bf16 = spec.precision == DataType::bf16;
+  for (std::int64_t id = spec.layers.first; id < spec.layers.last; ++id) {
+    const StageLayout::Layer& layer = layout().layers[layers_.size()];
+    std::vector<ParameterView> views;
+    for (std::size_t i = 0; i < layer.parameters; ++i) views.push_back(view(layer.first_parameter + i));
+    if (id == spec.transformer.layers + 1 && spec.transformer.tied_head) {
+      const ParameterEntry* const own = table();
+      views.push_back(own == nullptr ? *shared_table : view(static_cast<std::size_t>(own - layout().entries.data())));
+    }
+    layers_.push_back(bf16 ? make_layer<Bf16>(spec, id, engine, views, workspace.rope_table)
+                           : make_layer<float>(spec, id, engine, views, workspace.rope_table));
+  }
+}
+
+ParameterView Stage::view(std::size_t entry) const {
+  const std::int64_t offset = layout().entries[entry].offset;
+  const std::int64_t element = place_.spec.precision == DataType::bf16 ? 2 : 4;
+  return {arena_ + place_.weights + offset * element, reinterpret_cast<float*>(arena_ + place_.gradients) + offset};
+}
+
+const ParameterEntry* Stage::table() const {
+  const auto& entries = layout().entries;
+  const auto found =
+      std::find_if(entries.begin(), entries.end(), [](const auto& e) { return e.parameter.name == token_table; });
+  return found == entries.end() ? nullptr : &*found;
+}
+
+// The blocks are alike: one of them speaks for all.
+void Stage::prepare(std::span<std::byte> scratch) const {
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const std::int64_t id = place_.spec.layers.first + static_cast<std::int64_t>(i);
+    if (i == 0 || id <= 1 || id == place_.spec.transformer.layers + 1) layers_[i]->prepare(scratch);
+  }
+}
+
+std::int32_t* Stage::integers(int slab_number, std::int64_t offset) const {
+  return offset < 0 ? nullptr : reinterpret_cast<std::int32_t*>(slab(slab_number) + offset);
+}
+
+double* Stage::loss(int slab_number) const {
+  return layout().loss < 0 ? nullptr : reinterpret_cast<double*>(slab(slab_number) + layout().loss);
+}
+
+// What every call of a layer shares.
+Pass Stage::pass(std::size_t layer, int slab_number) const {
+  const StageLayout::Layer& at = layout().layers[layer];
+  Pass p;
+  p.scratch = workspace_.scratch;
+  p.stash = at.recomputed ? workspace_.recomputed : slab(slab_number) + at.stash;
+  p.loss = loss(slab_number);
+  if (at.input >= 0) {
+    p.input = slab(slab_number) + at.input;
+    p.tokens = targets(slab_number);
+  } else {
+    p.tokens = tokens(slab_number);
+  }
+  return p;
+}
+
+void Stage::forward(int slab_number, std::byte* output) const {
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    Pass p = pass(i, slab_number);
+    p.output = i + 1 < layers_.size() ? slab(slab_number) + layout().layers[i + 1].input : output;
+    layers_[i]->forward(p);
+  }
+}
+
+void Stage::backward(int slab_number, std::byte* d_input, Accumulate accumulate) const {
+  const std::byte* from = layout().d_output >= 0 ? d_output(slab_number) : nullptr;
+  std::byte* to = workspace_.ping;
+  for (std::size_t i = layers_.size(); i-- > 0;) {
+    Pass p = pass(i, slab_number);
+    if (layout().layers[i].recomputed) layers_[i]->forward(p);
+    p.d_output = from;
+    p.d_input = i > 0 ? to : d_input;
+    p.gradients = workspace_.gradients;
+    p.accumulate = accumulate;
+    layers_[i]->backward_input(p);
+    layers_[i]->backward_weight(p);
+    from = to;
+    to = to == workspace_.ping ? workspace_.pong : workspace_.ping;
+  }
+}
+
+const std::byte* Stage::d_output_of(std::size_t layer, int slab_number, int split_number) const {
+  if (layer + 1 < layers_.size()) return split(split_number) + layout().layers[layer].d_output;
+  return layout().d_output >= 0 ? d_output(slab_number) : nullptr;
+}
+
+void Stage::backward_input(int slab_number, int split_number, std::byte* d_input) const {
+  for (std::size_t i = layers_.size(); i-- > 0;) {
+    const StageLayout::Layer& at = layout().layers[i];
+    Pass p = pass(i, slab_number);
+    if (at.recomputed) {
+      p.stash = split(split_number) + at.recomputed_stash;
+      layers_[i]->forward(p);
+    }
+    p.d_output = d_output_of(i, slab_number, split_number);
+    p.d_input = i > 0 ? split(split_number) + layout().layers[i - 1].d_output : d_input;
+    p.gradients = split(split_number) + at.gradients;
+    layers_[i]->backward_input(p);
+  }
+}
+
+void Stage::backward_weight(int slab_number, int split_number, Accumulate accumulate) const {
+  for (std::size_t i = layers_.size(); i-- > 0;) {
+    const StageLayout::Layer& at = layout().layers[i];
+    Pass p = pass(i, slab_number);
+    if (at.recomputed) p.stash = split(split_number) + at.recomputed_stash;
+    p.d_output = d_output_of(i, slab_number, split_number);
+    p.gradients = split(split_number) + at.gradients;
+    p.accumulate = accumulate;
+    layers_[i]->backward_weight(p);
+  }
+}
+
+}  // namespace stagecraft::cuda

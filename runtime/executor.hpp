@@ -1,0 +1,86 @@
+// What a rank's device does for the actions of its list: the memory of the rank's stages, their operations, and the
+// messages between them.
+//
+// The worker calls it in the order of the list. On a CPU the work is done when a call returns; on a GPU it may only be
+// enqueued, and end_step() waits for all of it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "models/plan.hpp"
+#include "runtime/parameters.hpp"
+#include "runtime/trainer.hpp"
+#include "runtime/transport.hpp"
+
+namespace stagecraft {
+
+// A trained tensor as a rank holds it.
+struct HeldParameter {
+  Parameter parameter;
+  bool copy = false;  // of a table that another rank owns: equal at all times
+};
+
+// Fetches the tokens and targets of a micro-batch (or slice); each span holds a stage's rows, or nothing when it is not
+// wanted.
+using Fetch = std::function<void(std::int64_t step, std::int64_t microbatch, std::span<std::int32_t> tokens,
+                                 std::span<std::int32_t> targets)>;
+
+// What an executor is made for. Everything outlives it.
+struct ExecutorContext {
+  const Plan& plan;
+  const LoweredSchedule& schedule;
+  const Placement& placement;
+  const TrainingOptions& options;
+  Transport& transport;
+  Fetch fetch;
+  int replica = 0, rank = 0;
+  const std::vector<Action>& actions() const { return schedule.ranks[static_cast<std::size_t>(rank)]; }
+  int worker_of(RankId other) const { return replica * plan.ranks() + other.value; }
+};
+
+class Executor {
+ public:
+  using Clock = std::chrono::steady_clock;
+  struct Interval {
+    Clock::time_point start, end;
+  };
+
+  virtual ~Executor() = default;
+
+  // Of all stages of the rank, in their order; `parameter` below is a position in this list.
+  virtual const std::vector<HeldParameter>& parameters() const = 0;
+  // Elements [first, first + size) of a value (state -1) or of the optimizer's state (state_names).
+  virtual void read(std::size_t parameter, int state, std::int64_t first, std::span<float> to) const = 0;
+  virtual void write(std::size_t parameter, int state, std::int64_t first, std::span<const float> from) = 0;
+
+  virtual void begin_step(std::int64_t step) = 0;
+  // `index`: of the action in the rank's list. `peer`: the worker at the other end.
+  virtual void compute(std::size_t index) = 0;  // F B I W
+  virtual void send(std::size_t index, int peer) = 0;
+  virtual void receive(std::size_t index, int peer) = 0;
+  // A sum over ranks; called at the last moment, in one order on all ranks.
+  virtual void reduce(std::size_t index) = 0;
+  // Of the gradients of the stages that this rank owns, after the reductions. A stage on two ranks counts on the first.
+  virtual double squared_gradient_norm() = 0;
+  // STEP with this learning rate: gradients are multiplied by `gradient_scale`, and then forgotten.
+  virtual void optimizer_step(std::size_t index, double rate, double gradient_scale) = 0;
+  // Returns the sum of the micro-batches' losses, in their order; 0 without the head.
+  virtual double end_step() = 0;
+
+  // When the device ran an action of the last step; nothing where it ran within the call.
+  virtual std::optional<Interval> device_time(std::size_t /*index*/) const { return std::nullopt; }
+  // Bytes that a message carries, or a reduction sums.
+  virtual std::int64_t bytes_of(const Action& action) const = 0;
+  // Memory that the executor holds, and how often it asked for some.
+  virtual std::int64_t peak_bytes() const = 0;
+  virtual std::int64_t allocations() const = 0;
+};
+
+}  // namespace stagecraft

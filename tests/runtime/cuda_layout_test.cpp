@@ -1,0 +1,129 @@
+// Where a rank's tensors lie on a GPU: pure arithmetic, tested on any machine.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "runtime/cuda/layout.hpp"
+#include "runtime/cuda/module.hpp"
+#include "tests/runtime/plans.hpp"
+
+namespace stagecraft::cuda {
+namespace {
+
+Plan plan_of(const std::string& schedule, int stages, Recompute recompute = Recompute::none) {
+  Transformer t = tiny_gpt(true);
+  t.layers = 6;
+  PlanShape shape{.cuts = {}, .microbatches = 8, .schedule = schedule, .recompute = recompute};
+  for (int s = 1; s < stages; ++s) shape.cuts.push_back(s * (t.layers + 2) / stages);
+  Plan plan = make_plan(t, shape);
+  plan.precision = DataType::bf16;
+  return plan;
+}
+
+TEST(CudaLayout, TheArenaIsTheSumOfWhatItIsFor) {
+  for (const std::string schedule : {"gpipe", "1f1b", "zb-h1"}) {
+    for (const Recompute recompute : {Recompute::none, Recompute::full}) {
+      const Plan plan = plan_of(schedule, 4, recompute);
+      for (int rank = 0; rank < 4; ++rank) {
+        const RankLayout layout = lay_out_rank(plan, plan.lowered(), rank);
+        EXPECT_EQ(layout.arena_bytes, layout.need.total());
+        EXPECT_EQ(layout.arena_bytes % 256, 0);
+      }
+    }
+  }
+}
+
+TEST(CudaLayout, OneFOneBKeepsStagesMinusRankSlabsAndGPipeAll) {
+  for (int rank = 0; rank < 4; ++rank) {
+    const Plan one_f_one_b = plan_of("1f1b", 4), gpipe = plan_of("gpipe", 4);
+    EXPECT_EQ(lay_out_rank(one_f_one_b, one_f_one_b.lowered(), rank).stages.front().slabs, 4 - rank);
+    EXPECT_EQ(lay_out_rank(gpipe, gpipe.lowered(), rank).stages.front().slabs, 8);
+  }
+}
+
+// No micro-batch finds its slab or split in use by another.
+TEST(CudaLayout, PlacesNeverOverlap) {
+  for (const std::string schedule : {"gpipe", "1f1b", "zb-h1", "zb-h2"}) {
+    const Plan plan = plan_of(schedule, 4);
+    const LoweredSchedule lowered = plan.lowered();
+    for (int rank = 0; rank < 4; ++rank) {
+      const RankLayout layout = lay_out_rank(plan, lowered, rank);
+      const auto& actions = lowered.ranks[static_cast<std::size_t>(rank)];
+      std::map<int, int> slab_of;  // by micro-batch
+      int first_weights = 0;
+      for (std::size_t i = 0; i < actions.size(); ++i) {
+        const Place& place = layout.places[i];
+        const ActionKind kind = actions[i].kind;
+        const int m = actions[i].microbatch.value;
+        const bool opens = kind == ActionKind::recv_forward || (rank == 0 && kind == ActionKind::forward);
+        if (opens) {
+          for (const auto& [other, slab] : slab_of)
+            EXPECT_NE(slab, place.slab) << "micro-batches " << m << ", " << other;
+          slab_of[m] = place.slab;
+        } else if (is_compute(kind)) {
+          EXPECT_EQ(slab_of.at(m), place.slab);
+        }
+        if (kind == ActionKind::backward || kind == ActionKind::backward_weight) slab_of.erase(m);
+        first_weights += place.first ? 1 : 0;
+      }
+      EXPECT_TRUE(slab_of.empty());
+      EXPECT_EQ(first_weights, 1) << "one weight gradient of a step replaces what is there";
+    }
+  }
+}
+
+TEST(CudaLayout, TokenTablesArePaddedAndTheirCopiesComeLast) {
+  const Plan plan = plan_of("1f1b", 4);
+  const RankLayout last = lay_out_rank(plan, plan.lowered(), 3);
+  const StageLayout& layout = last.stages.front().layout;
+  const ParameterEntry& table = layout.entries.back();
+  EXPECT_TRUE(table.copy);
+  EXPECT_EQ(table.parameter.name, token_table);
+  EXPECT_EQ(table.elements, 128 * 16) << "32 rows, rounded up to 128";
+  EXPECT_EQ(layout.owned_elements, table.offset);
+  EXPECT_EQ(padded_vocabulary(*plan.network.transformer), 128);
+}
+
+TEST(CudaLayout, FullRecomputationKeepsOnlyTheInputsOfBlocks) {
+  const auto stash = [](Recompute recompute) {
+    const Plan plan = plan_of("1f1b", 1, recompute);
+    return layer_stash_bytes(lay_out_rank(plan, plan.lowered(), 0).stages.front().layout, 1);
+  };
+  EXPECT_EQ(stash(Recompute::full), 8 * 16 * 2) << "8 rows of 16 channels of two bytes";
+  EXPECT_GT(stash(Recompute::none), stash(Recompute::full));
+}
+
+// GPUs with 132 multiprocessors: whole, cut in four, cut unevenly.
+TEST(CudaPlace, SlicesFillOneGpuAfterTheOther) {
+  DeviceType whole, quarter, half;
+  whole.kind = quarter.kind = half.kind = DeviceKind::gpu;
+  quarter.gpu_multiprocessors = half.gpu_multiprocessors = 132;
+  quarter.multiprocessors = 32, half.multiprocessors = 64;
+  Plan plan;
+  plan.cluster.device_types = {whole, quarter, half};
+  plan.cluster.nodes.resize(1);
+  plan.devices.emplace_back();
+  for (const int type : {0, 1, 1, 1, 1, 1, 2, 2, 0}) {
+    const DeviceId id{static_cast<std::int32_t>(plan.cluster.devices.size())};
+    plan.cluster.devices.push_back({type, 0});
+    plan.cluster.nodes.front().devices.push_back(id);
+    plan.devices.front().push_back(id);
+  }
+  const auto place = [&](int rank) { return device_place(plan, 0, rank); };
+  EXPECT_EQ(place(0).gpu, 0);
+  EXPECT_TRUE(place(0).slices.empty());
+  EXPECT_EQ(place(1).gpu, 1);
+  EXPECT_THAT(place(1).slices, testing::ElementsAre(32, 32, 32, 32));
+  EXPECT_EQ(place(4).gpu, 1);
+  EXPECT_EQ(place(4).slice, 3);
+  EXPECT_EQ(place(5).gpu, 2) << "a fifth of 32 does not fit";
+  EXPECT_THAT(place(6).slices, testing::ElementsAre(32, 64));
+  EXPECT_EQ(place(6).slice, 1);
+  EXPECT_EQ(place(7).gpu, 3);
+  EXPECT_EQ(place(8).gpu, 4);
+  EXPECT_TRUE(place(8).slices.empty());
+}
+
+}  // namespace
+}  // namespace stagecraft::cuda

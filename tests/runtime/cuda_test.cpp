@@ -1,0 +1,241 @@
+// On a GPU a step makes the gradients that it makes on the CPU, however the network is cut, scheduled and recomputed,
+// on a whole GPU and on slices of one. Where there is no GPU, the tests say so and are skipped.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "runtime/cuda/module.hpp"
+#include "tests/runtime/plans.hpp"
+#include "tests/runtime/steps.hpp"
+
+namespace stagecraft {
+namespace {
+
+// Larger than the others' networks, so that the libraries' fast paths are taken.
+Transformer small_gpt() {
+  Transformer t = tiny_gpt(true);
+  t.layers = 4;
+  t.hidden = 128;
+  t.head_size = 64;
+  t.ffn = 512;
+  t.vocabulary = 200;
+  t.max_sequence = 64;
+  return t;
+}
+
+Transformer small_llama() {
+  Transformer t = tiny_llama();
+  t.layers = 4;
+  t.hidden = 256;
+  t.heads = 4;
+  t.kv_heads = 2;
+  t.head_size = 64;
+  t.ffn = 384;
+  t.vocabulary = 200;
+  return t;
+}
+
+// The plan's ranks on GPUs of their own, or on slices of the first.
+Plan on_gpu(Plan plan, DataType precision, const cuda::Gpu& gpu, int slice_multiprocessors) {
+  plan.precision = precision;
+  DeviceType& type = plan.cluster.device_types.front();
+  type.kind = DeviceKind::gpu;
+  type.multiprocessors = slice_multiprocessors;
+  type.gpu_multiprocessors = slice_multiprocessors == 0 ? 0 : gpu.multiprocessors;
+  return plan;
+}
+
+class CudaTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    try {
+      gpus_ = cuda::load_module().gpus();
+    } catch (const Error& error) {
+      GTEST_SKIP() << error.what();
+    }
+    if (gpus_.empty()) GTEST_SKIP() << "no GPU";
+  }
+  Step step(const Plan& plan, DataType precision, int slice_multiprocessors = 0) const {
+    return take_step(on_gpu(plan, precision, gpus_.front(), slice_multiprocessors), Backend::cuda);
+  }
+
+  std::vector<cuda::Gpu> gpus_;
+};
+
+constexpr std::int64_t samples = 8;
+
+PlanShape whole() { return {.cuts = {}, .microbatches = 4, .microbatch = 2, .sequence = 32}; }
+
+Plan staged(const Transformer& t, int stages, const std::string& schedule, Recompute recompute) {
+  PlanShape shape = whole();
+  for (int s = 1; s < stages; ++s) shape.cuts.push_back(s * (t.layers + 2) / stages);
+  shape.schedule = schedule;
+  shape.recompute = recompute;
+  return make_plan(t, shape);
+}
+
+TEST_F(CudaTest, AStepOfOneStageEqualsTheCpus) {
+  for (const Transformer& t : {tiny_gpt(), tiny_gpt(true), tiny_llama(), small_gpt(), small_llama()}) {
+    SCOPED_TRACE(t.family + " " + std::to_string(t.hidden));
+    PlanShape shape = whole();
+    shape.sequence = std::min<std::int64_t>(32, t.max_sequence);
+    const Plan plan = make_plan(t, shape);
+    expect_close(step(plan, DataType::fp32), take_step(plan));
+  }
+}
+
+TEST_F(CudaTest, Bf16AndTf32AreAsCloseAsTheirFractions) {
+  for (const Transformer& t : {small_gpt(), small_llama()}) {
+    SCOPED_TRACE(t.family);
+    const Plan plan = make_plan(t, whole());
+    const Step expected = take_step(plan);
+    expect_close(step(plan, DataType::bf16), expected, 2e-2);
+    expect_close(step(plan, DataType::tf32), expected, 5e-3);
+  }
+}
+
+TEST_F(CudaTest, RecomputationChangesNothing) {
+  for (const Transformer& t : {small_gpt(), small_llama()}) {
+    SCOPED_TRACE(t.family);
+    const Step expected = step(make_plan(t, whole()), DataType::fp32);
+    for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
+      PlanShape shape = whole();
+      shape.recompute = recompute;
+      const Step actual = step(make_plan(t, shape), DataType::fp32);
+      expect_close(actual, expected);
+    }
+  }
+}
+
+TEST_F(CudaTest, SlicesOfAGpuMakeTheGradientsOfTheCpuUnderEverySchedule) {
+  for (const Transformer& t : {small_gpt(), small_llama()}) {
+    const Step expected = take_step(make_plan(t, whole()));
+    for (const int stages : {2, 4}) {
+      for (const std::string schedule : {"gpipe", "1f1b", "zb-h1", "zb-h2"}) {
+        for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+          SCOPED_TRACE(fmt::format("{}, {} slices, {}, recompute {}", t.family, stages, schedule, name(recompute)));
+          const Plan plan = staged(t, stages, schedule, recompute);
+          expect_close(step(plan, DataType::fp32, 128 / stages / 8 * 8), expected);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(CudaTest, SlicesInBf16) {
+  const Step expected = take_step(make_plan(small_gpt(), whole()));
+  for (const std::string schedule : {"gpipe", "1f1b", "zb-h1"}) {
+    SCOPED_TRACE(schedule);
+    expect_close(step(staged(small_gpt(), 4, schedule, Recompute::none), DataType::bf16, 32), expected, 2e-2);
+  }
+}
+
+TEST_F(CudaTest, SeveralStagesOnARank) {
+  const Transformer t = small_gpt();
+  const Step expected = take_step(make_plan(t, whole()));
+  for (const std::string name : {"interleaved-1f1b", "zb-v", "looped-bfs"}) {
+    SCOPED_TRACE(name);
+    const ComputeSchedule schedule = make_schedule(name, {.ranks = 2, .stages_per_rank = 2, .microbatches = 4});
+    PlanShape shape = whole();
+    expect_close(step(make_scheduled_plan(t, schedule, shape), DataType::fp32, 64), expected);
+  }
+}
+
+TEST_F(CudaTest, ReplicasSumTheirGradients) {
+  const Transformer t = small_gpt();
+  const Step expected = take_step(make_plan(t, whole()));
+  for (const std::vector<std::int64_t>& cuts : {std::vector<std::int64_t>{}, {3}}) {
+    PlanShape shape = whole();
+    shape.cuts = cuts;
+    shape.microbatches = 2;
+    shape.replicas = 2;
+    expect_close(step(make_plan(t, shape), DataType::fp32, cuts.empty() ? 64 : 32), expected);
+  }
+}
+
+TEST_F(CudaTest, SeveralGpus) {
+  if (gpus_.size() < 2) GTEST_SKIP() << "one GPU";
+  const Transformer t = small_gpt();
+  const Step expected = take_step(make_plan(t, whole()));
+  for (const std::string schedule : {"gpipe", "1f1b", "zb-h1"}) {
+    SCOPED_TRACE(schedule);
+    expect_close(step(staged(t, 2, schedule, Recompute::none), DataType::fp32), expected);
+  }
+  PlanShape shape = whole();
+  shape.microbatches = 2;
+  shape.replicas = 2;
+  expect_close(step(make_plan(t, shape), DataType::fp32), expected);
+}
+
+// Graphs are captured in the second step and replayed from the third on.
+TEST_F(CudaTest, LossesOfManyStepsFollowTheCpus) {
+  const TemporaryFolder folder;
+  TrainingOptions options;
+  options.steps = 12;
+  options.data = {folder.file("text.txt", sample_text())};
+  options.oversubscribe = true;
+  const Plan plan = staged(small_gpt(), 2, "1f1b", Recompute::none);
+  const Trace expected = train(plan, options);
+  options.backend = Backend::cuda;
+  const Trace actual = train(on_gpu(plan, DataType::fp32, gpus_.front(), 64), options);
+  ASSERT_EQ(actual.losses.size(), expected.losses.size());
+  for (std::size_t i = 0; i < expected.losses.size(); ++i) {
+    EXPECT_NEAR(actual.losses[i], expected.losses[i], 1e-4) << "step " << i + 1;
+  }
+  EXPECT_LT(expected.losses.back(), expected.losses.front());
+}
+
+TEST_F(CudaTest, ARunGoesOnFromItsCheckpointAndFromTheCpus) {
+  const TemporaryFolder folder;
+  TrainingOptions options;
+  options.steps = 6;
+  options.optimizer.decay_steps = 6;
+  options.data = {folder.file("text.txt", sample_text())};
+  options.checkpoint_directory = folder.path() / "run";
+  options.checkpoint_interval = 3;
+  options.oversubscribe = true;
+  const Plan plan = make_plan(small_gpt(), whole());
+  const Trace whole_run = train(plan, options);
+  options.backend = Backend::cuda;
+  options.resume = checkpoint_path(options.checkpoint_directory, 3);
+  options.checkpoint_directory.clear();
+  const Trace second_half = train(on_gpu(plan, DataType::fp32, gpus_.front(), 0), options);
+  ASSERT_EQ(second_half.losses.size(), 3U);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(second_half.losses[i], whole_run.losses[i + 3], 1e-4);
+}
+
+TEST_F(CudaTest, TheTraceHoldsDeviceTimesInTheOrderOfTheList) {
+  const Plan plan = on_gpu(staged(small_gpt(), 2, "1f1b", Recompute::none), DataType::fp32, gpus_.front(), 64);
+  const Step result = take_step(plan, Backend::cuda);
+  for (int rank = 0; rank < 2; ++rank) {
+    Seconds last{0};
+    int computed = 0;
+    for (const TraceEvent& event : result.events) {
+      if (event.rank.value != rank || !is_compute(event.action.kind)) continue;
+      EXPECT_GE(event.start, last) << to_string(event.action);
+      EXPECT_GT(event.end, event.start) << to_string(event.action);
+      last = event.end;
+      ++computed;
+    }
+    EXPECT_EQ(computed, 8);
+  }
+}
+
+TEST_F(CudaTest, APlanForMoreGpusThanThereAreIsRefused) {
+  PlanShape shape = whole();
+  shape.replicas = static_cast<int>(gpus_.size()) + 1;
+  shape.microbatches = 1;
+  const Plan plan = make_plan(small_gpt(), shape);
+  try {
+    step(plan, DataType::fp32);
+    FAIL() << "expected an error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::device);
+    EXPECT_THAT(error.what(), testing::HasSubstr(fmt::format("this machine has {}", gpus_.size())));
+  }
+}
+
+}  // namespace
+}  // namespace stagecraft
