@@ -61,6 +61,18 @@ struct Problem {
   float beta;
 };
 
+cublasLtEpilogue_t library_epilogue(const GemmShape& s) {
+  switch (s.epilogue) {
+    case Epilogue::gelu:
+      return s.bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+    case Epilogue::gelu_gradient:
+      return CUBLASLT_EPILOGUE_DGELU;
+    case Epilogue::none:
+      break;
+  }
+  return s.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
 Problem make_problem(const GemmShape& s, int multiprocessors) {
   const cublasComputeType_t compute = s.inputs == MatrixType::tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   cublasLtMatmulDesc_t operation = nullptr;
@@ -76,10 +88,11 @@ Problem make_problem(const GemmShape& s, int multiprocessors) {
   set(CUBLASLT_MATMUL_DESC_TRANSA, s.b == Transpose::no ? CUBLAS_OP_N : CUBLAS_OP_T);
   set(CUBLASLT_MATMUL_DESC_TRANSB, s.a == Transpose::no ? CUBLAS_OP_N : CUBLAS_OP_T);
   if (multiprocessors > 0) set(CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, static_cast<std::int32_t>(multiprocessors));
-  if (s.bias) {
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-    set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, storage(s.output));
+  if (const cublasLtEpilogue_t epilogue = library_epilogue(s); epilogue != CUBLASLT_EPILOGUE_DEFAULT) {
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
   }
+  if (s.bias) set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, storage(s.output));
+  if (s.epilogue != Epilogue::none) set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, s.columns);
   return problem;
 }
 
@@ -123,9 +136,12 @@ cublasStatus_t multiply(cublasLtHandle_t handle, const Problem& p, const cublasL
                         p.c.get(), at.c, p.c.get(), &algorithm, workspace, gemm_workspace_bytes, stream);
 }
 
-void set_bias(const Problem& p, const void* bias) {
-  CHECK_CUBLAS(
-      cublasLtMatmulDescSetAttribute(p.operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)));
+void set_pointers(const Problem& p, const GemmShape& shape, const void* bias, const void* aux) {
+  const auto set = [&](cublasLtMatmulDescAttributes_t name, const void* value) {
+    CHECK_CUBLAS(cublasLtMatmulDescSetAttribute(p.operation.get(), name, &value, sizeof(value)));
+  };
+  if (shape.bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+  if (shape.epilogue != Epilogue::none) set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, aux);
 }
 
 std::string device_name() {
@@ -139,7 +155,7 @@ std::string device_name() {
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 struct Sizes {
-  std::size_t a, b, c, bias;  // bytes, each a multiple of 256
+  std::size_t a, b, c, bias, aux;  // bytes, each a multiple of 256
 };
 
 Sizes sizes(const GemmShape& s) {
@@ -147,7 +163,7 @@ Sizes sizes(const GemmShape& s) {
     return aligned(static_cast<std::size_t>(count) * bytes_of(type));
   };
   return {bytes(s.rows * s.depth, s.inputs), bytes(s.depth * s.columns, s.inputs), bytes(s.rows * s.columns, s.output),
-          bytes(s.columns, s.output)};
+          bytes(s.columns, s.output), s.epilogue == Epilogue::none ? 0 : bytes(s.rows * s.columns, s.output)};
 }
 
 void fill(std::byte* memory, std::size_t bytes, MatrixType type, std::uint64_t seed, cudaStream_t stream) {
@@ -174,6 +190,7 @@ std::string GemmShape::text() const {
   text += std::string(" ") + name(inputs) + ">" + name(output);
   if (bias) text += " +bias";
   if (accumulate == Accumulate::yes) text += " +c";
+  if (epilogue != Epilogue::none) text += epilogue == Epilogue::gelu ? " gelu" : " gelu'";
   return text;
 }
 
@@ -236,7 +253,7 @@ Gemm& Gemm::operator=(Gemm&&) noexcept = default;
 
 std::size_t Gemm::tuning_bytes(const GemmShape& shape) {
   const Sizes size = sizes(shape);
-  return size.a + size.b + size.c + size.bias;
+  return size.a + size.b + size.c + size.bias + size.aux;
 }
 
 double Gemm::tune(const GemmShape& shape, std::byte* scratch, std::byte* workspace, cudaStream_t stream) {
@@ -248,11 +265,13 @@ double Gemm::tune(const GemmShape& shape, std::byte* scratch, std::byte* workspa
   std::byte* const b = a + size.a;
   std::byte* const c = b + size.b;
   std::byte* const bias = c + size.c;
+  std::byte* const aux = bias + size.bias;
   fill(a, size.a, shape.inputs, 1, stream);
   fill(b, size.b, shape.inputs, 2, stream);
   fill(c, size.c, shape.output, 3, stream);
   fill(bias, size.bias, shape.output, 4, stream);
-  if (shape.bias) set_bias(plan.problem, bias);
+  fill(aux, size.aux, shape.output, 5, stream);
+  set_pointers(plan.problem, shape, bias, aux);
 
   constexpr int most = 16;
   constexpr int repetitions = 5;
@@ -291,9 +310,9 @@ double Gemm::tune(const GemmShape& shape, std::byte* scratch, std::byte* workspa
 }
 
 void Gemm::run(const GemmShape& shape, void* c, const void* a, const void* b, const void* bias, std::byte* workspace,
-               cudaStream_t stream, const void* addend) {
+               cudaStream_t stream, const void* addend, void* aux) {
   const State::Plan& plan = state_->plan(shape);
-  if (shape.bias) set_bias(plan.problem, bias);
+  set_pointers(plan.problem, shape, bias, aux);
   const Pointers at{c, addend == nullptr ? c : addend, a, b};
   const cublasStatus_t status = multiply(state_->handle.get(), plan.problem, plan.algorithm, at, workspace, stream);
   check(status, ("cublasLtMatmul(" + shape.text() + ")").c_str());

@@ -26,6 +26,13 @@ enum class MatrixType {
 
 enum class Transpose { no, yes };
 
+// What happens to a product before it is stored, with a second matrix `aux` shaped as C, both bf16.
+enum class Epilogue {
+  none,
+  gelu,           // C = gelu(op(A) op(B) (+ bias)); aux receives what gelu is taken of
+  gelu_gradient,  // C = (op(A) op(B)) * gelu'(aux)
+};
+
 struct GemmShape {
   std::int64_t rows;     // of C
   std::int64_t columns;  // of C
@@ -36,6 +43,7 @@ struct GemmShape {
   Transpose b = Transpose::no;           // b is stored (depth, columns), or with yes (columns, depth)
   bool bias = false;                     // of the output's type, (columns)
   Accumulate accumulate = Accumulate::no;
+  Epilogue epilogue = Epilogue::none;
   auto operator<=>(const GemmShape&) const = default;  // NOLINT(modernize-use-nullptr): a mistake of clang-tidy 14
 
   double flops() const;
@@ -65,9 +73,9 @@ class Gemm {
   double tune(const GemmShape& shape, std::byte* scratch, std::byte* workspace, cudaStream_t stream);
 
   // bias is read only if the shape has one. A shape that accumulates adds to c what `addend`, shaped as c, holds: c
-  // itself when null. REQUIRES: workspace of gemm_workspace_bytes, aligned to 256.
+  // itself when null. `aux` is the epilogue's. REQUIRES: workspace of gemm_workspace_bytes, aligned to 256.
   void run(const GemmShape& shape, void* c, const void* a, const void* b, const void* bias, std::byte* workspace,
-           cudaStream_t stream, const void* addend = nullptr);
+           cudaStream_t stream, const void* addend = nullptr, void* aux = nullptr);
 
  private:
   struct State;

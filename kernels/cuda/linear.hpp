@@ -71,6 +71,41 @@ void linear_forward(T* y,           // (N, outputs)
                     x, w, bias, context.workspace, context.stream);
 }
 
+// The shapes of the two below.
+inline GemmShape linear_forward_gelu_shape(std::int64_t rows, std::int64_t inputs, std::int64_t outputs, bool bias) {
+  GemmShape shape = linear_forward_shape<Bf16>(rows, inputs, outputs, bias, Accumulate::no);
+  shape.epilogue = Epilogue::gelu;
+  return shape;
+}
+inline GemmShape linear_input_gradient_gelu_shape(std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
+  GemmShape shape = linear_input_gradient_shape<Bf16>(rows, inputs, outputs, Accumulate::no);
+  shape.epilogue = Epilogue::gelu_gradient;
+  return shape;
+}
+
+// The layer and the GELU behind it: z = x W^T + b, y = gelu(z).
+inline void linear_forward_gelu(Bf16* y,           // (N, outputs)
+                                Bf16* z,           // (N, outputs)
+                                const Bf16* x,     // (N, inputs)
+                                const Bf16* w,     // (outputs, inputs)
+                                const Bf16* bias,  // (outputs) or null
+                                std::int64_t rows, std::int64_t inputs, std::int64_t outputs,
+                                const GemmContext& context) {
+  context.gemm->run(linear_forward_gelu_shape(rows, inputs, outputs, bias != nullptr), y, x, w, bias, context.workspace,
+                    context.stream, nullptr, z);
+}
+
+// The gradient of a layer whose input was x = gelu(z), through both: dz = (dy W) * gelu'(z).
+inline void linear_input_gradient_gelu(Bf16* dz,        // (N, inputs)
+                                       const Bf16* dy,  // (N, outputs)
+                                       const Bf16* w,   // (outputs, inputs)
+                                       const Bf16* z,   // (N, inputs)
+                                       std::int64_t rows, std::int64_t inputs, std::int64_t outputs,
+                                       const GemmContext& context) {
+  context.gemm->run(linear_input_gradient_gelu_shape(rows, inputs, outputs), dz, dy, w, nullptr, context.workspace,
+                    context.stream, nullptr, const_cast<Bf16*>(z));
+}
+
 // y = residual + x W^T + b: the layer and the residual connection around it, without a copy. y may be residual.
 template <class T>
 void linear_forward_add(T* y,               // (N, outputs)

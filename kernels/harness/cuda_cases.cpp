@@ -577,6 +577,55 @@ void add_linear(CudaCases& cases, CudaLibraries& libraries, Index rows, Index in
   }
 }
 
+// GELU within the products, against the separate operations.
+void add_linear_gelu(CudaCases& cases, CudaLibraries& libraries, Index rows, Index inputs, Index outputs) {
+  CudaLibraries* const l = &libraries;
+  const Index z_count = rows * outputs;
+  const std::string shape = fmt::format("bf16 N={} {}->{}", rows, inputs, outputs);
+  const double flops = 2.0 * static_cast<double>(z_count) * static_cast<double>(inputs);
+  const auto forward = cuda::linear_forward_gelu_shape(rows, inputs, outputs, true);
+  cases.push_back(
+      {.op = "linear",
+       .name = "linear_forward_gelu " + shape,
+       .tensors = {tensor_of<Bf16>("y", Role::output, z_count), tensor_of<Bf16>("z", Role::output, z_count),
+                   tensor_of<Bf16>("x", Role::input, rows * inputs),
+                   tensor_of<Bf16>("w", Role::input, outputs * inputs), tensor_of<Bf16>("bias", Role::input, outputs)},
+       .candidate =
+           [=](Dev d, cudaStream_t s) {
+             l->tune(forward);
+             cuda::linear_forward_gelu(d.at<Bf16>(0), d.at<Bf16>(1), d.at<Bf16>(2), d.at<Bf16>(3), d.at<Bf16>(4), rows,
+                                       inputs, outputs, l->context(s));
+           },
+       .reference =
+           [=](D d) {
+             zero(d[1], z_count);
+             reference::linear_forward_add(d[1], d[2], d[3], d[4], rows, inputs, outputs);
+             reference::gelu_forward(d[0], d[1], z_count);
+           },
+       .flops = flops,
+       .tolerance = product_tolerance(cuda::MatrixType::bf16, inputs, Storage::bf16, false)});
+  const auto gradient = cuda::linear_input_gradient_gelu_shape(rows, outputs, inputs);
+  cases.push_back(
+      {.op = "linear",
+       .name = "linear_input_gradient_gelu " + shape,
+       .tensors = {tensor_of<Bf16>("dz", Role::output, z_count), tensor_of<Bf16>("dy", Role::input, rows * inputs),
+                   tensor_of<Bf16>("w", Role::input, outputs * inputs), tensor_of<Bf16>("z", Role::input, z_count)},
+       .candidate =
+           [=](Dev d, cudaStream_t s) {
+             l->tune(gradient);
+             cuda::linear_input_gradient_gelu(d.at<Bf16>(0), d.at<Bf16>(1), d.at<Bf16>(2), d.at<Bf16>(3), rows, outputs,
+                                              inputs, l->context(s));
+           },
+       .reference =
+           [=](D d) {
+             std::vector<double> dx(static_cast<std::size_t>(z_count));
+             reference::linear_input_gradient_add(dx.data(), d[1], d[2], rows, outputs, inputs);
+             reference::gelu_input_gradient(d[0], dx.data(), d[3], z_count);
+           },
+       .flops = flops,
+       .tolerance = product_tolerance(cuda::MatrixType::bf16, inputs, Storage::bf16, false)});
+}
+
 // Another object takes the choice from the file. Were it to time again, it would fail for want of memory to do so in.
 void add_gemm_cache(CudaCases& cases, CudaLibraries& libraries) {
   constexpr Index n = 64;
@@ -674,6 +723,8 @@ std::vector<CudaCase> cuda_test_cases(CudaLibraries& libraries) {
     add_linear<float>(cases, libraries, 72, 256, 200,
                       {.bias = false, .fp32_inputs = cuda::MatrixType::tf32, .tuned = tuned});
   }
+  add_linear_gelu(cases, libraries, 8, 64, 64);
+  add_linear_gelu(cases, libraries, 72, 1600, 400);
   add_gemm_cache(cases, libraries);
   add_cudnn_attention(cases, libraries, packed_attention(2, 64, 3, 3, 64), 1.0);
   add_cudnn_attention(cases, libraries, packed_attention(1, 200, 2, 2, 64), 2.0);
@@ -703,6 +754,7 @@ std::vector<CudaCase> cuda_perf_cases(CudaLibraries& libraries) {
       if (outputs < 50000) add_linear<Bf16>(cases, libraries, rows, inputs, outputs, {.bias = true, .tuned = true});
     }
   }
+  for (const Index rows : {4096, 8192}) add_linear_gelu(cases, libraries, rows, 1600, 6400);
   add_linear<Bf16>(cases, libraries, 4096, 1600, 6400, {.bias = false, .tuned = false});
   add_cudnn_attention(cases, libraries, packed_attention(4, 1024, 25, 25, 64), 1.0);
   add_cudnn_attention(cases, libraries, packed_attention(8, 1024, 25, 25, 64), 1.0);

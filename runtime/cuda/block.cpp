@@ -93,14 +93,7 @@ class Block : public Layer {
     projection_.forward_add(at(s, at_.middle), x, at(s, at_.attended));
 
     mlp_norm_.forward(at(s, at_.mlp_normed), floats(s, at_.mlp_statistics), at(s, at_.middle));
-    if (swiglu_) {
-      up_.forward(at(s, at_.up), at(s, at_.mlp_normed));
-      kernels::cuda::swiglu_forward(at(s, at_.activated), at(s, at_.up), rows(), transformer_.ffn, engine_.stream());
-    } else {
-      up_.forward_without_bias(at(s, at_.up), at(s, at_.mlp_normed));
-      kernels::cuda::gelu_forward(at(s, at_.activated), at(s, at_.up), up_.bias(), rows(), transformer_.ffn,
-                                  engine_.stream());
-    }
+    activate(s);
     if (p.output == nullptr) return;
     down_.forward_add(reinterpret_cast<T*>(p.output), at(s, at_.middle), at(s, at_.activated));
   }
@@ -109,18 +102,8 @@ class Block : public Layer {
     std::byte* const s = p.stash;
     std::byte* const g = p.gradients;
     const T* const dy = reinterpret_cast<const T*>(p.d_output);
-    T* const d_up = at(g, at_.d_up);
-    if (swiglu_) {
-      T* const d_activated = at(p.scratch, at_.d_activated);
-      down_.input_gradient(d_activated, dy);
-      kernels::cuda::swiglu_input_gradient(d_up, d_activated, at(s, at_.up), rows(), transformer_.ffn,
-                                           engine_.stream());
-    } else {
-      down_.input_gradient(d_up, dy);
-      kernels::cuda::gelu_input_gradient(d_up, d_up, at(s, at_.up), up_.bias(), rows(), transformer_.ffn,
-                                         engine_.stream());
-    }
-    up_.input_gradient(at(g, at_.d_mlp_normed), d_up);
+    activate_gradient(p, dy);
+    up_.input_gradient(at(g, at_.d_mlp_normed), at(g, at_.d_up));
     mlp_norm_.input_gradient(at(g, at_.d_middle), dy, at(g, at_.d_mlp_normed), at(s, at_.middle),
                              floats(s, at_.mlp_statistics));
 
@@ -150,10 +133,10 @@ class Block : public Layer {
 
   void prepare(std::span<std::byte> scratch) const override {
     attention_.prepare();
-    qkv_.prepare(scratch, false, true);
-    projection_.prepare(scratch, true, true);
-    up_.prepare(scratch, false, swiglu_);
-    down_.prepare(scratch, true, true);
+    qkv_.prepare(scratch, {});
+    projection_.prepare(scratch, {.adds = true});
+    up_.prepare(scratch, {.bias = swiglu_, .gelu = fused_gelu()});
+    down_.prepare(scratch, {.adds = true, .gelu_gradient = fused_gelu()});
   }
 
  private:
@@ -163,6 +146,43 @@ class Block : public Layer {
   }
   static T* at(std::byte* base, std::int64_t offset) { return reinterpret_cast<T*>(base + offset); }
   static float* floats(std::byte* base, std::int64_t offset) { return reinterpret_cast<float*>(base + offset); }
+
+  // The products of bf16 apply GELU themselves; the library asks for rows of whole vectors.
+  bool fused_gelu() const { return sizeof(T) == 2 && !swiglu_ && transformer_.ffn % 8 == 0; }
+
+  // The MLP up to its activation.
+  void activate(std::byte* s) const {
+    if constexpr (sizeof(T) == 2) {
+      if (fused_gelu()) return up_.forward_gelu(at(s, at_.activated), at(s, at_.up), at(s, at_.mlp_normed));
+    }
+    if (swiglu_) {
+      up_.forward(at(s, at_.up), at(s, at_.mlp_normed));
+      kernels::cuda::swiglu_forward(at(s, at_.activated), at(s, at_.up), rows(), transformer_.ffn, engine_.stream());
+    } else {
+      up_.forward_without_bias(at(s, at_.up), at(s, at_.mlp_normed));
+      kernels::cuda::gelu_forward(at(s, at_.activated), at(s, at_.up), up_.bias(), rows(), transformer_.ffn,
+                                  engine_.stream());
+    }
+  }
+
+  // From the block's output back through the activation.
+  void activate_gradient(const Pass& p, const T* dy) const {
+    std::byte* const s = p.stash;
+    T* const d_up = at(p.gradients, at_.d_up);
+    if constexpr (sizeof(T) == 2) {
+      if (fused_gelu()) return down_.input_gradient_gelu(d_up, dy, at(s, at_.up));
+    }
+    if (swiglu_) {
+      T* const d_activated = at(p.scratch, at_.d_activated);
+      down_.input_gradient(d_activated, dy);
+      kernels::cuda::swiglu_input_gradient(d_up, d_activated, at(s, at_.up), rows(), transformer_.ffn,
+                                           engine_.stream());
+    } else {
+      down_.input_gradient(d_up, dy);
+      kernels::cuda::gelu_input_gradient(d_up, d_up, at(s, at_.up), up_.bias(), rows(), transformer_.ffn,
+                                         engine_.stream());
+    }
+  }
 
   // Queries and keys are neighbours in a row and turn in one call.
   template <class Rotation>

@@ -42,7 +42,7 @@ class Head : public Layer {
                           p.accumulate);
   }
 
-  void prepare(std::span<std::byte> scratch) const override { projection_.prepare(scratch, false, false); }
+  void prepare(std::span<std::byte> scratch) const override { projection_.prepare(scratch, {}); }
 
  private:
   T* normed(const Pass& p) const { return reinterpret_cast<T*>(p.stash + layout_.normed); }

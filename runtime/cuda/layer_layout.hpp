@@ -45,7 +45,7 @@ struct BlockLayout {
   std::int64_t middle = 0;           // (N, C) T, between attention and MLP
   std::int64_t mlp_normed = 0;       // (N, C) T
   std::int64_t mlp_statistics = 0;   // (2, N) float
-  std::int64_t up = 0;               // (N, U) T, without its bias
+  std::int64_t up = 0;               // (N, U) T; for GELU of float without its bias
   std::int64_t activated = 0;        // (N, F) T
   std::int64_t stash_bytes = 0;
   // From the input gradient to the weight gradient.

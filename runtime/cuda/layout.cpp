@@ -73,8 +73,8 @@ StageLayout lay_out_stage(const StageSpec& spec, bool shared_table) {
     layout.layers.push_back(layer);
   }
   if (!spec.has_head()) {
-    layout.output = slab.take(layout.boundary);
-    layout.d_output = slab.take(layout.boundary);
+    // Its gradient comes after the next stage has fetched it.
+    layout.output = layout.d_output = slab.take(layout.boundary);
   }
   if (spec.has_head() && t.tied_head && !spec.has_embedding() && !shared_table) {
     add_entry(layout, t, layer_parameters(t, 0).front(), true);

@@ -24,6 +24,14 @@ class Linear {
   void forward(T* y, const T* x) const {
     kernels::cuda::linear_forward(y, x, weight(), bias(), rows_, inputs_, outputs_, Accumulate::no, engine_.gemm);
   }
+  // z = x W^T + bias, y = gelu(z)
+  void forward_gelu(Bf16* y, Bf16* z, const Bf16* x) const {
+    kernels::cuda::linear_forward_gelu(y, z, x, weight(), bias(), rows_, inputs_, outputs_, engine_.gemm);
+  }
+  // The gradient of z where the layer's input was gelu(z).
+  void input_gradient_gelu(Bf16* dz, const Bf16* dy, const Bf16* z) const {
+    kernels::cuda::linear_input_gradient_gelu(dz, dy, weight(), z, rows_, inputs_, outputs_, engine_.gemm);
+  }
   // For a bias that the next operation adds.
   void forward_without_bias(T* y, const T* x) const {
     kernels::cuda::linear_forward<T>(y, x, weight(), nullptr, rows_, inputs_, outputs_, Accumulate::no, engine_.gemm);
@@ -42,17 +50,27 @@ class Linear {
                                  engine_.stream());
   }
 
-  // Its products, where the forward is called as `adds` and `epilogue_bias` say.
-  void prepare(std::span<std::byte> scratch, bool adds, bool epilogue_bias) const {
+  // How the products are called.
+  struct Uses {
+    bool adds = false;           // forward_add
+    bool bias = true;            // the forward adds the bias
+    bool gelu = false;           // forward_gelu
+    bool gelu_gradient = false;  // input_gradient_gelu
+  };
+  // Chooses their algorithms.
+  void prepare(std::span<std::byte> scratch, const Uses& uses) const {
     const auto tune = [&](const GemmShape& shape) {
       // What is larger than the memory at hand keeps the library's first choice.
       if (kernels::cuda::Gemm::tuning_bytes(shape) > scratch.size()) return;
       engine_.gemm.gemm->tune(shape, scratch.data(), engine_.gemm.workspace, engine_.stream());
     };
     const auto type = engine_.gemm.fp32_inputs;
-    tune(kernels::cuda::linear_forward_shape<T>(rows_, inputs_, outputs_, epilogue_bias && bias() != nullptr,
-                                                adds ? Accumulate::yes : Accumulate::no, type));
-    tune(kernels::cuda::linear_input_gradient_shape<T>(rows_, inputs_, outputs_, Accumulate::no, type));
+    tune(uses.gelu ? kernels::cuda::linear_forward_gelu_shape(rows_, inputs_, outputs_, bias() != nullptr)
+                   : kernels::cuda::linear_forward_shape<T>(rows_, inputs_, outputs_, uses.bias && bias() != nullptr,
+                                                            uses.adds ? Accumulate::yes : Accumulate::no, type));
+    tune(uses.gelu_gradient
+             ? kernels::cuda::linear_input_gradient_gelu_shape(rows_, inputs_, outputs_)
+             : kernels::cuda::linear_input_gradient_shape<T>(rows_, inputs_, outputs_, Accumulate::no, type));
     for (const Accumulate accumulate : {Accumulate::no, Accumulate::yes}) {
       tune(kernels::cuda::linear_weight_gradient_shape<T>(rows_, inputs_, outputs_, accumulate, type));
     }
