@@ -37,17 +37,6 @@ struct Times {
   std::vector<double> optimizer;
 };
 
-void append(std::vector<double>& to, const std::vector<double>& from) { to.insert(to.end(), from.begin(), from.end()); }
-
-void append(Times& to, const Times& from) {
-  for (int s = 0; s < stages; ++s) {
-    append(to.forward[s], from.forward[s]);
-    append(to.backward_input[s], from.backward_input[s]);
-    append(to.backward_weight[s], from.backward_weight[s]);
-  }
-  append(to.optimizer, from.optimizer);
-}
-
 // Every micro-batch forward and, with input and weight gradient apart, backward through the three stages.
 ComputeSchedule one_after_the_other() {
   ComputeSchedule schedule{"custom", stages, microbatches, {{}}};
@@ -119,6 +108,16 @@ class Runner {
     if (times != nullptr) take(*times);
   }
 
+  // What a neighbour in a pipeline does most of the time. REQUIRES: two steps before, which left activations.
+  void run_blocks() {
+    const auto& actions = schedule_.ranks.front();
+    executor_->begin_step(++step_);
+    for (std::size_t i = 0; i < actions.size(); ++i) {
+      if (is_compute(actions[i].kind) && actions[i].stage.value == 1) executor_->compute(i);
+    }
+    executor_->end_step();
+  }
+
  private:
   void take(Times& times) const {
     const auto& actions = schedule_.ranks.front();
@@ -155,45 +154,47 @@ class Runner {
   std::unique_ptr<Executor> executor_;
 };
 
-// Runs one combination on all devices of the plans at once.
+// Runs one combination on the first plan's device, while the other plans' devices run blocks.
 Times measure(const std::vector<Plan>& plans, const TrainingOptions& training, Seconds budget,
               const std::atomic<bool>* stop) {
   ChannelNetwork network(static_cast<int>(plans.size()), {});
-  std::vector<Times> times(plans.size());
+  Times times;
   std::barrier gate(static_cast<std::ptrdiff_t>(plans.size()));
   std::atomic<bool> done{false};
   std::mutex mutex;
   std::exception_ptr failure;
+  const auto lead = [&](Runner& runner) {
+    const auto start = Clock::now();
+    for (int step = 1; !done; ++step) {
+      runner.step(&times);
+      const double spent = std::chrono::duration<double>(Clock::now() - start).count();
+      if (step >= most_steps || (step >= least_steps && spent > budget.value())) done = true;
+      if (stop != nullptr && *stop) done = true;
+    }
+  };
   std::vector<std::thread> threads;
   for (std::size_t i = 0; i < plans.size(); ++i) {
     threads.emplace_back([&, i] {
+      bool waited = false;
       try {
         const auto transport = network.endpoint(static_cast<int>(i));
         Runner runner(plans[i], training, *transport);
         for (int step = 0; step < warm_up_steps; ++step) runner.step(nullptr);
+        waited = true;
         gate.arrive_and_wait();
-        const auto start = Clock::now();
-        for (int step = 1; !done; ++step) {
-          runner.step(&times[i]);
-          gate.arrive_and_wait();
-          const double spent = std::chrono::duration<double>(Clock::now() - start).count();
-          const bool enough = step >= most_steps || (step >= least_steps && spent > budget.value());
-          if (i == 0 && (enough || (stop != nullptr && *stop))) done = true;
-          gate.arrive_and_wait();
-        }
+        if (i == 0) lead(runner);
+        while (!done) runner.run_blocks();
       } catch (...) {
         const std::lock_guard lock(mutex);
         if (!failure) failure = std::current_exception();
         done = true;
+        if (!waited) gate.arrive_and_drop();
       }
-      gate.arrive_and_drop();  // nobody waits for this device any more
     });
   }
   for (std::thread& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);
-  Times all;
-  for (const Times& one : times) append(all, one);
-  return all;
+  return times;
 }
 
 // What a stage took, a layer of it: the blocks' stage has several.
@@ -253,7 +254,7 @@ void measure_layers(const Network& network, const ProfileOptions& options, const
       if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
       for (int s = 0; s < stages; ++s)
         kinds[static_cast<std::size_t>(s)].samples.push_back(sample_of(times, s, plans.front()));
-      append(optimizer, times.optimizer);
+      optimizer.insert(optimizer.end(), times.optimizer.begin(), times.optimizer.end());
     }
     for (std::size_t k = 0; k < stages; ++k) {
       kinds[k].kind = network.graph[ids[k]].kind;

@@ -2,8 +2,8 @@
 // between devices.
 //
 // A short network (embedding, some blocks, head) runs as three stages of one rank, every action from its captured graph
-// as in a run. Slices are measured while their neighbours on the GPU do the same (they share its memory), or while they
-// are idle.
+// as in a run. A slice is measured while its neighbours on the GPU run blocks (they share its memory and its power), or
+// while they are idle.
 #pragma once
 
 #include "runtime/profiler.hpp"
