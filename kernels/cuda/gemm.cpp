@@ -256,37 +256,58 @@ std::size_t Gemm::tuning_bytes(const GemmShape& shape) {
   return size.a + size.b + size.c + size.bias + size.aux;
 }
 
-double Gemm::tune(const GemmShape& shape, std::byte* scratch, std::byte* workspace, cudaStream_t stream) {
+namespace {
+
+// A set of matrices to time with.
+struct TuningSet {
+  Pointers at;
+  std::byte *bias, *aux;
+};
+
+std::vector<TuningSet> tuning_sets(const GemmShape& shape, std::span<std::byte> scratch, cudaStream_t stream) {
+  constexpr std::size_t most = 4;
+  const Sizes size = sizes(shape);
+  const std::size_t count = std::clamp<std::size_t>(scratch.size() / Gemm::tuning_bytes(shape), 1, most);
+  std::vector<TuningSet> sets;
+  std::byte* next = scratch.data();
+  std::uint64_t seed = 0;
+  const auto take = [&](std::size_t bytes, MatrixType type) {
+    fill(next, bytes, type, ++seed, stream);
+    return std::exchange(next, next + bytes);
+  };
+  for (std::size_t i = 0; i < count; ++i) {
+    std::byte* const a = take(size.a, shape.inputs);
+    std::byte* const b = take(size.b, shape.inputs);
+    std::byte* const c = take(size.c, shape.output);
+    std::byte* const bias = take(size.bias, shape.output);
+    sets.push_back({{c, c, a, b}, bias, take(size.aux, shape.output)});
+  }
+  return sets;
+}
+
+}  // namespace
+
+double Gemm::tune(const GemmShape& shape, std::span<std::byte> scratch, std::byte* workspace, cudaStream_t stream) {
   State::Plan& plan = state_->plan(shape);
   if (plan.seconds > 0.0) return plan.seconds;
 
-  const Sizes size = sizes(shape);
-  std::byte* const a = scratch;
-  std::byte* const b = a + size.a;
-  std::byte* const c = b + size.b;
-  std::byte* const bias = c + size.c;
-  std::byte* const aux = bias + size.bias;
-  fill(a, size.a, shape.inputs, 1, stream);
-  fill(b, size.b, shape.inputs, 2, stream);
-  fill(c, size.c, shape.output, 3, stream);
-  fill(bias, size.bias, shape.output, 4, stream);
-  fill(aux, size.aux, shape.output, 5, stream);
-  set_pointers(plan.problem, shape, bias, aux);
-
   constexpr int most = 16;
-  constexpr int repetitions = 5;
+  constexpr int repetitions = 8;
+  const std::vector<TuningSet> sets = tuning_sets(shape, scratch, stream);
   const Event start;
   const Event stop;
   cublasLtMatmulAlgo_t best = plan.algorithm;
   double best_seconds = std::numeric_limits<double>::infinity();
   for (const cublasLtMatmulAlgo_t& algorithm : candidates(state_->handle.get(), plan.problem, most)) {
-    const auto once = [&] {
-      return multiply(state_->handle.get(), plan.problem, algorithm, {c, c, a, b}, workspace, stream);
+    const auto once = [&](std::size_t turn) {
+      const TuningSet& set = sets[turn % sets.size()];
+      set_pointers(plan.problem, shape, set.bias, set.aux);
+      return multiply(state_->handle.get(), plan.problem, algorithm, set.at, workspace, stream);
     };
     // The heuristics may offer what this device refuses.
-    if (once() != CUBLAS_STATUS_SUCCESS) continue;
+    if (once(0) != CUBLAS_STATUS_SUCCESS) continue;
     start.record(stream);
-    for (int i = 0; i < repetitions; ++i) CHECK_CUBLAS(once());
+    for (std::size_t i = 1; i <= repetitions; ++i) CHECK_CUBLAS(once(i));
     stop.record(stream);
     stop.synchronize();
     const double seconds = stop.seconds_since(start) / repetitions;

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "kernels/cuda/types.hpp"
@@ -65,12 +66,14 @@ class Gemm {
   Gemm(Gemm&&) noexcept;
   Gemm& operator=(Gemm&&) noexcept;
 
-  // Device memory that tune() overwrites.
+  // Device memory that tune() needs at least.
   static std::size_t tuning_bytes(const GemmShape& shape);
 
   // Times up to 16 candidates on random numbers unless a choice is known, and writes it to the file (to a temporary
-  // name, then renamed). Waits for the stream. Not to be captured. Returns the seconds of one product.
-  double tune(const GemmShape& shape, std::byte* scratch, std::byte* workspace, cudaStream_t stream);
+  // name, then renamed). Overwrites `scratch`; with room for several sets of matrices they take turns, so that caches
+  // hold no more of them than in a training step. Waits for the stream. Not to be captured. Returns the seconds of one
+  // product. REQUIRES, unless a choice is known: tuning_bytes of scratch.
+  double tune(const GemmShape& shape, std::span<std::byte> scratch, std::byte* workspace, cudaStream_t stream);
 
   // bias is read only if the shape has one. A shape that accumulates adds to c what `addend`, shaped as c, holds: c
   // itself when null. `aux` is the epilogue's. REQUIRES: workspace of gemm_workspace_bytes, aligned to 256.

@@ -639,7 +639,7 @@ void add_gemm_cache(CudaCases& cases, CudaLibraries& libraries) {
                          const auto shape = cuda::linear_forward_shape<Bf16>(n, n, n, false, Accumulate::no);
                          l->tune(shape);
                          cuda::Gemm later(l->gemm_cache);
-                         later.tune(shape, nullptr, nullptr, s);
+                         later.tune(shape, {}, nullptr, s);
                          later.run(shape, d.at<void>(0), d.at<void>(1), d.at<void>(2), nullptr,
                                    l->gemm_workspace.data(), s);
                          STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(s));

@@ -172,7 +172,7 @@ Outcome check(const CudaCase& test, std::uint64_t seed) {
 void CudaLibraries::tune(const cuda::GemmShape& shape) {
   if (!tuned.insert(shape).second) return;
   const cuda::Buffer scratch(cuda::Gemm::tuning_bytes(shape));
-  gemm.tune(shape, scratch.data(), gemm_workspace.data(), stream.get());
+  gemm.tune(shape, {scratch.data(), scratch.bytes()}, gemm_workspace.data(), stream.get());
 }
 
 namespace {

@@ -255,6 +255,9 @@ RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int r
   RankLayout result;
   Walk walk(plan, schedule, rank);
   result.places = walk.places();
+  for (const Action& action : schedule.ranks[static_cast<std::size_t>(rank)]) {
+    result.labels.push_back(to_string(action));
+  }
   Carver arena;
   const auto states = static_cast<std::int64_t>(state_names(plan.optimizer).size());
   for (std::size_t s = 0; s < plan.stages.size(); ++s) {

@@ -86,9 +86,10 @@ struct RankLayout {
     std::vector<std::int64_t> states;
     std::int64_t first_slab = 0, first_split = 0;
   };
-  std::vector<Stage> stages;  // by number
-  std::vector<Place> places;  // by action
-  MemoryNeed need;            // by purpose; the total is the arena
+  std::vector<Stage> stages;        // by number
+  std::vector<Place> places;        // by action
+  std::vector<std::string> labels;  // by action, for tools
+  MemoryNeed need;                  // by purpose; the total is the arena
   // Offsets into the arena.
   std::int64_t ping = 0, pong = 0, layer_gradients = 0, recomputed = 0, scratch = 0, outbox = 0, rope_table = 0,
                gemm_workspace = 0, scalars = 0, tensors = 0, exchange = 0;

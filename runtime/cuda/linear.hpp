@@ -62,7 +62,7 @@ class Linear {
     const auto tune = [&](const GemmShape& shape) {
       // What is larger than the memory at hand keeps the library's first choice.
       if (kernels::cuda::Gemm::tuning_bytes(shape) > scratch.size()) return;
-      engine_.gemm.gemm->tune(shape, scratch.data(), engine_.gemm.workspace, engine_.stream());
+      engine_.gemm.gemm->tune(shape, scratch, engine_.gemm.workspace, engine_.stream());
     };
     const auto type = engine_.gemm.fp32_inputs;
     tune(uses.gelu ? kernels::cuda::linear_forward_gelu_shape(rows_, inputs_, outputs_, bias() != nullptr)

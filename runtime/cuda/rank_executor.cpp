@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/elementwise.hpp"
 #include "kernels/cuda/error.hpp"
+#include "runtime/cuda/range.hpp"
 
 namespace stagecraft::cuda {
 namespace {
@@ -189,6 +190,7 @@ void RankExecutor::upload_tokens(const Stage& stage, std::int64_t microbatch, in
 }
 
 void RankExecutor::compute(std::size_t index) {
+  const Range range(layout_.labels[index]);
   as_device_error([&] {
     const Action& a = action(index);
     const Place& at = place(index);
@@ -237,6 +239,7 @@ std::byte* RankExecutor::outbox(int number) const {
 }
 
 void RankExecutor::send(std::size_t index, int peer) {
+  const Range range(layout_.labels[index]);
   as_device_error([&] {
     const Action& a = action(index);
     const Stage& stage = stage_of(a);
@@ -261,6 +264,7 @@ void RankExecutor::send(std::size_t index, int peer) {
 }
 
 void RankExecutor::receive(std::size_t index, int peer) {
+  const Range range(layout_.labels[index]);
   as_device_error([&] {
     const bool forward = action(index).kind == ActionKind::recv_forward;
     const cudaEvent_t arrived = forward ? receive_output(index, peer) : receive_gradient(index, peer);
@@ -302,6 +306,7 @@ void RankExecutor::copy(std::byte* to, int to_gpu, const std::byte* from, int fr
 }
 
 void RankExecutor::reduce(std::size_t index) {
+  const Range range(layout_.labels[index]);
   as_device_error([&] {
     const Action& a = action(index);
     const Stage& stage = stage_of(a);
@@ -328,6 +333,7 @@ double RankExecutor::squared_gradient_norm() {
 }
 
 void RankExecutor::optimizer_step(std::size_t index, double rate, double gradient_scale) {
+  const Range range(layout_.labels[index]);
   as_device_error([&] {
     record(times_[index].start, device_.compute());
     updater_->step(action(index).stage.value, rate, step_, gradient_scale);
