@@ -121,8 +121,7 @@ void add_profile_command(CLI::App& app) {
       ->capture_default_str();
   gpu->add_option("--precision", state->precision, "fp32, tf32, bf16")->capture_default_str();
   gpu->add_flag("--idle-neighbours", state->idle_neighbours, "Measure a slice while the others are idle");
-  gpu->add_option("--algorithm-cache", state->algorithm_cache,
-                  "File that keeps the algorithms timed (default: in the user's cache folder)");
+  gpu->add_option("--algorithm-cache", state->algorithm_cache, "File of algorithms timed (default: a cache folder)");
   command->add_option("--cores", state->options.cores, "Measured together; 0: all that this process may use")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();

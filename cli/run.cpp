@@ -168,7 +168,7 @@ void add_run_command(CLI::App& app) {
   command->add_option("-o,--output", state->output, "Trace to write");
   command->add_option("--backend", state->backend, list_of(backend_names()))->capture_default_str();
   command->add_option("--algorithm-cache", state->algorithm_cache,
-                      "File that keeps the algorithms timed for GPUs (default: in the user's cache folder)");
+                      "File of algorithms timed on GPUs (default: a cache folder)");
   command->add_option("--seed", state->seed, "Of parameters and batches (default: the checkpoint's, else 1)");
   command->add_option("--checkpoint", state->checkpoint,
                       "Folder for checkpoints (safetensors), written at the end and at Ctrl-C");
