@@ -54,17 +54,23 @@ class Search {
   }
 
   FitResult run() {
-    for (FitRow& row : rows_) row.loss = loss(row);
     FitResult result;
-    result.before = total();
-    for (int round = 0; round < options_.rounds; ++round) {
-      bool moved = false;
-      for (Knob& knob : knobs_) moved |= improve(knob);
-      if (!moved) break;
+    result.before = measure(options_.largest_factor);
+    // First with every error counting in full, so that far rows pull; then without the pull of rows that stay far.
+    for (const double factor : {options_.first_factor, options_.largest_factor}) {
+      measure(factor);
+      for (Knob& knob : knobs_) {
+        scan(knob);
+        knob.step = options_.first_step;
+      }
+      for (int round = 0; round < options_.rounds; ++round) {
+        bool moved = false;
+        for (Knob& knob : knobs_) moved |= improve(knob);
+        if (!moved) break;
+      }
     }
     for (const Knob& knob : knobs_) *knob.value = rounded(*knob.value);
-    for (FitRow& row : rows_) row.loss = loss(row);
-    result.after = total();
+    result.after = measure(options_.largest_factor);
     result.evaluations = evaluations_;
     result.presets = std::move(presets_);
     return result;
@@ -158,7 +164,14 @@ class Search {
     return loss;
   }
 
-  double capped(double logarithm) const { return std::min(std::abs(logarithm), std::log(options_.largest_factor)); }
+  double capped(double logarithm) const { return std::min(std::abs(logarithm), std::log(factor_)); }
+
+  // The objective with errors up to this factor.
+  double measure(double factor) {
+    factor_ = factor;
+    for (FitRow& row : rows_) row.loss = loss(row);
+    return total();
+  }
 
   double total() const {
     double sum = 0;
@@ -166,31 +179,40 @@ class Search {
     return sum;
   }
 
-  // Tries a step up and a step down; keeps what is better, else halves the step.
+  // Takes the value if it lowers the objective; else the constant stays.
+  bool accept(Knob& knob, double value) {
+    const double old = *knob.value;
+    *knob.value = std::clamp(value, knob.least, knob.most);
+    if (*knob.value == old) return false;
+    double now = 0, then = 0;
+    std::vector<double> losses;
+    for (const std::size_t i : knob.rows) {
+      now += rows_[i].loss;
+      then += losses.emplace_back(loss(rows_[i]));
+    }
+    if (then >= now) return *knob.value = old, false;
+    for (std::size_t i = 0; i < losses.size(); ++i) rows_[knob.rows[i]].loss = losses[i];
+    return true;
+  }
+
+  // The whole range, a factor apart: many constants do nothing until they are large (the longer of two times counts).
+  void scan(Knob& knob) {
+    for (double share = 1; share > 1e-4; share /= 2) accept(knob, share * knob.most);
+  }
+
+  // A step up or a step down; where neither is better, the next is half as long. False when the steps have become
+  // small.
   bool improve(Knob& knob) {
     if (knob.step < options_.last_step) return false;
-    const double old = *knob.value;
-    double now = 0;
-    for (const std::size_t i : knob.rows) now += rows_[i].loss;
     // A constant at or near zero moves by a hundredth of its range.
-    const double width = std::max(old, 0.01 * knob.most);
-    for (const double sign : {1.0, -1.0}) {
-      *knob.value = std::clamp(old + sign * knob.step * width, knob.least, knob.most);
-      if (*knob.value == old) continue;
-      std::vector<double> losses;
-      double then = 0;
-      for (const std::size_t i : knob.rows) then += losses.emplace_back(loss(rows_[i]));
-      if (then >= now) continue;
-      for (std::size_t i = 0; i < losses.size(); ++i) rows_[knob.rows[i]].loss = losses[i];
-      knob.step *= 1.3;
-      return true;
-    }
-    *knob.value = old;
-    knob.step /= 2;
+    const double width = std::max(*knob.value, 0.01 * knob.most);
+    const bool better = accept(knob, *knob.value + knob.step * width) || accept(knob, *knob.value - knob.step * width);
+    knob.step *= better ? 1.3 : 0.5;
     return true;
   }
 
   FitOptions options_;
+  double factor_ = 1;
   Presets presets_;
   std::vector<FitRow> rows_;
   std::vector<Knob> knobs_;
@@ -198,6 +220,21 @@ class Search {
 };
 
 }  // namespace
+
+Presets unfitted(Presets presets) {
+  const auto reset = [](auto& preset) {
+    using Constants = decltype(preset.constants);
+    const Constants defaults;
+    for (const NamedConstant<Constants>& constant : constant_table<Constants>()) {
+      if (std::find(preset.fitted.begin(), preset.fitted.end(), constant.name) == preset.fitted.end()) continue;
+      preset.constants.*constant.member = defaults.*constant.member;
+    }
+  };
+  for (DevicePreset& preset : presets.devices) reset(preset);
+  for (FabricPreset& preset : presets.fabrics) reset(preset);
+  for (FrameworkPreset& preset : presets.frameworks) reset(preset);
+  return presets;
+}
 
 FitResult fit(std::span<const MeasurementTable> tables, const Microbenchmarks& microbenchmarks, const Presets& presets,
               const RowFilter& takes_part, const FitOptions& options) {

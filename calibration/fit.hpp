@@ -2,8 +2,8 @@
 //
 // Minimises, over the constants that each preset lists as fitted, the sum over the sources of the mean absolute
 // logarithm of predicted over measured time, the same of memory, and a penalty for each wrong out-of-memory label (rows
-// off by more than a factor count as that factor). A coordinate search with shrinking steps: deterministic,
-// derivative-free, and each constant re-evaluates only the rows that know it.
+// off by more than a factor count as that factor). A scan of each constant's range, then a coordinate search with
+// shrinking steps: deterministic, derivative-free, and each constant re-evaluates only the rows that know it.
 #pragma once
 
 #include <functional>
@@ -20,7 +20,8 @@ struct FitOptions {
   int rounds = 40;          // over all constants
   double first_step = 0.3;  // relative
   double last_step = 0.003;
-  double largest_factor = 1.6;  // of a row's error
+  double first_factor = 20;     // of a row's error, in the first of two passes
+  double largest_factor = 1.6;  // in the second
 };
 
 // Which of the rows take part, by table and position.
@@ -37,5 +38,8 @@ struct FitResult {
 // Kernels and collectives of each device count as a source each.
 FitResult fit(std::span<const MeasurementTable> tables, const Microbenchmarks& microbenchmarks, const Presets& presets,
               const RowFilter& takes_part, const FitOptions& options = {});
+
+// The presets with every fitted constant at its default: a start that has seen no measurement.
+Presets unfitted(Presets presets);
 
 }  // namespace stagecraft

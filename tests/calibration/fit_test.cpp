@@ -79,7 +79,7 @@ TEST(Fit, HoldsOnRowsItHasNotSeen) {
     tables.push_back(read_measurements(CsvTable(read_file(path), path), presets));
   }
   for (const std::size_t half : {0, 1}) {
-    const FitResult result = fit(tables, {}, presets, [&](auto, std::size_t row) { return row % 2 == half; });
+    const FitResult result = fit(tables, {}, unfitted(presets), [&](auto, std::size_t row) { return row % 2 == half; });
     for (const MeasurementTable& table : tables) {
       MeasurementTable unseen{table.source, {}, {}};
       for (std::size_t i = 1 - half; i < table.measurements.size(); i += 2) {
