@@ -26,6 +26,8 @@ class AllReduce {
   // data becomes the sum over the members' data. All members call it with as many floats. The stream does it; the call
   // waits only for the other members' calls. REQUIRES: members holds this worker once.
   void sum(std::span<const int> members, const MessageTag& tag, float* data, std::int64_t count);
+  // Between steps, when nobody waits for an event any more.
+  void forget_events() { next_event_ = 0; }
 
  private:
   // What a member tells the others: where its data is, and when it may be read.
@@ -43,10 +45,6 @@ class AllReduce {
   cudaStream_t stream_;
   std::vector<kernels::cuda::Event> events_;  // of this step's meetings: others may still look at them
   std::size_t next_event_ = 0;
-
- public:
-  // Between steps, when nobody waits for an event any more.
-  void forget_events() { next_event_ = 0; }
 };
 
 }  // namespace stagecraft::cuda

@@ -4,7 +4,9 @@
 
 #include <set>
 
+#include "models/error.hpp"
 #include "runtime/cuda/layout.hpp"
+#include "runtime/cuda/local_gpu.hpp"
 #include "runtime/cuda/module.hpp"
 #include "tests/runtime/plans.hpp"
 
@@ -123,6 +125,44 @@ TEST(CudaPlace, SlicesFillOneGpuAfterTheOther) {
   EXPECT_EQ(place(7).gpu, 3);
   EXPECT_EQ(place(8).gpu, 4);
   EXPECT_TRUE(place(8).slices.empty());
+}
+
+Gpu some_gpu() {
+  return {.name = "GPU",
+          .major = 9,
+          .multiprocessors = 132,
+          .memory_bytes = std::int64_t{100} << 30,
+          .free_bytes = std::int64_t{99} << 30,
+          .memory_bandwidth = 4e12,
+          .multiprocessor_clock = 2e9};
+}
+
+TEST(LocalGpu, IsOneDeviceAGpuOrOneASlice) {
+  const std::vector<Gpu> gpus(2, some_gpu());
+  EXPECT_EQ(describe("local-gpu", gpus).devices.size(), 2U);
+  const Cluster quarters = describe("local-gpu:slices=4", gpus);
+  EXPECT_EQ(quarters.devices.size(), 8U);
+  ASSERT_EQ(quarters.device_types.size(), 1U);
+  EXPECT_EQ(quarters.device_types.front().multiprocessors, 32) << "a quarter of 132 in steps of 8";
+  const Cluster unlike = describe("local-gpu:slices=64+32+32", gpus);
+  EXPECT_EQ(unlike.devices.size(), 6U);
+  EXPECT_EQ(unlike.device_types.size(), 2U);
+}
+
+TEST(LocalGpu, KeepsItsSlicesInAFile) {
+  const Cluster cluster = describe("local-gpu:slices=64+32+32", {some_gpu()});
+  const Json json = to_json(cluster);
+  EXPECT_EQ(cluster_from_json(JsonValue(json, "cluster.json")), cluster);
+}
+
+TEST(LocalGpu, RefusesSlicesThatDoNotFit) {
+  for (const std::string name : {"local-gpu:slices=0", "local-gpu:slices=17", "local-gpu:slices=64+20",
+                                 "local-gpu:slices=64+64+8", "local-gpu:slices=", "local-gpu:4"}) {
+    EXPECT_TRUE(is_local_gpu(name));
+    EXPECT_THROW(describe(name, {some_gpu()}), Error) << name;
+  }
+  EXPECT_THROW(describe("local-gpu", {}), Error);
+  EXPECT_FALSE(is_local_gpu("local-cpu"));
 }
 
 }  // namespace
