@@ -122,7 +122,7 @@ class Slots {
 class Walk {
  public:
   Walk(const Plan& plan, const LoweredSchedule& schedule, int rank)
-      : plan_(plan), actions_(schedule.ranks[static_cast<std::size_t>(rank)]), rank_(rank) {}
+      : plan_(plan), placement_(plan.schedule), actions_(schedule.ranks[static_cast<std::size_t>(rank)]), rank_(rank) {}
 
   std::vector<Place> places() {
     std::vector<Place> places;
@@ -134,9 +134,8 @@ class Walk {
   int splits(int stage) { return splits_[stage].most(); }
 
  private:
-  bool here(int stage) const {
-    return stage >= 0 && stage < static_cast<int>(plan_.stages.size()) &&
-           plan_.stages[static_cast<std::size_t>(stage)].rank.value == rank_;
+  bool here(int stage, MicrobatchId microbatch) const {
+    return stage >= 0 && stage < placement_.stages() && placement_.rank(StageId{stage}, microbatch).value == rank_;
   }
 
   Place place(const Action& action) {
@@ -149,12 +148,15 @@ class Walk {
         break;
       case ActionKind::forward:
         place.slab = stage == 0 ? slabs_[stage].take(m) : slabs_[stage].find(m);
-        if (here(stage + 1)) place.next_slab = slabs_[stage + 1].take(m);
-        if (plan_.schedule.forward_only) slabs_[stage].release(m);
+        if (here(stage + 1, action.microbatch)) place.next_slab = slabs_[stage + 1].take(m);
+        if (plan_.schedule.forward_only && !sends_output(stage, place)) slabs_[stage].release(m);
         break;
       case ActionKind::send_forward:
+        place.slab = slabs_[stage].find(m);
+        if (plan_.schedule.forward_only) slabs_[stage].release(m);
+        break;
       case ActionKind::recv_backward:
-        place.slab = plan_.schedule.forward_only ? -1 : slabs_[stage].find(m);
+        place.slab = slabs_[stage].find(m);
         break;
       case ActionKind::backward:
       case ActionKind::backward_input:
@@ -170,6 +172,10 @@ class Walk {
     return place;
   }
 
+  bool sends_output(int stage, const Place& forward) const {
+    return forward.next_slab < 0 && stage + 1 < placement_.stages();
+  }
+
   void place_backward(const Action& action, Place& place) {
     const int stage = action.stage.value;
     const std::int64_t m = action.microbatch.value;
@@ -177,7 +183,7 @@ class Walk {
     if (action.kind == ActionKind::backward_input) place.split = splits_[stage].take(m);
     if (action.kind == ActionKind::backward_weight) place.split = splits_[stage].find(m);
     if (action.kind != ActionKind::backward_weight && stage > 0) {
-      if (here(stage - 1)) {
+      if (here(stage - 1, action.microbatch)) {
         place.previous_slab = slabs_[stage - 1].find(m);
       } else {
         place.outbox = last_outbox_ = (last_outbox_ + 1) % outboxes;
@@ -191,6 +197,7 @@ class Walk {
   }
 
   const Plan& plan_;
+  Placement placement_;
   const std::vector<Action>& actions_;
   int rank_;
   std::map<int, Slots> slabs_, splits_;
@@ -261,9 +268,10 @@ RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int r
   Carver arena;
   const auto states = static_cast<std::int64_t>(state_names(plan.optimizer).size());
   for (std::size_t s = 0; s < plan.stages.size(); ++s) {
-    if (plan.stages[s].rank.value != rank) continue;
+    if (!plan.stages[s].on(RankId{rank})) continue;
     RankLayout::Stage stage;
     stage.number = static_cast<int>(s);
+    stage.counted = plan.stages[s].rank.value == rank;
     stage.spec = stage_spec(plan, s);
     const bool shared_table = !result.stages.empty() && result.stages.front().number == 0;
     stage.layout = lay_out_stage(stage.spec, shared_table);

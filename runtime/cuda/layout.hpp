@@ -80,6 +80,7 @@ struct RankLayout {
     StageSpec spec;
     StageLayout layout;
     int slabs = 0, splits = 0;
+    bool counted = true;            // in the norm of the gradient: a stage on two ranks is on the first of them
     std::int64_t first_tensor = 0;  // in the optimizer's list
     // Offsets into the arena.
     std::int64_t masters = 0, weights = 0, gradients = 0;
@@ -97,7 +98,7 @@ struct RankLayout {
   std::int64_t arena_bytes = 0;
   std::vector<float> rope_values;  // (T, D) of rope.hpp, for the executor to copy; not laid out here
 };
-// REQUIRES: a runnable plan whose schedule has neither slices nor stages on two ranks.
+// REQUIRES: a runnable plan whose schedule has no slices.
 RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank);
 
 }  // namespace stagecraft::cuda

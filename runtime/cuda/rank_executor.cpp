@@ -72,6 +72,8 @@ RankExecutor::RankExecutor(const ExecutorContext& context, RankLayout layout, co
   }
   STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
   updater_.emplace(layout_, arena_.data(), context.plan.optimizer, context.options.optimizer, device_.compute());
+  // Other ranks' micro-batches stay at zero.
+  std::fill(losses_.span().begin(), losses_.span().end(), 0.0);
   const std::int64_t rows = context.plan.batch.microbatch * context.plan.batch.sequence;
   tokens_.emplace(static_cast<std::size_t>(4 * rows * context.plan.schedule.microbatches));
 }
@@ -197,6 +199,7 @@ void RankExecutor::compute(std::size_t index) {
     const Stage& stage = stage_of(a);
     const cudaStream_t stream = device_.compute();
     const bool forward = a.kind == ActionKind::forward;
+    if (forward) wait_until_fetched(a.stage.value, at.slab);
     if (forward) upload_tokens(stage, a.microbatch.value, at.slab);
     if (at.outbox >= 0) wait(stream, sent_[at.outbox]);
     record(times_[index].start, stream);
@@ -211,10 +214,21 @@ void RankExecutor::compute(std::size_t index) {
       STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(&losses_[static_cast<std::size_t>(a.microbatch.value)], stage.loss(at.slab),
                                             sizeof(double), cudaMemcpyDeviceToHost, stream));
     }
-    if (a.kind == ActionKind::backward || a.kind == ActionKind::backward_weight) {
+    const bool last = a.kind == ActionKind::backward || a.kind == ActionKind::backward_weight;
+    if (last || context_.plan.schedule.forward_only) {
       freed_[{a.stage.value, at.slab}] = last_computed_;
     }
   });
+}
+
+// Without backwards nothing else says that an output has been fetched and its slab may be written again.
+void RankExecutor::wait_until_fetched(int stage, int slab) {
+  const auto output = unfetched_.extract({stage, slab});
+  if (output.empty()) return;
+  FetchedMessage message;
+  context_.transport.receive(output.mapped().receiver, {Lane::backward, stage + 1, output.mapped().microbatch},
+                             bytes_in(message));
+  wait(device_.compute(), message.fetched);
 }
 
 void RankExecutor::enqueue(const Action& a, const Place& at) {
@@ -247,6 +261,7 @@ void RankExecutor::send(std::size_t index, int peer) {
       const int slab = place(index).slab;
       OutputMessage message{stage.output(slab), device_.gpu(), last_computed_, {stage.d_output(slab), device_.gpu()}};
       context_.transport.send(peer, {Lane::forward, a.stage.value, a.microbatch.value}, bytes_in(message));
+      if (context_.plan.schedule.forward_only) unfetched_[{a.stage.value, slab}] = {peer, a.microbatch.value};
       return;
     }
     const auto landing = landings_.extract({a.stage.value, a.microbatch.value});
@@ -286,6 +301,10 @@ cudaEvent_t RankExecutor::receive_output(std::size_t index, int peer) {
   wait(stream, freed_[{a.stage.value, slab}]);
   copy(stage.input(slab), device_.gpu(), message.output, message.gpu, stage.layout().boundary, stream);
   record(times_[index].arrived, stream);
+  if (context_.plan.schedule.forward_only) {
+    FetchedMessage fetched{times_[index].arrived->get()};
+    context_.transport.send(peer, {Lane::backward, a.stage.value, a.microbatch.value}, bytes_in(fetched));
+  }
   return times_[index].arrived->get();
 }
 
@@ -320,7 +339,9 @@ void RankExecutor::reduce(std::size_t index) {
     } else {
       std::vector<int> members;
       for (int replica = 0; replica < context_.plan.replicas(); ++replica) {
-        members.push_back(replica * context_.plan.ranks() + context_.rank);
+        for (const RankId rank : context_.placement.ranks(a.stage)) {
+          members.push_back(replica * context_.plan.ranks() + rank.value);
+        }
       }
       reduction_.sum(members, {Lane::gradient, a.stage.value, -1}, gradients, stage.layout().elements);
     }
@@ -345,6 +366,10 @@ double RankExecutor::end_step() {
   return as_device_error([&] {
     // While the device works.
     prefetch(step_ + 1);
+    while (!unfetched_.empty()) {
+      const auto [stage, slab] = unfetched_.begin()->first;
+      wait_until_fetched(stage, slab);
+    }
     for (const cudaStream_t stream : {device_.compute(), device_.arrivals(), device_.departures()}) {
       STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(stream));
     }

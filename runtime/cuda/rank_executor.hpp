@@ -10,6 +10,8 @@
 //   SEND_B  the copy engine puts the gradient straight into the other's slab, which waits for it since its forward;
 //           it leaves from one of two outboxes, so that the next backward need not wait for it
 //   RECV_B  the computation waits for that copy
+//
+// In inference, which has no backwards, the receiver of an output says when it has fetched it.
 #pragma once
 
 #include <map>
@@ -69,6 +71,13 @@ class RankExecutor : public Executor {
   struct GradientMessage {
     cudaEvent_t arrived = nullptr;
   };
+  struct FetchedMessage {
+    cudaEvent_t fetched = nullptr;
+  };
+  struct Unfetched {
+    int receiver = 0;
+    std::int32_t microbatch = 0;
+  };
   // When an action ran on the device, and for messages that arrive: when they are there.
   struct Times {
     std::optional<kernels::cuda::Event> start, end, arrived;
@@ -85,6 +94,7 @@ class RankExecutor : public Executor {
   std::pair<std::span<std::int32_t>, std::span<std::int32_t>> host_tokens(std::int64_t step,
                                                                           std::int64_t microbatch) const;
   void upload_tokens(const Stage& stage, std::int64_t microbatch, int slab);
+  void wait_until_fetched(int stage, int slab);
   void enqueue(const Action& action, const Place& place);
   // Both return what the computation waits for.
   cudaEvent_t receive_output(std::size_t index, int peer);
@@ -118,9 +128,10 @@ class RankExecutor : public Executor {
   std::int64_t step_ = 0;
   bool captured_ = false;  // from the second step on: the first one loads all kernels
   Clock::time_point origin_time_;
-  std::map<Key, cudaEvent_t> freed_;  // by stage and slab: when its last micro-batch was done
-  std::map<Key, Landing> landings_;   // by stage and micro-batch
-  cudaEvent_t sent_[outboxes] = {};   // when an outbox had left
+  std::map<Key, cudaEvent_t> freed_;                    // by stage and slab: when its last micro-batch was done
+  std::map<Key, Landing> landings_;                     // by stage and micro-batch
+  std::map<std::pair<int, int>, Unfetched> unfetched_;  // inference, by stage and slab: outputs offered
+  cudaEvent_t sent_[outboxes] = {};                     // when an outbox had left
   cudaEvent_t last_computed_ = nullptr;
 };
 

@@ -1,6 +1,5 @@
 #include "runtime/cuda/requirements.hpp"
 
-#include <algorithm>
 #include <map>
 
 #include "models/text.hpp"
@@ -24,11 +23,7 @@ void check_plan(const Plan& plan) {
   }
   const ComputeSchedule& schedule = plan.schedule;
   if (schedule.slices > 1) refuse("token slices");
-  if (schedule.forward_only) refuse("inference");
   if (schedule.updates != WeightUpdates::synchronous) refuse("asynchronous updates");
-  const bool shared =
-      std::any_of(plan.stages.begin(), plan.stages.end(), [](const PlanStage& stage) { return stage.second_rank; });
-  if (shared) refuse("a stage on two ranks");
 }
 
 std::string text(std::int64_t bytes) { return to_string(Bytes(static_cast<double>(bytes))); }

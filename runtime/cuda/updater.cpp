@@ -75,10 +75,12 @@ void Updater::list_tensors(const RankLayout::Stage& stage, Fill&& fill) {
 double Updater::squared_gradient_norm() {
   auto accumulate = kernels::Accumulate::no;
   for (const RankLayout::Stage& stage : layout_.stages) {
+    if (!stage.counted) continue;
     kernels::squared_norm(&scalars_->squared_norm, slab(stage.gradients), stage.layout.owned_elements, norm_workspace_,
                           accumulate, stream_);
     accumulate = kernels::Accumulate::yes;
   }
+  if (accumulate == kernels::Accumulate::no) return 0;
   STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(&host_[0].squared_norm, &scalars_->squared_norm, sizeof(double),
                                         cudaMemcpyDeviceToHost, stream_));
   STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(stream_));

@@ -16,7 +16,7 @@ class Updater {
   Updater(const RankLayout& layout, std::byte* arena, Optimizer optimizer, const OptimizerOptions& options,
           cudaStream_t stream);
 
-  // Of the stages' gradients, copies left out. Waits for the stream.
+  // Of the gradients of the stages that the rank counts, copies left out. Waits for the stream.
   double squared_gradient_norm();
   // Updates the stage's parameters and forgets the gradients that micro-batches only ever add to. Step counts from 1.
   void step(int stage, double rate, std::int64_t step, double gradient_scale);

@@ -143,6 +143,41 @@ TEST_F(CudaTest, SeveralStagesOnARank) {
   }
 }
 
+TEST_F(CudaTest, EverySynchronousScheduleOfWholeSequences) {
+  Transformer t = small_gpt();
+  t.layers = 6;  // eight layers with both ends
+  for (const bool tied : {true, false}) {
+    t.tied_head = tied;
+    const Step expected = take_step(make_plan(t, {.cuts = {}, .microbatches = 4, .microbatch = 2, .sequence = 32}));
+    for (const ScheduleKind& kind : schedule_kinds()) {
+      for (const auto& [ranks, stages_per_rank] : {std::pair{2, 1}, {4, 1}, {2, 2}, {4, 2}}) {
+        const ScheduleShape shape{.ranks = ranks, .stages_per_rank = stages_per_rank, .microbatches = 8};
+        if (!kind.refuse(shape).empty()) continue;
+        const ComputeSchedule schedule = kind.generate(shape);
+        if (schedule.forward_only || schedule.updates != WeightUpdates::synchronous) continue;
+        SCOPED_TRACE(fmt::format("{}, {} ranks, {} stages each, tied {}", kind.name, ranks, stages_per_rank, tied));
+        const Plan plan = make_scheduled_plan(t, schedule, {.microbatch = 1, .sequence = 32});
+        expect_close(step(plan, DataType::fp32, 128 / ranks / 8 * 8), expected);
+      }
+    }
+  }
+}
+
+TEST_F(CudaTest, InferenceReportsTheLossOfTheCpu) {
+  const TemporaryFolder folder;
+  TrainingOptions options;
+  options.steps = 4;
+  options.data = {folder.file("text.txt", sample_text())};
+  options.oversubscribe = true;
+  const ComputeSchedule schedule = make_schedule("inference", {.ranks = 4, .microbatches = 8});
+  const Plan plan = make_scheduled_plan(small_gpt(), schedule, {.sequence = 32});
+  const Trace expected = train(plan, options);
+  options.backend = Backend::cuda;
+  const Trace actual = train(on_gpu(plan, DataType::fp32, gpus_.front(), 32), options);
+  ASSERT_EQ(actual.losses.size(), expected.losses.size());
+  for (std::size_t i = 0; i < expected.losses.size(); ++i) EXPECT_NEAR(actual.losses[i], expected.losses[i], 1e-4);
+}
+
 TEST_F(CudaTest, ReplicasSumTheirGradients) {
   const Transformer t = small_gpt();
   const Step expected = take_step(make_plan(t, whole()));
