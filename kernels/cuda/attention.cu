@@ -33,6 +33,11 @@ struct Row {
       if (d < head_size) to[d] = narrow<T>(values[i]);
     }
   }
+  template <class T>
+  __device__ void write(T* to, int head_size, bool add) {
+    if (add) this->add(1.0F, read(to, head_size));
+    write(to, head_size);
+  }
   __device__ float dot(const Row& other) const {
     float sum = 0.0F;
 #pragma unroll
@@ -56,7 +61,7 @@ struct Places {
   __device__ Index group() const { return s.heads / s.kv_heads; }
   __device__ Index q(Index b, Index t, Index head) const { return (b * s.time + t) * s.q_stride + head * s.head_size; }
   __device__ Index kv(Index b, Index t, Index head) const {
-    return (b * s.time + t) * s.kv_stride + head * s.head_size;
+    return (b * s.kv_time + t) * s.kv_stride + head * s.head_size;
   }
   __device__ Index o(Index b, Index t, Index head) const { return ((b * s.time + t) * s.heads + head) * s.head_size; }
   __device__ Index log_sum(Index b, Index t, Index head) const { return (b * s.heads + head) * s.time + t; }
@@ -81,7 +86,7 @@ __global__ void forward_kernel(T* o, float* log_sum, const T* q, const T* k, con
   Row<parts> sum;
   float maximum = -INFINITY;
   float total = 0.0F;
-  for (Index j = 0; j <= t; ++j) {
+  for (Index j = 0; j <= at.s.past + t; ++j) {
     const float score = at.scale * query.dot(Row<parts>::read(k + at.kv(b, j, kv_head), size));
     if (score > maximum) {
       const float shrink = expf(maximum - score);
@@ -111,7 +116,7 @@ __global__ void query_gradient_kernel(T* dq, float* delta, const T* d_o, const T
   const float d = d_out.dot(Row<parts>::read(o + at.o(b, t, head), size));
   const float logarithm = log_sum[at.log_sum(b, t, head)];
   Row<parts> sum;
-  for (Index j = 0; j <= t; ++j) {
+  for (Index j = 0; j <= at.s.past + t; ++j) {
     const auto key = Row<parts>::read(k + at.kv(b, j, kv_head), size);
     const float p = expf(at.scale * query.dot(key) - logarithm);
     const float dp = d_out.dot(Row<parts>::read(v + at.kv(b, j, kv_head), size));
@@ -123,16 +128,16 @@ __global__ void query_gradient_kernel(T* dq, float* delta, const T* d_o, const T
 
 template <int parts, class T>
 __global__ void key_gradient_kernel(T* dk, T* dv, const float* delta, const T* d_o, const float* log_sum, const T* q,
-                                    const T* k, const T* v, Places at) {
+                                    const T* k, const T* v, Places at, bool add) {
   Index b, kv_head, j;
-  if (!warp_place(at.s.batch, at.s.kv_heads, at.s.time, b, kv_head, j)) return;
+  if (!warp_place(at.s.batch, at.s.kv_heads, at.s.past + at.s.time, b, kv_head, j)) return;
   const int size = static_cast<int>(at.s.head_size);
   const auto key = Row<parts>::read(k + at.kv(b, j, kv_head), size);
   const auto value = Row<parts>::read(v + at.kv(b, j, kv_head), size);
   Row<parts> key_sum;
   Row<parts> value_sum;
   for (Index head = kv_head * at.group(); head < (kv_head + 1) * at.group(); ++head) {
-    for (Index t = j; t < at.s.time; ++t) {
+    for (Index t = j > at.s.past ? j - at.s.past : 0; t < at.s.time; ++t) {
       const auto query = Row<parts>::read(q + at.q(b, t, head), size);
       const auto d_out = Row<parts>::read(d_o + at.o(b, t, head), size);
       const float p = expf(at.scale * query.dot(key) - log_sum[at.log_sum(b, t, head)]);
@@ -140,11 +145,14 @@ __global__ void key_gradient_kernel(T* dk, T* dv, const float* delta, const T* d
       key_sum.add(at.scale * p * (d_out.dot(value) - delta[at.log_sum(b, t, head)]), query);
     }
   }
-  key_sum.write(dk + at.kv(b, j, kv_head), size);
-  value_sum.write(dv + at.kv(b, j, kv_head), size);
+  key_sum.write(dk + at.kv(b, j, kv_head), size, add);
+  value_sum.write(dv + at.kv(b, j, kv_head), size, add);
 }
 
-Places places(const AttentionShape& shape) { return {shape, 1.0F / std::sqrt(static_cast<float>(shape.head_size))}; }
+Places places(AttentionShape shape) {
+  if (shape.kv_time == 0) shape.kv_time = shape.time;
+  return {shape, 1.0F / std::sqrt(static_cast<float>(shape.head_size))};
+}
 
 // Calls launch(Constant<parts>) with the parts of a row that a lane holds.
 template <class Launch>
@@ -164,13 +172,12 @@ const dim3 block(warp_size, warps_per_block);
 void require_whole_sequences(const AttentionShape& s) {
   if (s.past == 0 && (s.kv_time == 0 || s.kv_time == s.time)) return;
   throw Error("attention: " + std::to_string(s.time) + " queries after " + std::to_string(s.past) +
-              " keys: slices of sequences are not supported on CUDA devices");
+              " keys: slices of sequences are not supported through cuDNN");
 }
 
 template <class T>
 void attention_forward(T* o, float* log_sum, const T* q, const T* k, const T* v, const AttentionShape& s,
                        cudaStream_t stream) {
-  require_whole_sequences(s);
   with_parts(s.head_size, [&]<int parts>(Constant<parts>) {
     forward_kernel<parts>
         <<<blocks_for(s.batch * s.heads * s.time, warps_per_block), block, 0, stream>>>(o, log_sum, q, k, v, places(s));
@@ -180,14 +187,15 @@ void attention_forward(T* o, float* log_sum, const T* q, const T* k, const T* v,
 
 template <class T>
 void attention_input_gradient(T* dq, T* dk, T* dv, const T* d_o, const T* o, const float* log_sum, const T* q,
-                              const T* k, const T* v, const AttentionShape& s, float* workspace, cudaStream_t stream) {
-  require_whole_sequences(s);
+                              const T* k, const T* v, const AttentionShape& s, float* workspace, cudaStream_t stream,
+                              bool add) {
   with_parts(s.head_size, [&]<int parts>(Constant<parts>) {
     query_gradient_kernel<parts><<<blocks_for(s.batch * s.heads * s.time, warps_per_block), block, 0, stream>>>(
         dq, workspace, d_o, o, log_sum, q, k, v, places(s));
     check_launch("attention_input_gradient");
-    key_gradient_kernel<parts><<<blocks_for(s.batch * s.kv_heads * s.time, warps_per_block), block, 0, stream>>>(
-        dk, dv, workspace, d_o, log_sum, q, k, v, places(s));
+    const Index keys = s.batch * s.kv_heads * (s.past + s.time);
+    key_gradient_kernel<parts><<<blocks_for(keys, warps_per_block), block, 0, stream>>>(dk, dv, workspace, d_o, log_sum,
+                                                                                        q, k, v, places(s), add);
     check_launch("attention_input_gradient");
   });
 }
@@ -195,7 +203,7 @@ void attention_input_gradient(T* dq, T* dk, T* dv, const T* d_o, const T* o, con
 #define STAGECRAFT_INSTANTIATE(T)                                                                                    \
   template void attention_forward(T*, float*, const T*, const T*, const T*, const AttentionShape&, cudaStream_t);    \
   template void attention_input_gradient(T*, T*, T*, const T*, const T*, const float*, const T*, const T*, const T*, \
-                                         const AttentionShape&, float*, cudaStream_t);
+                                         const AttentionShape&, float*, cudaStream_t, bool);
 STAGECRAFT_INSTANTIATE(float)
 STAGECRAFT_INSTANTIATE(Bf16)
 #undef STAGECRAFT_INSTANTIATE

@@ -14,32 +14,33 @@ namespace stagecraft::kernels::cuda {
 
 inline constexpr std::int64_t largest_plain_head_size = 256;
 
-// Throws Error if the queries are a slice of their sequence (past, kv_time): not done here, nor through cuDNN.
+// Throws Error if the queries are a slice of their sequence (past, kv_time): not done through cuDNN.
 void require_whole_sequences(const AttentionShape& shape);
 
 // Overwrites o and log_sum, the logarithm of the sum of a query's exponentiated scores. A head size above
-// largest_plain_head_size and slices of sequences throw Error.
+// largest_plain_head_size throws Error. With kv_time KT, else T, rows of keys and values a sample:
 template <class T>
 void attention_forward(T* o,            // (B*T, H, D), packed
                        float* log_sum,  // (B, H, T)
                        const T* q,      // (B*T, H, D), rows q_stride apart
-                       const T* k,      // (B*T, KV, D), rows kv_stride apart
-                       const T* v,      // (B*T, KV, D), rows kv_stride apart
+                       const T* k,      // (B*KT, KV, D), rows kv_stride apart
+                       const T* v,      // (B*KT, KV, D), rows kv_stride apart
                        const AttentionShape& shape, cudaStream_t stream);
 
 constexpr std::int64_t attention_input_gradient_workspace_floats(const AttentionShape& s) {
   return s.batch * s.heads * s.time;
 }
 
-// Overwrites dq, dk and dv.
+// Overwrites dq, and of dk and dv the rows of the keys that the queries see, past + T of them, or adds to those with
+// `add`.
 template <class T>
 void attention_input_gradient(T* dq,                 // (B*T, H, D), rows q_stride apart
-                              T* dk,                 // (B*T, KV, D), rows kv_stride apart
-                              T* dv,                 // (B*T, KV, D), rows kv_stride apart
+                              T* dk,                 // (B*KT, KV, D), rows kv_stride apart
+                              T* dv,                 // (B*KT, KV, D), rows kv_stride apart
                               const T* d_o,          // (B*T, H, D), packed
                               const T* o,            // (B*T, H, D), of the forward
                               const float* log_sum,  // (B, H, T), of the forward
                               const T* q, const T* k, const T* v, const AttentionShape& shape, float* workspace,
-                              cudaStream_t stream);
+                              cudaStream_t stream, bool add = false);
 
 }  // namespace stagecraft::kernels::cuda

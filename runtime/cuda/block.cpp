@@ -10,33 +10,40 @@
 namespace stagecraft::cuda {
 namespace {
 
-// Attention through cuDNN where it has an engine, else the plain kernels.
+// Attention through cuDNN where it has an engine, else the plain kernels. A slice of a sequence sees the keys and
+// values of earlier ones in the cache, and finds there what the backwards of later ones owe to it.
 template <class T>
 class Attention {
  public:
-  Attention(const StageSpec& spec, const Engine& engine, std::int64_t workspace_bytes)
-      : engine_(engine), workspace_bytes_(workspace_bytes) {
+  Attention(const StageSpec& spec, const Engine& engine, const BlockLayout& layout)
+      : engine_(engine), slices_(spec.shape.slices), workspace_bytes_(layout.attention_bytes) {
     const Transformer& t = spec.transformer;
     queries_ = t.heads * t.head_size, keys_ = t.kv_heads * t.head_size;
     const std::int64_t packed = queries_ + 2 * keys_;
     shape_ = {spec.shape.microbatch, spec.shape.sequence, t.heads, t.kv_heads, t.head_size, packed, packed};
-    library_ = sizeof(T) == 2 && t.head_size % 8 == 0 && t.head_size <= 128;
+    if (slices_ > 1) {
+      shape_.kv_stride = 2 * keys_, shape_.kv_time = spec.shape.whole_sequence();
+      d_cache_ = (layout.d_cache - layout.cache) / static_cast<std::int64_t>(sizeof(T));
+    }
+    library_ = sizeof(T) == 2 && t.head_size % 8 == 0 && t.head_size <= 128 && slices_ == 1;
   }
 
   // qkv: packed (q | k | v) rows
-  void forward(T* o, float* log_sum, const T* qkv, std::byte* workspace) const {
-    const T* const k = qkv + queries_;
+  void forward(T* o, float* log_sum, T* qkv, const Pass& p, std::byte* workspace) const {
+    if (slices_ > 1) copy_rows(reinterpret_cast<T*>(p.cache), qkv, p.slice, true);
+    const T* const k = slices_ > 1 ? reinterpret_cast<const T*>(p.cache) : qkv + queries_;
     const T* const v = k + keys_;
     if constexpr (sizeof(T) == 2) {
       if (library_) return engine_.attention->forward(o, log_sum, qkv, k, v, shape_, workspace, engine_.stream());
     }
-    kernels::cuda::attention_forward(o, log_sum, qkv, k, v, shape_, engine_.stream());
+    kernels::cuda::attention_forward(o, log_sum, qkv, k, v, shape_of(p.slice), engine_.stream());
   }
-  void input_gradient(T* d_qkv, const T* d_o, const T* o, const float* log_sum, const T* qkv,
+  void input_gradient(T* d_qkv, const T* d_o, const T* o, const float* log_sum, const T* qkv, const Pass& p,
                       std::byte* workspace) const {
-    const T* const k = qkv + queries_;
+    T* const cache = reinterpret_cast<T*>(p.cache);
+    const T* const k = slices_ > 1 ? cache : qkv + queries_;
     const T* const v = k + keys_;
-    T* const dk = d_qkv + queries_;
+    T* const dk = slices_ > 1 ? cache + d_cache_ : d_qkv + queries_;
     T* const dv = dk + keys_;
     if constexpr (sizeof(T) == 2) {
       if (library_) {
@@ -44,8 +51,10 @@ class Attention {
                                                  engine_.stream());
       }
     }
-    kernels::cuda::attention_input_gradient(d_qkv, dk, dv, d_o, o, log_sum, qkv, k, v, shape_,
-                                            reinterpret_cast<float*>(workspace), engine_.stream());
+    kernels::cuda::attention_input_gradient(d_qkv, dk, dv, d_o, o, log_sum, qkv, k, v, shape_of(p.slice),
+                                            reinterpret_cast<float*>(workspace), engine_.stream(),
+                                            p.slice + 1 < slices_);
+    if (slices_ > 1) copy_rows(dk, d_qkv, p.slice, false);
   }
   void prepare() const {
     const std::size_t needed =
@@ -57,8 +66,28 @@ class Attention {
   }
 
  private:
+  kernels::AttentionShape shape_of(std::int64_t slice) const {
+    kernels::AttentionShape shape = shape_;
+    shape.past = slice * shape.time;
+    return shape;
+  }
+
+  // The slice's keys and values between packed rows and the cache, or its gradients.
+  void copy_rows(T* cache, T* packed, std::int64_t slice, bool into_cache) const {
+    const auto pitch = [](std::int64_t elements) { return static_cast<std::size_t>(elements) * sizeof(T); };
+    for (std::int64_t b = 0; b < shape_.batch; ++b) {
+      T* const cached = cache + (b * shape_.kv_time + slice * shape_.time) * shape_.kv_stride;
+      T* const row = packed + b * shape_.time * shape_.q_stride + queries_;
+      const std::size_t cached_pitch = pitch(shape_.kv_stride), row_pitch = pitch(shape_.q_stride);
+      STAGECRAFT_CUDA_CHECK(cudaMemcpy2DAsync(into_cache ? cached : row, into_cache ? cached_pitch : row_pitch,
+                                              into_cache ? row : cached, into_cache ? row_pitch : cached_pitch,
+                                              pitch(2 * keys_), static_cast<std::size_t>(shape_.time),
+                                              cudaMemcpyDeviceToDevice, engine_.stream()));
+    }
+  }
+
   Engine engine_;
-  std::int64_t workspace_bytes_, queries_ = 0, keys_ = 0;
+  std::int64_t slices_, workspace_bytes_, queries_ = 0, keys_ = 0, d_cache_ = 0;
   kernels::AttentionShape shape_{};
   bool library_ = false;
 };
@@ -73,7 +102,7 @@ class Block : public Layer {
         transformer_(spec.transformer),
         swiglu_(transformer_.activation == ActivationKind::swiglu),
         rope_table_(rope_table),
-        attention_(spec, engine, at_.attention_bytes),
+        attention_(spec, engine, at_),
         attention_norm_(spec, engine, parameters),
         qkv_(engine, rows(), transformer_.hidden, packed_width(), transformer_.qkv_bias, parameters),
         projection_(engine, rows(), transformer_.heads * transformer_.head_size, transformer_.hidden,
@@ -88,8 +117,8 @@ class Block : public Layer {
     const T* const x = reinterpret_cast<const T*>(p.input);
     attention_norm_.forward(at(s, at_.normed), floats(s, at_.norm_statistics), x);
     qkv_.forward(at(s, at_.qkv), at(s, at_.normed));
-    rotate(at(s, at_.qkv), kernels::cuda::rope_forward<T>);
-    attention_.forward(at(s, at_.attended), floats(s, at_.log_sum), at(s, at_.qkv), p.scratch + at_.attention);
+    rotate(at(s, at_.qkv), p.slice, kernels::cuda::rope_forward<T>);
+    attention_.forward(at(s, at_.attended), floats(s, at_.log_sum), at(s, at_.qkv), p, p.scratch + at_.attention);
     projection_.forward_add(at(s, at_.middle), x, at(s, at_.attended));
 
     mlp_norm_.forward(at(s, at_.mlp_normed), floats(s, at_.mlp_statistics), at(s, at_.middle));
@@ -110,8 +139,8 @@ class Block : public Layer {
     T* const d_attended = at(p.scratch, at_.d_attended);
     projection_.input_gradient(d_attended, at(g, at_.d_middle));
     attention_.input_gradient(at(g, at_.d_qkv), d_attended, at(s, at_.attended), floats(s, at_.log_sum), at(s, at_.qkv),
-                              p.scratch + at_.attention);
-    rotate(at(g, at_.d_qkv), kernels::cuda::rope_input_gradient<T>);
+                              p, p.scratch + at_.attention);
+    rotate(at(g, at_.d_qkv), p.slice, kernels::cuda::rope_input_gradient<T>);
     qkv_.input_gradient(at(g, at_.d_normed), at(g, at_.d_qkv));
     attention_norm_.input_gradient(reinterpret_cast<T*>(p.d_input), at(g, at_.d_middle), at(g, at_.d_normed),
                                    reinterpret_cast<const T*>(p.input), floats(s, at_.norm_statistics));
@@ -186,9 +215,10 @@ class Block : public Layer {
 
   // Queries and keys are neighbours in a row and turn in one call.
   template <class Rotation>
-  void rotate(T* packed, Rotation rotation) const {
+  void rotate(T* packed, std::int64_t slice, Rotation rotation) const {
     if (rope_table_ == nullptr) return;
-    rotation(packed, rope_table_, shape_.microbatch, shape_.sequence, transformer_.heads + transformer_.kv_heads,
+    const float* const table = rope_table_ + slice * shape_.sequence * transformer_.head_size;
+    rotation(packed, table, shape_.microbatch, shape_.sequence, transformer_.heads + transformer_.kv_heads,
              transformer_.head_size, packed_width(), engine_.stream());
   }
 

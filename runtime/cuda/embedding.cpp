@@ -19,15 +19,19 @@ class Embedding : public Layer {
   }
 
   void forward(const Pass& p) const override {
-    kernels::cuda::embedding_forward(reinterpret_cast<T*>(p.output), p.tokens, weight(tokens_), weight(positions_),
-                                     shape_.microbatch, shape_.sequence, channels_, engine_.stream());
+    const T* const positions = weight(positions_);
+    kernels::cuda::embedding_forward(reinterpret_cast<T*>(p.output), p.tokens, weight(tokens_),
+                                     positions == nullptr ? nullptr : positions + first_position(p), shape_.microbatch,
+                                     shape_.sequence, channels_, engine_.stream());
   }
   // Tokens have no gradient.
   void backward_input(const Pass&) const override {}
   void backward_weight(const Pass& p) const override {
-    kernels::cuda::embedding_weight_gradient(tokens_.gradient, positions_.gradient, p.tokens,
-                                             reinterpret_cast<const T*>(p.d_output), shape_.microbatch, shape_.sequence,
-                                             channels_, p.scratch, engine_.stream());
+    float* const d_positions = positions_.gradient;
+    kernels::cuda::embedding_weight_gradient(tokens_.gradient,
+                                             d_positions == nullptr ? nullptr : d_positions + first_position(p),
+                                             p.tokens, reinterpret_cast<const T*>(p.d_output), shape_.microbatch,
+                                             shape_.sequence, channels_, p.scratch, engine_.stream());
   }
   void prepare(std::span<std::byte>) const override {
     const std::size_t needed =
@@ -38,6 +42,8 @@ class Embedding : public Layer {
   }
 
  private:
+  // Of the slice, in the table.
+  std::int64_t first_position(const Pass& p) const { return p.slice * shape_.sequence * channels_; }
   static const T* weight(const ParameterView& view) { return reinterpret_cast<const T*>(view.weight); }
 
   Engine engine_;

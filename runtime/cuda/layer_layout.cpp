@@ -49,6 +49,13 @@ BlockLayout lay_out_block(const StageSpec& spec) {
   layout.up = stash.take(up);
   layout.activated = stash.take(activated);
   layout.stash_bytes = stash.size();
+  if (spec.shape.slices > 1) {
+    Carver cache;
+    const std::int64_t keys = spec.shape.microbatch * spec.shape.whole_sequence() * t.kv_heads * t.head_size;
+    layout.cache = cache.take(2 * keys * element);
+    layout.d_cache = cache.take(2 * keys * element);
+    layout.cache_bytes = cache.size();
+  }
   Carver gradients;
   layout.d_up = gradients.take(up);
   layout.d_mlp_normed = gradients.take(hidden);

@@ -48,6 +48,10 @@ struct BlockLayout {
   std::int64_t up = 0;               // (N, U) T; for GELU of float without its bias
   std::int64_t activated = 0;        // (N, F) T
   std::int64_t stash_bytes = 0;
+  // With slices, over all of a sample's: keys and values, and as much for their gradients. From the first slice's
+  // forward to its input gradient.
+  std::int64_t cache = 0, d_cache = 0;  // (B, whole T, 2K) T
+  std::int64_t cache_bytes = 0;
   // From the input gradient to the weight gradient.
   std::int64_t d_up = 0;          // (N, U) T
   std::int64_t d_mlp_normed = 0;  // (N, C) T

@@ -38,7 +38,7 @@ StageLayout::Layer size_layer(const StageSpec& spec, std::int64_t id) {
   } else {
     const BlockLayout block = lay_out_block(spec);
     layer.stash_bytes = block.stash_bytes, layer.gradient_bytes = block.gradient_bytes;
-    layer.scratch_bytes = block.scratch_bytes;
+    layer.scratch_bytes = block.scratch_bytes, layer.cache_bytes = block.cache_bytes;
     layer.recomputed = spec.recompute == Recompute::full;
   }
   return layer;
@@ -51,7 +51,7 @@ StageLayout lay_out_stage(const StageSpec& spec, bool shared_table) {
   const std::int64_t rows = spec.shape.rows();
   StageLayout layout;
   layout.boundary = aligned(rows * t.hidden * element_bytes(spec));
-  Carver slab, split;
+  Carver slab, split, cache;
   if (spec.has_embedding()) layout.tokens = slab.take(rows * 4);
   if (spec.has_head()) {
     layout.targets = slab.take(rows * 4);
@@ -65,6 +65,7 @@ StageLayout lay_out_stage(const StageSpec& spec, bool shared_table) {
     if (id > 0) layer.input = slab.take(layout.boundary);
     if (id + 1 < spec.layers.last) layer.d_output = split.take(layout.boundary);
     layer.gradients = split.take(layer.gradient_bytes);
+    layer.cache = cache.take(layer.cache_bytes);
     (layer.recomputed ? layer.recomputed_stash : layer.stash) =
         (layer.recomputed ? split : slab).take(layer.stash_bytes);
     layout.gradient_bytes = std::max(layout.gradient_bytes, layer.gradient_bytes);
@@ -79,7 +80,7 @@ StageLayout lay_out_stage(const StageSpec& spec, bool shared_table) {
   if (spec.has_head() && t.tied_head && !spec.has_embedding() && !shared_table) {
     add_entry(layout, t, layer_parameters(t, 0).front(), true);
   }
-  layout.slab_bytes = slab.size(), layout.split_bytes = split.size();
+  layout.slab_bytes = slab.size(), layout.split_bytes = split.size(), layout.cache_bytes = cache.size();
   return layout;
 }
 
@@ -132,6 +133,7 @@ class Walk {
   }
   int slabs(int stage) { return slabs_[stage].most(); }
   int splits(int stage) { return splits_[stage].most(); }
+  int caches(int stage) { return caches_[stage].most(); }
 
  private:
   bool here(int stage, MicrobatchId microbatch) const {
@@ -148,6 +150,7 @@ class Walk {
         break;
       case ActionKind::forward:
         place.slab = stage == 0 ? slabs_[stage].take(m) : slabs_[stage].find(m);
+        place_cache(action, place);
         if (here(stage + 1, action.microbatch)) place.next_slab = slabs_[stage + 1].take(m);
         if (plan_.schedule.forward_only && !sends_output(stage, place)) slabs_[stage].release(m);
         break;
@@ -176,10 +179,23 @@ class Walk {
     return forward.next_slab < 0 && stage + 1 < placement_.stages();
   }
 
+  // Of the action's micro-batch, from the first slice's forward to its input gradient.
+  void place_cache(const Action& action, Place& place) {
+    const int slices = plan_.schedule.slices;
+    if (slices == 1) return;
+    Slots& caches = caches_[action.stage.value];
+    const std::int64_t microbatch = action.microbatch.value / slices;
+    const bool forward = action.kind == ActionKind::forward;
+    place.slice = action.microbatch.value % slices;
+    place.cache = forward && place.slice == 0 ? caches.take(microbatch) : caches.find(microbatch);
+    if (!forward && place.slice == 0) caches.release(microbatch);
+  }
+
   void place_backward(const Action& action, Place& place) {
     const int stage = action.stage.value;
     const std::int64_t m = action.microbatch.value;
     place.slab = slabs_[stage].find(m);
+    if (action.kind != ActionKind::backward_weight) place_cache(action, place);
     if (action.kind == ActionKind::backward_input) place.split = splits_[stage].take(m);
     if (action.kind == ActionKind::backward_weight) place.split = splits_[stage].find(m);
     if (action.kind != ActionKind::backward_weight && stage > 0) {
@@ -200,7 +216,7 @@ class Walk {
   Placement placement_;
   const std::vector<Action>& actions_;
   int rank_;
-  std::map<int, Slots> slabs_, splits_;
+  std::map<int, Slots> slabs_, splits_, caches_;
   std::map<int, bool> started_;
   int last_outbox_ = outboxes - 1;
 };
@@ -219,6 +235,7 @@ void place_stage(RankLayout::Stage& stage, Carver& arena, MemoryNeed& need, std:
   for (std::int64_t i = 0; i < states; ++i) stage.states.push_back(take(floats, need.optimizer_state));
   stage.first_slab = take(layout.slab_bytes * stage.slabs, need.activations);
   stage.first_split = take(layout.split_bytes * stage.splits, need.activations);
+  stage.first_cache = take(layout.cache_bytes * stage.caches, need.activations);
 }
 
 // What the stages of a rank share.
@@ -234,7 +251,7 @@ void place_workspace(RankLayout& rank, Carver& arena) {
     gradients = std::max(gradients, stage.layout.gradient_bytes);
     recomputed = std::max(recomputed, stage.layout.recomputed_bytes);
     scratch = std::max(scratch, stage.layout.scratch_bytes);
-    if (t.position == PositionKind::rotary) rope = stage.spec.shape.sequence * t.head_size * float_bytes;
+    if (t.position == PositionKind::rotary) rope = stage.spec.shape.whole_sequence() * t.head_size * float_bytes;
     sends = sends || stage.number > 0;
   }
   const auto take = [&](std::int64_t bytes, std::int64_t& purpose) {
@@ -276,6 +293,7 @@ RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int r
     const bool shared_table = !result.stages.empty() && result.stages.front().number == 0;
     stage.layout = lay_out_stage(stage.spec, shared_table);
     stage.slabs = walk.slabs(stage.number), stage.splits = walk.splits(stage.number);
+    stage.caches = walk.caches(stage.number);
     place_stage(stage, arena, result.need, states);
     result.stages.push_back(std::move(stage));
   }

@@ -1,9 +1,10 @@
 // Where everything that a rank holds lies in its arena on a GPU: known from the plan, before any memory is taken and on
 // machines without a GPU. Sizes and offsets are in bytes; every tensor starts at a multiple of 256.
 //
-//   arena   stages' parameters | slabs, splits of each stage | workspace, shared by the rank's stages
-//   slab    a micro-batch in flight, from the arrival of its input to its weight gradient
-//   split   a micro-batch between its input gradient and its weight gradient, where they are separate
+//   arena   stages' parameters | slabs, splits, caches of each stage | workspace, shared by the rank's stages
+//   slab    a micro-batch (or slice) in flight, from the arrival of its input to its weight gradient
+//   split   a micro-batch (or slice) between its input gradient and its weight gradient, where they are separate
+//   cache   keys and values of a micro-batch whose slices follow one another
 //
 // Letters of shapes: N = micro-batch * sequence rows, C hidden, A = heads * head_size, K = kv_heads * head_size,
 // F ffn, U = F or, for SwiGLU, 2F, V vocabulary.
@@ -37,7 +38,8 @@ struct StageLayout {
     std::int64_t input = -1, stash = -1;
     // Offsets into the split. The last layer's d_output is the slab's.
     std::int64_t d_output = -1, gradients = -1, recomputed_stash = -1;
-    std::int64_t stash_bytes = 0, gradient_bytes = 0, scratch_bytes = 0;
+    std::int64_t cache = -1;  // offset into the cache
+    std::int64_t stash_bytes = 0, gradient_bytes = 0, scratch_bytes = 0, cache_bytes = 0;
     std::size_t first_parameter = 0, parameters = 0;  // entries
   };
   std::vector<ParameterEntry> entries;  // owned ones first, then the copy of a tied table
@@ -45,7 +47,7 @@ struct StageLayout {
   std::int64_t owned_elements = 0;      // of those, at the front: without the copy
   std::vector<Layer> layers;
   std::int64_t boundary = 0;  // the tensor between two stages, bytes
-  std::int64_t slab_bytes = 0, split_bytes = 0;
+  std::int64_t slab_bytes = 0, split_bytes = 0, cache_bytes = 0;
   std::int64_t tokens = -1, targets = -1;   // (N) int32, offsets into the slab
   std::int64_t loss = -1;                   // double, offset into the slab, with the head
   std::int64_t output = -1, d_output = -1;  // (N, C) T, offsets into the slab; the last stage has none
@@ -63,6 +65,8 @@ std::int64_t layer_workspace_bytes(const StageLayout& layout, std::size_t layer)
 struct Place {
   int slab = -1;           // of the action's stage
   int split = -1;          // of the action's stage, for I and W
+  int cache = -1;          // of the action's stage, with slices
+  int slice = 0;           // of the sample
   int next_slab = -1;      // of the next stage, for a forward whose output stays on the rank
   int previous_slab = -1;  // of the previous stage, for a backward whose gradient stays on the rank
   int outbox = -1;         // which buffer of gradients to be sent, for a backward whose gradient leaves the rank
@@ -79,13 +83,13 @@ struct RankLayout {
     int number = 0;
     StageSpec spec;
     StageLayout layout;
-    int slabs = 0, splits = 0;
+    int slabs = 0, splits = 0, caches = 0;
     bool counted = true;            // in the norm of the gradient: a stage on two ranks is on the first of them
     std::int64_t first_tensor = 0;  // in the optimizer's list
     // Offsets into the arena.
     std::int64_t masters = 0, weights = 0, gradients = 0;
     std::vector<std::int64_t> states;
-    std::int64_t first_slab = 0, first_split = 0;
+    std::int64_t first_slab = 0, first_split = 0, first_cache = 0;
   };
   std::vector<Stage> stages;        // by number
   std::vector<Place> places;        // by action
@@ -98,7 +102,7 @@ struct RankLayout {
   std::int64_t arena_bytes = 0;
   std::vector<float> rope_values;  // (T, D) of rope.hpp, for the executor to copy; not laid out here
 };
-// REQUIRES: a runnable plan whose schedule has no slices.
+// REQUIRES: a runnable plan.
 RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank);
 
 }  // namespace stagecraft::cuda

@@ -44,6 +44,9 @@ struct Pass {
   std::byte* d_input = nullptr;         // (N, C) T, overwritten
   std::byte* gradients = nullptr;
   std::byte* scratch = nullptr;
+  std::int64_t slice = 0;  // which one of the samples' slices
+  std::byte* cache =
+      nullptr;  // with slices: what earlier ones left for this one, and the gradients that later ones did
   Accumulate accumulate = Accumulate::yes;  // whether weight gradients add to what is there; those of tables always do
 };
 

@@ -74,7 +74,7 @@ RankExecutor::RankExecutor(const ExecutorContext& context, RankLayout layout, co
   updater_.emplace(layout_, arena_.data(), context.plan.optimizer, context.options.optimizer, device_.compute());
   // Other ranks' micro-batches stay at zero.
   std::fill(losses_.span().begin(), losses_.span().end(), 0.0);
-  const std::int64_t rows = context.plan.batch.microbatch * context.plan.batch.sequence;
+  const std::int64_t rows = layout_.stages.front().spec.shape.rows();
   tokens_.emplace(static_cast<std::size_t>(4 * rows * context.plan.schedule.microbatches));
 }
 
@@ -233,18 +233,17 @@ void RankExecutor::wait_until_fetched(int stage, int slab) {
 
 void RankExecutor::enqueue(const Action& a, const Place& at) {
   const Stage& stage = stage_of(a);
-  const auto accumulate = at.first ? Accumulate::no : Accumulate::yes;
   if (a.kind == ActionKind::forward) {
     std::byte* output = stage.layout().output >= 0 ? stage.output(at.slab) : nullptr;
     if (at.next_slab >= 0) output = stages_.at(a.stage.value + 1)->input(at.next_slab);
-    return stage.forward(at.slab, output);
+    return stage.forward(at, output);
   }
-  if (a.kind == ActionKind::backward_weight) return stage.backward_weight(at.slab, at.split, accumulate);
+  if (a.kind == ActionKind::backward_weight) return stage.backward_weight(at);
   std::byte* d_input = nullptr;
   if (at.outbox >= 0) d_input = outbox(at.outbox);
   if (at.previous_slab >= 0) d_input = stages_.at(a.stage.value - 1)->d_output(at.previous_slab);
-  if (a.kind == ActionKind::backward) return stage.backward(at.slab, d_input, accumulate);
-  stage.backward_input(at.slab, at.split, d_input);
+  if (a.kind == ActionKind::backward) return stage.backward(at, d_input);
+  stage.backward_input(at, d_input);
 }
 
 std::byte* RankExecutor::outbox(int number) const {

@@ -22,7 +22,6 @@ void check_plan(const Plan& plan) {
     throw bad_input("hidden: expected a multiple of 8 for bf16, got {}", t.hidden);
   }
   const ComputeSchedule& schedule = plan.schedule;
-  if (schedule.slices > 1) refuse("token slices");
   if (schedule.updates != WeightUpdates::synchronous) refuse("asynchronous updates");
 }
 

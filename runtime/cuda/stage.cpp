@@ -21,6 +21,7 @@ Stage::Stage(const RankLayout::Stage& place, std::byte* arena, const Workspace& 
       arena_(arena),
       slabs_(arena + place.first_slab),
       splits_(arena + place.first_split),
+      caches_(arena + place.first_cache),
       workspace_(workspace) {
   const StageSpec& spec = place_.spec;
   const bool bf16 = spec.precision == DataType::bf16;
@@ -67,39 +68,41 @@ double* Stage::loss(int slab_number) const {
 }
 
 // What every call of a layer shares.
-Pass Stage::pass(std::size_t layer, int slab_number) const {
-  const StageLayout::Layer& at = layout().layers[layer];
+Pass Stage::pass(std::size_t layer, const Place& at) const {
+  const StageLayout::Layer& where = layout().layers[layer];
   Pass p;
   p.scratch = workspace_.scratch;
-  p.stash = at.recomputed ? workspace_.recomputed : slab(slab_number) + at.stash;
-  p.loss = loss(slab_number);
-  if (at.input >= 0) {
-    p.input = slab(slab_number) + at.input;
-    p.tokens = targets(slab_number);
+  p.stash = where.recomputed ? workspace_.recomputed : slab(at.slab) + where.stash;
+  p.loss = loss(at.slab);
+  p.slice = at.slice;
+  if (at.cache >= 0) p.cache = caches_ + at.cache * layout().cache_bytes + where.cache;
+  p.accumulate = at.first ? Accumulate::no : Accumulate::yes;
+  if (where.input >= 0) {
+    p.input = slab(at.slab) + where.input;
+    p.tokens = targets(at.slab);
   } else {
-    p.tokens = tokens(slab_number);
+    p.tokens = tokens(at.slab);
   }
   return p;
 }
 
-void Stage::forward(int slab_number, std::byte* output) const {
+void Stage::forward(const Place& at, std::byte* output) const {
   for (std::size_t i = 0; i < layers_.size(); ++i) {
-    Pass p = pass(i, slab_number);
-    p.output = i + 1 < layers_.size() ? slab(slab_number) + layout().layers[i + 1].input : output;
+    Pass p = pass(i, at);
+    p.output = i + 1 < layers_.size() ? slab(at.slab) + layout().layers[i + 1].input : output;
     layers_[i]->forward(p);
   }
 }
 
-void Stage::backward(int slab_number, std::byte* d_input, Accumulate accumulate) const {
-  const std::byte* from = layout().d_output >= 0 ? d_output(slab_number) : nullptr;
+void Stage::backward(const Place& at, std::byte* d_input) const {
+  const std::byte* from = layout().d_output >= 0 ? d_output(at.slab) : nullptr;
   std::byte* to = workspace_.ping;
   for (std::size_t i = layers_.size(); i-- > 0;) {
-    Pass p = pass(i, slab_number);
+    Pass p = pass(i, at);
     if (layout().layers[i].recomputed) layers_[i]->forward(p);
     p.d_output = from;
     p.d_input = i > 0 ? to : d_input;
     p.gradients = workspace_.gradients;
-    p.accumulate = accumulate;
     layers_[i]->backward_input(p);
     layers_[i]->backward_weight(p);
     from = to;
@@ -107,34 +110,33 @@ void Stage::backward(int slab_number, std::byte* d_input, Accumulate accumulate)
   }
 }
 
-const std::byte* Stage::d_output_of(std::size_t layer, int slab_number, int split_number) const {
-  if (layer + 1 < layers_.size()) return split(split_number) + layout().layers[layer].d_output;
-  return layout().d_output >= 0 ? d_output(slab_number) : nullptr;
+const std::byte* Stage::d_output_of(std::size_t layer, const Place& at) const {
+  if (layer + 1 < layers_.size()) return split(at.split) + layout().layers[layer].d_output;
+  return layout().d_output >= 0 ? d_output(at.slab) : nullptr;
 }
 
-void Stage::backward_input(int slab_number, int split_number, std::byte* d_input) const {
+void Stage::backward_input(const Place& at, std::byte* d_input) const {
   for (std::size_t i = layers_.size(); i-- > 0;) {
-    const StageLayout::Layer& at = layout().layers[i];
-    Pass p = pass(i, slab_number);
-    if (at.recomputed) {
-      p.stash = split(split_number) + at.recomputed_stash;
+    const StageLayout::Layer& where = layout().layers[i];
+    Pass p = pass(i, at);
+    if (where.recomputed) {
+      p.stash = split(at.split) + where.recomputed_stash;
       layers_[i]->forward(p);
     }
-    p.d_output = d_output_of(i, slab_number, split_number);
-    p.d_input = i > 0 ? split(split_number) + layout().layers[i - 1].d_output : d_input;
-    p.gradients = split(split_number) + at.gradients;
+    p.d_output = d_output_of(i, at);
+    p.d_input = i > 0 ? split(at.split) + layout().layers[i - 1].d_output : d_input;
+    p.gradients = split(at.split) + where.gradients;
     layers_[i]->backward_input(p);
   }
 }
 
-void Stage::backward_weight(int slab_number, int split_number, Accumulate accumulate) const {
+void Stage::backward_weight(const Place& at) const {
   for (std::size_t i = layers_.size(); i-- > 0;) {
-    const StageLayout::Layer& at = layout().layers[i];
-    Pass p = pass(i, slab_number);
-    if (at.recomputed) p.stash = split(split_number) + at.recomputed_stash;
-    p.d_output = d_output_of(i, slab_number, split_number);
-    p.gradients = split(split_number) + at.gradients;
-    p.accumulate = accumulate;
+    const StageLayout::Layer& where = layout().layers[i];
+    Pass p = pass(i, at);
+    if (where.recomputed) p.stash = split(at.split) + where.recomputed_stash;
+    p.d_output = d_output_of(i, at);
+    p.gradients = split(at.split) + where.gradients;
     layers_[i]->backward_weight(p);
   }
 }

@@ -44,20 +44,20 @@ class Stage {
   double* loss(int slab_number) const;
 
   // `output` null with the head; `d_input` null with the embedding.
-  void forward(int slab_number, std::byte* output) const;
-  void backward(int slab_number, std::byte* d_input, Accumulate accumulate) const;
-  void backward_input(int slab_number, int split_number, std::byte* d_input) const;
-  void backward_weight(int slab_number, int split_number, Accumulate accumulate) const;
+  void forward(const Place& at, std::byte* output) const;
+  void backward(const Place& at, std::byte* d_input) const;
+  void backward_input(const Place& at, std::byte* d_input) const;
+  void backward_weight(const Place& at) const;
 
  private:
   std::int32_t* integers(int slab_number, std::int64_t offset) const;
-  Pass pass(std::size_t layer, int slab_number) const;
+  Pass pass(std::size_t layer, const Place& at) const;
   std::byte* split(int number) const { return splits_ + number * layout().split_bytes; }
   // The gradient of a layer's output while I and W are apart.
-  const std::byte* d_output_of(std::size_t layer, int slab_number, int split_number) const;
+  const std::byte* d_output_of(std::size_t layer, const Place& at) const;
 
   RankLayout::Stage place_;
-  std::byte *arena_, *slabs_, *splits_;
+  std::byte *arena_, *slabs_, *splits_, *caches_;
   Workspace workspace_;
   std::vector<std::unique_ptr<Layer>> layers_;
 };

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -143,23 +144,41 @@ TEST_F(CudaTest, SeveralStagesOnARank) {
   }
 }
 
-TEST_F(CudaTest, EverySynchronousScheduleOfWholeSequences) {
-  Transformer t = small_gpt();
-  t.layers = 6;  // eight layers with both ends
-  for (const bool tied : {true, false}) {
-    t.tied_head = tied;
+TEST_F(CudaTest, EverySynchronousSchedule) {
+  int tried = 0;
+  for (Transformer t : {small_gpt(), small_llama()}) {
+    t.layers = 6;  // eight layers with both ends
     const Step expected = take_step(make_plan(t, {.cuts = {}, .microbatches = 4, .microbatch = 2, .sequence = 32}));
     for (const ScheduleKind& kind : schedule_kinds()) {
-      for (const auto& [ranks, stages_per_rank] : {std::pair{2, 1}, {4, 1}, {2, 2}, {4, 2}}) {
-        const ScheduleShape shape{.ranks = ranks, .stages_per_rank = stages_per_rank, .microbatches = 8};
+      for (const auto& [ranks, stages_per_rank, slices] :
+           {std::array{2, 1, 1}, {4, 1, 1}, {2, 2, 1}, {4, 2, 1}, {2, 1, 2}, {4, 1, 4}}) {
+        ScheduleShape shape{.ranks = ranks, .stages_per_rank = stages_per_rank, .microbatches = 8};
+        shape.slices = slices;
         if (!kind.refuse(shape).empty()) continue;
         const ComputeSchedule schedule = kind.generate(shape);
         if (schedule.forward_only || schedule.updates != WeightUpdates::synchronous) continue;
-        SCOPED_TRACE(fmt::format("{}, {} ranks, {} stages each, tied {}", kind.name, ranks, stages_per_rank, tied));
+        SCOPED_TRACE(fmt::format("{}, {}, {} ranks, {} stages each, {} slices", t.family, kind.name, ranks,
+                                 stages_per_rank, slices));
         const Plan plan = make_scheduled_plan(t, schedule, {.microbatch = 1, .sequence = 32});
         expect_close(step(plan, DataType::fp32, 128 / ranks / 8 * 8), expected);
+        ++tried;
       }
     }
+  }
+  EXPECT_GT(tried, 60);
+}
+
+TEST_F(CudaTest, SlicesOfSequencesInBf16AndRecomputed) {
+  const Step expected = take_step(make_plan(small_llama(), whole()));
+  ScheduleShape slices{.ranks = 2, .microbatches = 4};
+  slices.slices = 4;
+  const ComputeSchedule schedule = make_schedule("seq-1f1b", slices);
+  for (const Recompute recompute : {Recompute::none, Recompute::full}) {
+    PlanShape shape = whole();
+    shape.recompute = recompute;
+    const Plan plan = make_scheduled_plan(small_llama(), schedule, shape);
+    expect_close(step(plan, DataType::fp32, 64), expected);
+    expect_close(step(plan, DataType::bf16, 64), expected, 2e-2);
   }
 }
 
