@@ -179,7 +179,7 @@ class Walk {
     return forward.next_slab < 0 && stage + 1 < placement_.stages();
   }
 
-  // Of the action's micro-batch, from the first slice's forward to its input gradient.
+  // Which slice, and the cache of its micro-batch from the first slice's forward to its input gradient.
   void place_cache(const Action& action, Place& place) {
     const int slices = plan_.schedule.slices;
     if (slices == 1) return;
@@ -187,6 +187,7 @@ class Walk {
     const std::int64_t microbatch = action.microbatch.value / slices;
     const bool forward = action.kind == ActionKind::forward;
     place.slice = action.microbatch.value % slices;
+    if (action.kind == ActionKind::backward_weight) return;
     place.cache = forward && place.slice == 0 ? caches.take(microbatch) : caches.find(microbatch);
     if (!forward && place.slice == 0) caches.release(microbatch);
   }
@@ -195,7 +196,7 @@ class Walk {
     const int stage = action.stage.value;
     const std::int64_t m = action.microbatch.value;
     place.slab = slabs_[stage].find(m);
-    if (action.kind != ActionKind::backward_weight) place_cache(action, place);
+    place_cache(action, place);
     if (action.kind == ActionKind::backward_input) place.split = splits_[stage].take(m);
     if (action.kind == ActionKind::backward_weight) place.split = splits_[stage].find(m);
     if (action.kind != ActionKind::backward_weight && stage > 0) {
