@@ -5,6 +5,7 @@
 #include "cli/console.hpp"
 #include "models/files.hpp"
 #include "models/schedule/torch_csv.hpp"
+#include "reports/framework_config.hpp"
 #include "reports/perfetto.hpp"
 #include "reports/svg.hpp"
 #include "runtime/checkpoint.hpp"
@@ -13,11 +14,15 @@
 namespace stagecraft {
 namespace {
 
-enum class Target { perfetto, torch_csv, svg, hugging_face };
-constexpr std::array targets{std::pair<std::string_view, Target>{"perfetto", Target::perfetto},
-                             std::pair<std::string_view, Target>{"torch-csv", Target::torch_csv},
-                             std::pair<std::string_view, Target>{"svg", Target::svg},
-                             std::pair<std::string_view, Target>{"hugging-face", Target::hugging_face}};
+enum class Target { perfetto, torch_csv, svg, hugging_face, megatron, torchtitan, deepspeed, nanotron };
+constexpr std::array<std::pair<std::string_view, Target>, 8> targets{{{"perfetto", Target::perfetto},
+                                                                      {"torch-csv", Target::torch_csv},
+                                                                      {"svg", Target::svg},
+                                                                      {"hugging-face", Target::hugging_face},
+                                                                      {"megatron", Target::megatron},
+                                                                      {"torchtitan", Target::torchtitan},
+                                                                      {"deepspeed", Target::deepspeed},
+                                                                      {"nanotron", Target::nanotron}}};
 
 struct ExportOptions {
   std::vector<std::string> files;
@@ -42,16 +47,31 @@ void export_weights(const ExportOptions& options, const Documents& documents) {
   note(fmt::format("wrote {0}/model.safetensors and {0}/config.json", options.output));
 }
 
+const Plan& plan_of(const Documents& documents, std::string_view target) {
+  if (!documents.plan) throw bad_input("export --to {}: expected a plan", target);
+  return *documents.plan;
+}
+
 std::string convert(const ExportOptions& options, const Documents& documents) {
   const std::vector<Trace> traces = all_traces(documents);
   const Plan* plan = documents.plan ? &*documents.plan : nullptr;
   switch (choose<Target>("--to", options.to, targets)) {
+    case Target::megatron:
+      return to_megatron(plan_of(documents, options.to)).text;
+    case Target::torchtitan:
+      return to_torchtitan(plan_of(documents, options.to)).text;
+    case Target::nanotron:
+      return to_nanotron(plan_of(documents, options.to)).text;
+    case Target::deepspeed: {
+      const FrameworkConfig config = to_deepspeed(plan_of(documents, options.to));
+      for (const std::string& remark : config.remarks) note(remark);  // JSON has no comments
+      return config.text;
+    }
     case Target::perfetto:
       if (traces.empty()) throw bad_input("export --to perfetto: expected at least one trace");
       return to_perfetto(traces, plan);
     case Target::torch_csv:
-      if (plan == nullptr) throw bad_input("export --to torch-csv: expected a plan");
-      return to_torch_csv(plan->schedule,
+      return to_torch_csv(plan_of(documents, options.to).schedule,
                           options.communication ? TorchFormat::compute_comms : TorchFormat::compute_only);
     case Target::svg:
       if (traces.size() > 1)
@@ -94,7 +114,8 @@ void add_export_command(CLI::App& app) {
                "  stagecraft export timeline.json measured.json --to perfetto -o trace.perfetto.json\n"
                "  stagecraft export plan.json --to torch-csv -o schedule.csv\n"
                "  stagecraft export measured.json --to svg -o pipeline.svg\n"
-               "  stagecraft export plan.json --to hugging-face --checkpoint ckpt -o model/");
+               "  stagecraft export plan.json --to hugging-face --checkpoint ckpt -o model/\n"
+               "  stagecraft export plan.json --to megatron -o plan.args  # or torchtitan, deepspeed, nanotron");
   command->callback([options] { run(*options); });
 }
 

@@ -126,14 +126,46 @@ void validate_sharing(const Plan& plan, const Placement& placement, const std::s
   }
 }
 
+// What the shards of a rank must divide.
+void validate_layout(const Plan& plan, const std::string& file) {
+  const PlanLayout& layout = plan.layout;
+  if (layout == PlanLayout{}) return;
+  if (!plan.network.transformer) fail(file, "layout", "needs a transformer: the layers of a graph are not sharded");
+  const Transformer& transformer = *plan.network.transformer;
+  const auto divides = [&](std::string_view field, std::int64_t width, std::string_view what, std::int64_t number) {
+    if (number % width != 0)
+      fail(file, fmt::format("layout.{}", field),
+           fmt::format("expected a divisor of {} = {}, got {}", what, number, width));
+  };
+  divides("tensor", layout.tensor, "heads", transformer.heads);
+  divides("tensor", layout.tensor, "ffn", transformer.ffn);
+  divides("context", layout.context, "sequence", plan.batch.sequence);
+  if (layout.sequence_parallel) {
+    divides("sequence_parallel", layout.shards(), "sequence (over tensor x context)", plan.batch.sequence);
+  }
+  if (layout.expert > 1) {
+    if (transformer.experts == 0) fail(file, "layout.expert", "expected 1: the network has no experts");
+    divides("expert", layout.expert, "experts", transformer.experts);
+    divides("expert", layout.expert, "replicas * context", plan.replicas() * std::int64_t{layout.context});
+  }
+  if (plan.schedule.updates != WeightUpdates::synchronous) {
+    fail(file, "layout", "asynchronous schedules train with one device a rank");
+  }
+}
+
 void validate_devices(const Plan& plan, const std::string& file) {
   if (plan.devices.empty() || plan.devices.front().empty()) fail(file, "devices", "expected at least one replica");
+  if (plan.devices.size() % static_cast<std::size_t>(plan.shards()) != 0) {
+    fail(file, "devices",
+         fmt::format("expected {} rows a replica (tensor {} x context {}), got {} rows", plan.shards(),
+                     plan.layout.tensor, plan.layout.context, plan.devices.size()));
+  }
   std::set<DeviceId> used;
   const auto count = static_cast<std::int64_t>(plan.cluster.devices.size());
   for (std::size_t r = 0; r < plan.devices.size(); ++r) {
     if (plan.devices[r].size() != plan.devices.front().size()) {
       fail(file, fmt::format("devices[{}]", r),
-           fmt::format("expected {} devices as in the first replica, got {}", plan.devices.front().size(),
+           fmt::format("expected {} devices as in the first row, got {}", plan.devices.front().size(),
                        plan.devices[r].size()));
     }
     for (std::size_t i = 0; i < plan.devices[r].size(); ++i) {
@@ -202,17 +234,19 @@ void validate_schedule(const Plan& plan, const std::string& file) {
 }
 
 Json cost_to_json(const StageCost& cost) {
-  return {{"forward_s", cost.forward.value()},
-          {"backward_input_s", cost.backward_input.value()},
-          {"backward_weight_s", cost.backward_weight.value()},
-          {"optimizer_s", cost.optimizer.value()},
-          {"boundary_bytes", cost.boundary.value()},
-          {"stash_bytes", cost.stash.value()},
-          {"weights_bytes", cost.weights.value()},
-          {"gradients_bytes", cost.gradients.value()},
-          {"optimizer_state_bytes", cost.optimizer_state.value()},
-          {"workspace_bytes", cost.workspace.value()},
-          {"tied_bytes", cost.tied.value()}};
+  Json json{{"forward_s", cost.forward.value()},
+            {"backward_input_s", cost.backward_input.value()},
+            {"backward_weight_s", cost.backward_weight.value()},
+            {"optimizer_s", cost.optimizer.value()},
+            {"boundary_bytes", cost.boundary.value()},
+            {"stash_bytes", cost.stash.value()},
+            {"weights_bytes", cost.weights.value()},
+            {"gradients_bytes", cost.gradients.value()},
+            {"optimizer_state_bytes", cost.optimizer_state.value()},
+            {"workspace_bytes", cost.workspace.value()},
+            {"tied_bytes", cost.tied.value()}};
+  if (cost.reduced) json["reduced_bytes"] = cost.reduced->value();
+  return json;
 }
 
 StageCost cost_from_json(const JsonValue& value) {
@@ -230,6 +264,7 @@ StageCost cost_from_json(const JsonValue& value) {
   cost.optimizer_state = Bytes(read("optimizer_state_bytes"));
   cost.workspace = Bytes(read("workspace_bytes"));
   cost.tied = Bytes(read("tied_bytes"));
+  if (const auto reduced = object.optional("reduced_bytes")) cost.reduced = Bytes(reduced->number(0, 1e30));
   object.finish();
   return cost;
 }
@@ -392,9 +427,13 @@ bool Plan::tied_ends() const {
   });
 }
 
-LoweredSchedule Plan::lowered() const { return lower(schedule, {replicas() > 1, tied_ends()}); }
+LoweredSchedule Plan::lowered() const {
+  // Slices of a sequence have gradients of their own, as replicas do.
+  return lower(schedule, {replicas() * layout.context > 1, tied_ends()});
+}
 
 void price(Plan& plan, const CostModel& model) {
+  if (plan.layout != PlanLayout{}) throw bad_input("layout: a model of whole layers cannot price their shards");
   const LayerGraph& graph = plan.network.graph;
   const Workload workload = plan.workload();
   std::vector<bool> done(plan.order.size(), false);
@@ -439,6 +478,7 @@ void validate(const Plan& plan, const std::string& file) {
   validate_order(plan, file);
   validate_stages(plan, file);
   validate_devices(plan, file);
+  validate_layout(plan, file);
   validate_schedule(plan, file);
 }
 
@@ -454,6 +494,7 @@ Plan plan_from_json(const JsonValue& value) {
   plan.optimizer = object.required("optimizer").one_of(optimizer_names());
   if (const auto field = object.optional("recompute")) plan.recompute = field->one_of(recompute_names());
   if (const auto field = object.optional("fused_attention")) plan.fused_attention = field->boolean();
+  if (const auto field = object.optional("layout")) plan.layout = plan_layout_from_json(*field);
   if (const auto order = object.optional("order")) {
     for (const JsonValue& layer : order->array()) {
       plan.order.push_back(static_cast<LayerId>(layer.integer(0, 1'000'000'000)));
@@ -501,6 +542,7 @@ Json to_json(const Plan& plan) {
   json["optimizer"] = name(plan.optimizer);
   json["recompute"] = name(plan.recompute);
   json["fused_attention"] = plan.fused_attention;
+  if (plan.layout != PlanLayout{}) json["layout"] = to_json(plan.layout);
   json["order"] = plan.order;
   json["stages"] = Json::array();
   for (const PlanStage& stage : plan.stages) {

@@ -13,6 +13,7 @@
 #include "models/cluster/cluster.hpp"
 #include "models/cost/cost.hpp"
 #include "models/network/network.hpp"
+#include "models/plan_layout.hpp"
 #include "models/schedule/schedule.hpp"
 
 namespace stagecraft {
@@ -34,8 +35,10 @@ struct Batch {
 
 struct PlanStage {
   LayerRange layers;
-  RankId rank;                        // which pipeline rank runs it, the same in every replica
-  StageCost cost;                     // on its device; what simulators execute. With token slices: the mean slice
+  RankId rank;  // which pipeline rank runs it, the same in every replica
+  // On its device, of one shard where several devices share a rank; what simulators execute. With token slices: the
+  // mean slice.
+  StageCost cost;
   std::optional<RankId> second_rank;  // the other rank that runs it, above `rank`, in bidirectional schedules
   bool on(RankId which) const { return rank == which || second_rank == which; }
   bool operator==(const PlanStage&) const = default;
@@ -60,14 +63,18 @@ struct Plan {
   Optimizer optimizer = Optimizer::adamw;
   Recompute recompute = Recompute::none;
   bool fused_attention = false;
-  std::vector<LayerId> order;                  // of the network's layers: stages are ranges of it
-  std::vector<PlanStage> stages;               // by StageId
-  std::vector<std::vector<DeviceId>> devices;  // [replica][rank]
-  ComputeSchedule schedule;                    // of one replica; all replicas run the same
+  std::vector<LayerId> order;     // of the network's layers: stages are ranges of it
+  std::vector<PlanStage> stages;  // by StageId
+  PlanLayout layout;              // how the devices of a rank share its work
+  // [replica * shards + shard][rank]. The shards of a rank work on the same micro-batch at the same time; shard
+  // c * tensor + t has slice c of the sequence and slice t of every layer. One shard: a row a replica.
+  std::vector<std::vector<DeviceId>> devices;
+  ComputeSchedule schedule;  // of one replica; all replicas run the same
   Prediction prediction;
   std::string network_digest, cluster_digest, profile_digest;  // of the inputs; the last empty without a profile
 
-  int replicas() const { return static_cast<int>(devices.size()); }
+  int shards() const { return layout.shards(); }
+  int replicas() const { return static_cast<int>(devices.size()) / shards(); }
   int ranks() const { return devices.empty() ? 0 : static_cast<int>(devices.front().size()); }
   Workload workload() const {
     return {batch.microbatch, batch.sequence, precision, optimizer, recompute, fused_attention};
@@ -79,14 +86,24 @@ struct Plan {
 };
 
 // Prices every stage on its device (the first replica's), boundaries from the network's cuts.
-// Throws bad_input when the model knows nothing of a layer or device. REQUIRES: a validated plan.
+// Throws bad_input when the model knows nothing of a layer or device, and for plans whose ranks are sharded, which
+// models of whole layers cannot price (models/cost/step_model.hpp does). REQUIRES: a validated plan.
 void price(Plan& plan, const CostModel& model);
 
 // Whether every stage has a cost: hand-written plans may leave costs out, and are priced before they are simulated.
 bool is_priced(const Plan& plan);
 
-// Throws bad_input naming the first fault: stages that overlap or leave gaps, an order that breaks an edge, devices
-// that do not exist or are used twice, a batch that does not multiply out, a schedule that fails the checker.
+// Plan::devices of a layout whose devices are numbered from 0 in its order of dimensions.
+std::vector<std::vector<DeviceId>> devices_of(const ParallelLayout& layout);
+// The order of dimensions that a plan's devices are numbered by, Megatron-LM's before others; empty: they follow none.
+std::optional<DimensionOrder> dimension_order(const Plan& plan);
+// The point of the planner's space that the plan is; blocks a stage as in the first and last ones, and Megatron-LM's
+// order where the devices follow none. Throws bad_input for a schedule that is no PipelineSchedule.
+ParallelLayout parallel_layout(const Plan& plan);
+
+// Throws bad_input naming the first fault: stages that overlap or leave gaps, an order that breaks an edge, shards that
+// the network does not divide into, devices that do not exist or are used twice, a batch that does not multiply out, a
+// schedule that fails the checker.
 void validate(const Plan& plan, const std::string& file);
 
 Plan plan_from_json(const JsonValue& value);  // validated

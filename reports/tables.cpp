@@ -88,6 +88,27 @@ std::string layers_text(const Plan& plan, const LayerRange& range) {
   return range.last - range.first == 1 ? name(range.first) : name(range.first) + ".." + name(range.last - 1);
 }
 
+// "tensor 8, sequence parallel, ZeRO 1, overlaps gradients, parameters"
+std::string rank_text(const PlanLayout& layout, Recompute recompute) {
+  std::vector<std::string> parts, overlapped;
+  if (layout.tensor > 1) parts.push_back(fmt::format("tensor {}", layout.tensor));
+  if (layout.sequence_parallel) parts.emplace_back("sequence parallel");
+  if (layout.context > 1) parts.push_back(fmt::format("context {}", layout.context));
+  if (layout.expert > 1) parts.push_back(fmt::format("expert {}", layout.expert));
+  if (layout.zero > 0) parts.push_back(fmt::format("ZeRO {}", layout.zero));
+  if (recompute != Recompute::none && layout.recomputed_layers != all_layers) {
+    parts.push_back(fmt::format("recomputes {} blocks", layout.recomputed_layers));
+  }
+  if (layout.offload_optimizer) parts.emplace_back("optimizer offloaded");
+  if (layout.offload_activations) parts.emplace_back("activations offloaded");
+  if (layout.overlap_gradients) overlapped.emplace_back("gradients");
+  if (layout.overlap_parameters) overlapped.emplace_back("parameters");
+  if (layout.overlap_tensor) overlapped.emplace_back("tensor");
+  if (layout.overlap_pipeline) overlapped.emplace_back("pipeline");
+  if (!overlapped.empty()) parts.push_back("overlaps " + join(overlapped));
+  return join(parts);
+}
+
 std::string optional_time(const std::optional<Seconds>& time) { return time ? to_string(*time) : "-"; }
 
 }  // namespace
@@ -127,10 +148,12 @@ std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan) {
   facts.emplace_back("network", fmt::format("{}, {} parameters", printable(plan.network.name),
                                             with_thousands(total_parameters(plan.network.graph))));
   facts.emplace_back("cluster", fmt::format("{}, {} of {} devices used", printable(plan.cluster.name),
-                                            plan.replicas() * plan.ranks(), plan.cluster.devices.size()));
+                                            plan.devices.size() * static_cast<std::size_t>(plan.ranks()),
+                                            plan.cluster.devices.size()));
   facts.emplace_back("layout",
                      fmt::format("{} stages on {} ranks, {} replica{}, schedule {}", plan.stages.size(), plan.ranks(),
                                  plan.replicas(), plan.replicas() == 1 ? "" : "s", printable(plan.schedule.name)));
+  if (plan.layout != PlanLayout{}) facts.emplace_back("a rank", rank_text(plan.layout, plan.recompute));
   facts.emplace_back("batch", fmt::format("{} samples of {} tokens a step: {} micro-batches of {} a replica",
                                           batch.global, batch.sequence, batch.microbatches, batch.microbatch));
   facts.emplace_back("training", fmt::format("{}, {}, recompute {}{}", name(plan.precision), name(plan.optimizer),

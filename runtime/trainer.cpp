@@ -256,6 +256,12 @@ long core_count(const MpiSession* mpi) {
 }
 
 void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSession* mpi) {
+  if (plan.layout != PlanLayout{}) {
+    throw device_error(
+        "the plan shares a rank's work among devices or offloads it (\"layout\": {}): this backend runs one whole CPU "
+        "core a rank; plan with --tensor 1 --context 1 --zero 0 and without offloading or overlap",
+        to_json(plan.layout).dump());
+  }
   std::set<int> nodes;
   for (std::size_t replica = 0; replica < plan.devices.size(); ++replica) {
     for (std::size_t rank = 0; rank < plan.devices[replica].size(); ++rank) {

@@ -44,13 +44,14 @@ Seconds ring_time(const Cluster& cluster, const CollectivePhase& phase) {
 
 }  // namespace
 
-AllReduce plan_all_reduce(const Cluster& cluster, std::span<const DeviceId> devices, Bytes bytes) {
+AllReduce plan_all_reduce(const Cluster& cluster, std::span<const DeviceId> devices, Bytes bytes, ReduceForm form) {
   AllReduce plan;
   if (devices.size() < 2) return plan;
   Ring ring(devices.begin(), devices.end());
   std::sort(ring.begin(), ring.end());  // devices are numbered node after node
   plan.phases.push_back(phase_of(devices, {ring}, 2, bytes));
   plan.time = ring_time(cluster, plan.phases.front());
+  if (form == ReduceForm::flat) return plan;
 
   const Seconds best = all_reduce_time(cluster, devices, bytes);
   if (best < plan.time * (1 - 1e-9)) {  // the hierarchical form: rings that all_reduce_time() has

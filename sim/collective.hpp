@@ -30,7 +30,10 @@ struct AllReduce {
   Seconds time;  // when nothing else uses the links
 };
 
+enum class ReduceForm { fastest, flat };
+
 // REQUIRES: at least one device, all different and existing. One device: no phases, no time.
-AllReduce plan_all_reduce(const Cluster& cluster, std::span<const DeviceId> devices, Bytes bytes);
+AllReduce plan_all_reduce(const Cluster& cluster, std::span<const DeviceId> devices, Bytes bytes,
+                          ReduceForm form = ReduceForm::fastest);
 
 }  // namespace stagecraft

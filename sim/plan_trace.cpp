@@ -41,7 +41,7 @@ Bytes bytes_of(const Plan& plan, const Action& action) {
     case ActionKind::reduce_tied:
       return cost.tied;
     case ActionKind::reduce_grad:
-      return cost.gradients;
+      return cost.reduced_gradients();
     default:
       return Bytes(0);
   }

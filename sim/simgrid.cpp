@@ -403,18 +403,20 @@ Trace simulate_simgrid(const Plan& plan, const SimGridOptions& options) {
   run_in_child("SimGrid", [&] { simulate(plan, schedule, traffic, ports, folding, spans); });
 
   Trace trace = trace_header(plan, "simgrid");
-  trace.events.reserve(plan.devices.size() * actions);
+  trace.events.reserve(index(plan.replicas()) * actions);
   Seconds end;
+  for (std::size_t i = 0; i < folding.representatives.size() * actions; ++i) end = std::max(end, spans[i].end);
+  // A replica's shards go in step, so that its first one stands for them in the trace.
+  std::vector<int> replica_of(folding.representatives.size(), -1);  // by representative: the first that it stands for
   for (int replica = 0; replica < plan.replicas(); ++replica) {
-    const int position = folding.representative_of[index(replica)];
-    const int representative = folding.representatives[index(position)];  // the first of its class
-    if (representative != replica) {
-      append_copy(representative, replica, trace);
+    const int position = folding.representative_of[index(replica * plan.shards())];
+    int& earlier = replica_of[index(position)];
+    if (earlier >= 0) {
+      append_copy(earlier, replica, trace);
       continue;
     }
-    const std::span<const Span> mine(spans + index(position) * actions, actions);
-    append_events(plan, schedule, replica, mine, trace);
-    for (const Span& span : mine) end = std::max(end, span.end);
+    earlier = replica;
+    append_events(plan, schedule, replica, {spans + index(position) * actions, actions}, trace);
   }
   trace.step_times.push_back(end);
   return trace;

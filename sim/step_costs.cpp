@@ -10,15 +10,16 @@
 namespace stagecraft {
 namespace {
 
-DeviceId device_of(const Plan& plan, std::size_t replica, RankId rank) {
-  return plan.devices[replica][static_cast<std::size_t>(rank.value)];
+DeviceId device_of(const Plan& plan, std::size_t row, RankId rank) {
+  return plan.devices[row][static_cast<std::size_t>(rank.value)];
 }
 
-// The slowest path across each stage boundary, over replicas and ways, for the message that goes there.
+// The slowest path across each stage boundary, over replicas, shards and ways, for the message that goes there.
 std::vector<Link> slowest_hops(const Plan& plan) {
   std::vector<Link> hops;
+  const Ways ways = ways_of(plan.schedule);
   for (std::size_t d = 0; d < plan.devices.size(); ++d) {
-    for (const auto& way : ways_of(plan.schedule).ways) {
+    for (const auto& way : ways.ways) {
       for (std::size_t s = 0; s + 1 < way.size(); ++s) {
         const Link hop = plan.cluster.path(device_of(plan, d, way[s]), device_of(plan, d, way[s + 1]));
         const Bytes boundary = plan.stages[s].cost.boundary;
@@ -40,7 +41,8 @@ StepCosts step_costs(const Plan& plan) {
   costs.hops = slowest_hops(plan);
   for (const PlanStage& stage : plan.stages) {
     costs.stages.push_back(stage.cost);
-    costs.reduce_grad.push_back(plan_all_reduce(plan.cluster, sharers(plan, stage), stage.cost.gradients).time);
+    Seconds& slowest = costs.reduce_grad.emplace_back();
+    for (const AllReduce& reduction : plan_reductions(plan, stage)) slowest = std::max(slowest, reduction.time);
   }
   if (plan.tied_ends()) {
     for (std::size_t d = 0; d < plan.devices.size(); ++d) {
@@ -59,7 +61,7 @@ Trace simulate_timeline(const Plan& plan) {
   std::vector<Timeline::Span> spans;
   Trace trace = trace_header(plan, "timeline");
   trace.step_times.push_back(timeline.evaluate(step_costs(plan), spans));
-  trace.events.reserve(spans.size() * plan.devices.size());
+  trace.events.reserve(spans.size() * static_cast<std::size_t>(plan.replicas()));
   append_events(plan, schedule, 0, spans, trace);
   for (int replica = 1; replica < plan.replicas(); ++replica) append_copy(0, replica, trace);
   return trace;

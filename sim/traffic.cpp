@@ -1,5 +1,6 @@
 #include "sim/traffic.hpp"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -65,13 +66,31 @@ Ways ways_of(const ComputeSchedule& schedule) {
   return ways;
 }
 
-std::vector<DeviceId> sharers(const Plan& plan, const PlanStage& stage) {
-  std::vector<DeviceId> devices;
-  for (const auto& replica : plan.devices) {
-    devices.push_back(replica[static_cast<std::size_t>(stage.rank.value)]);
-    if (stage.second_rank) devices.push_back(replica[static_cast<std::size_t>(stage.second_rank->value)]);
+std::vector<std::vector<DeviceId>> reduction_groups(const Plan& plan, const PlanStage& stage) {
+  const auto width = static_cast<std::size_t>(plan.layout.tensor);
+  std::vector<std::vector<DeviceId>> groups(width);
+  for (std::size_t row = 0; row < plan.devices.size(); ++row) {
+    const auto& devices = plan.devices[row];
+    std::vector<DeviceId>& group = groups[row % width];  // the tensor index runs fastest
+    group.push_back(devices[static_cast<std::size_t>(stage.rank.value)]);
+    if (stage.second_rank) group.push_back(devices[static_cast<std::size_t>(stage.second_rank->value)]);
   }
-  return devices;
+  return groups;
+}
+
+std::vector<AllReduce> plan_reductions(const Plan& plan, const PlanStage& stage) {
+  const auto all = [&](ReduceForm form) {
+    std::vector<AllReduce> reductions;
+    for (const auto& group : reduction_groups(plan, stage)) {
+      reductions.push_back(plan_all_reduce(plan.cluster, group, stage.cost.reduced_gradients(), form));
+    }
+    return reductions;
+  };
+  std::vector<AllReduce> fastest = all(ReduceForm::fastest);
+  const bool alike = std::all_of(fastest.begin(), fastest.end(), [&](const AllReduce& reduction) {
+    return reduction.phases.size() == fastest.front().phases.size();
+  });
+  return alike ? fastest : all(ReduceForm::flat);
 }
 
 namespace {
@@ -113,11 +132,13 @@ Traffic traffic_of(const Plan& plan) {
     traffic.first_grad_slot.push_back(static_cast<int>(traffic.replicas.front().size()));
     traffic.sharers.push_back(stage.second_rank ? 2 : 1);
     const auto sharing = static_cast<std::size_t>(traffic.sharers.back());
-    for (const CollectivePhase& phase :
-         plan_all_reduce(plan.cluster, sharers(plan, stage), stage.cost.gradients).phases) {
-      for (std::size_t i = 0; i < phase.hops.size(); ++i) {
-        const RingHop& hop = phase.hops[i];
-        traffic.replicas[i / sharing].push_back({hop.from, hop.to, hop.steps, hop.bytes});
+    const std::vector<AllReduce> reductions = plan_reductions(plan, stage);
+    for (std::size_t shard = 0; shard < reductions.size(); ++shard) {
+      for (const CollectivePhase& phase : reductions[shard].phases) {
+        for (std::size_t i = 0; i < phase.hops.size(); ++i) {
+          const RingHop& hop = phase.hops[i];
+          traffic.replicas[i / sharing * reductions.size() + shard].push_back({hop.from, hop.to, hop.steps, hop.bytes});
+        }
       }
     }
   }

@@ -66,12 +66,16 @@ struct Ways {
 };
 Ways ways_of(const ComputeSchedule& schedule);
 
-// The devices that reduce a stage's gradients: by replica, then rank.
-std::vector<DeviceId> sharers(const Plan& plan, const PlanStage& stage);
+// The devices that sum a stage's gradients with each other, [tensor-parallel shard][member]: those that hold the same
+// slice of its layers, by row of Plan::devices, then rank.
+std::vector<std::vector<DeviceId>> reduction_groups(const Plan& plan, const PlanStage& stage);
+// How each of those groups does it: alike, with as many phases.
+std::vector<AllReduce> plan_reductions(const Plan& plan, const PlanStage& stage);
 
-// Flows by replica and by slot: what a slot carries is the same in every replica, only the devices differ.
+// Flows by row of Plan::devices (a shard of a replica) and by slot: what a slot carries is the same in every row, only
+// the devices differ.
 struct Traffic {
-  std::vector<std::vector<Flow>> replicas;  // [replica][slot]
+  std::vector<std::vector<Flow>> replicas;  // [row][slot]
   Ways ways;
   int stages = 0;
   bool tied = false;

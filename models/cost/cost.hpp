@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -57,8 +58,12 @@ struct StageCost {
   Bytes optimizer_state;
   Bytes workspace;
   Bytes tied;  // gradient bytes of the table shared with the other end of the pipeline, else zero
+  // Gradient bytes summed over the replicas once the last backward has ended; empty: all that are kept. Fewer where the
+  // reduction overlaps the backward, more where the sums are sharded (ZeRO 2 and 3).
+  std::optional<Bytes> reduced;
   bool operator==(const StageCost&) const = default;
 
+  Bytes reduced_gradients() const { return reduced.value_or(gradients); }
   // Peak with `in_flight` stashed micro-batches.
   Bytes peak_memory(int in_flight) const {
     return weights + gradients + optimizer_state + workspace + stash * static_cast<double>(in_flight);
