@@ -1,0 +1,102 @@
+#include "planner/layout_ranking.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+
+namespace stagecraft {
+namespace {
+
+auto key(const ParallelLayout& l) {
+  const std::int32_t recomputed = l.recompute == Recompute::none ? 0 : l.recomputed_layers;
+  return std::tuple(l.devices(), l.pipeline, l.virtual_stages, l.tensor, l.context, l.expert, l.data, l.microbatch,
+                    l.schedule, l.recompute, recomputed, l.zero, l.offload_optimizer, l.offload_activations,
+                    !l.overlap_gradients, !l.overlap_parameters, !l.overlap_tensor, !l.overlap_pipeline,
+                    !l.sequence_parallel, l.first_stage_layers, l.last_stage_layers, l.order);
+}
+
+// Sums that differ in the order of addition only must tie: to 40 bits, some 1e-12.
+double rounded(double value) {
+  int exponent = 0;
+  const double mantissa = std::frexp(value, &exponent);
+  return std::ldexp(std::round(std::ldexp(mantissa, 40)), exponent - 40);
+}
+
+double time_of(const JudgedLayout& judged) { return rounded(judged.estimate.time.value()); }
+double memory_of(const JudgedLayout& judged) { return rounded(judged.estimate.memory.total()); }
+
+}  // namespace
+
+LayoutScore score_of(LayoutObjective objective, const ParallelLayout& layout, double time, double memory) {
+  time = rounded(time);
+  memory = rounded(memory);
+  switch (objective) {
+    case LayoutObjective::time:
+      return {time, memory};
+    case LayoutObjective::cost:
+      return {time * static_cast<double>(layout.devices()), memory};
+    case LayoutObjective::memory:
+      break;
+  }
+  return {memory, time};
+}
+
+bool is_before(LayoutObjective objective, const JudgedLayout& a, const JudgedLayout& b) {
+  const LayoutScore of_a = score_of(objective, a), of_b = score_of(objective, b);
+  if (of_a != of_b) return of_a < of_b;
+  return key(a.layout) < key(b.layout);
+}
+
+bool same_candidate(const ParallelLayout& a, const ParallelLayout& b) {
+  const auto widths = [](const ParallelLayout& l) {
+    return std::tuple(l.tensor, l.context, l.expert, l.pipeline, l.data, l.microbatch, l.virtual_stages, l.schedule);
+  };
+  return widths(a) == widths(b);
+}
+
+void LayoutRanking::add(const JudgedLayout& judged) {
+  const auto better = [this](const JudgedLayout& a, const JudgedLayout& b) { return is_before(objective_, a, b); };
+  const auto same = std::find_if(best_.begin(), best_.end(), [&](const JudgedLayout& other) {
+    return same_candidate(other.layout, judged.layout);
+  });
+  if (same != best_.end()) {
+    if (!better(judged, *same)) return;
+    best_.erase(same);
+  }
+  best_.insert(std::upper_bound(best_.begin(), best_.end(), judged, better), judged);
+  if (best_.size() > keep_) best_.pop_back();
+}
+
+LayoutScore LayoutRanking::threshold() const {
+  return best_.size() < keep_ ? LayoutScore{} : score_of(objective_, best_.back());
+}
+
+bool LayoutFront::covers(double time, double memory) const {
+  time = rounded(time);
+  memory = rounded(memory);
+  // The slowest of those at least as fast is the smallest of them.
+  const auto after = std::upper_bound(points_.begin(), points_.end(), time,
+                                      [](double bound, const JudgedLayout& point) { return bound < time_of(point); });
+  if (after == points_.begin()) return false;
+  const JudgedLayout& best = *std::prev(after);
+  return memory_of(best) < memory || (memory_of(best) == memory && time_of(best) < time);
+}
+
+void LayoutFront::add(const JudgedLayout& judged) {
+  const double time = time_of(judged), memory = memory_of(judged);
+  if (covers(time, memory)) return;
+  const auto equal = std::find_if(points_.begin(), points_.end(), [&](const JudgedLayout& point) {
+    return time_of(point) == time && memory_of(point) == memory;
+  });
+  if (equal != points_.end()) {
+    if (is_before(LayoutObjective::time, judged, *equal)) *equal = judged;
+    return;
+  }
+  std::erase_if(points_,
+                [&](const JudgedLayout& point) { return time_of(point) >= time && memory_of(point) >= memory; });
+  points_.insert(std::upper_bound(points_.begin(), points_.end(), judged,
+                                  [](const JudgedLayout& a, const JudgedLayout& b) { return time_of(a) < time_of(b); }),
+                 judged);
+}
+
+}  // namespace stagecraft

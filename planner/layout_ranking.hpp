@@ -1,0 +1,55 @@
+// Which layouts are better, and the best few of those seen: what the search and its exhaustive twin must agree on.
+#pragma once
+
+#include <limits>
+#include <vector>
+
+#include "planner/layout_search.hpp"
+
+namespace stagecraft {
+
+// Smaller is better; the second number decides ties of the first.
+struct LayoutScore {
+  double first = std::numeric_limits<double>::infinity();
+  double second = std::numeric_limits<double>::infinity();
+  auto operator<=>(const LayoutScore&) const = default;
+};
+LayoutScore score_of(LayoutObjective objective, const ParallelLayout& layout, double time, double memory);
+inline LayoutScore score_of(LayoutObjective objective, const JudgedLayout& judged) {
+  return score_of(objective, judged.layout, judged.estimate.time.value(), judged.estimate.memory.total());
+}
+
+// A total order: by score, then by the layout itself, such that of equals the one that overlaps more, recomputes and
+// offloads less comes first.
+bool is_before(LayoutObjective objective, const JudgedLayout& a, const JudgedLayout& b);
+// Whether two layouts differ only in what a ranking shows the best of.
+bool same_candidate(const ParallelLayout& a, const ParallelLayout& b);
+
+// The best `keep` candidates seen.
+class LayoutRanking {
+ public:
+  LayoutRanking(LayoutObjective objective, std::size_t keep) : objective_(objective), keep_(keep) {}
+  void add(const JudgedLayout& judged);
+  // What a candidate must be better than to get in; infinite while there is room.
+  LayoutScore threshold() const;
+  const std::vector<JudgedLayout>& best() const { return best_; }
+
+ private:
+  LayoutObjective objective_;
+  std::size_t keep_;
+  std::vector<JudgedLayout> best_;  // in the order of is_before
+};
+
+// Layouts of which none is as fast and as small as another.
+class LayoutFront {
+ public:
+  void add(const JudgedLayout& judged);
+  // Whether one is as fast and as small as the bounds and better in one of them: nothing within them can get in.
+  bool covers(double time, double memory) const;
+  const std::vector<JudgedLayout>& points() const { return points_; }
+
+ private:
+  std::vector<JudgedLayout> points_;  // by rising time, falling memory
+};
+
+}  // namespace stagecraft

@@ -1,0 +1,390 @@
+#include "planner/layout_space.hpp"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include "models/cost/schedule_forms.hpp"
+#include "models/error.hpp"
+#include "models/text.hpp"
+
+namespace stagecraft {
+namespace {
+
+constexpr std::int32_t most_samples = 64;         // of a micro-batch
+constexpr std::int32_t most_virtual_stages = 16;  // stages of a rank
+constexpr std::int32_t shortest_end = 4;          // blocks that an end stage may hold less than the others
+
+std::vector<std::int32_t> divisors(std::int64_t number, std::int64_t limit) {
+  std::vector<std::int32_t> result;
+  for (std::int64_t d = 1; d <= std::min(number, limit); ++d) {
+    if (number % d == 0) result.push_back(static_cast<std::int32_t>(d));
+  }
+  return result;
+}
+
+// `all`, or the one that is fixed.
+template <class T>
+std::vector<T> those(const std::optional<T>& fixed, std::vector<T> all) {
+  if (!fixed) return all;
+  const bool legal = std::find(all.begin(), all.end(), *fixed) != all.end();
+  return legal ? std::vector<T>{*fixed} : std::vector<T>{};
+}
+
+std::vector<bool> switches(const std::optional<bool>& fixed) {
+  return fixed ? std::vector<bool>{*fixed} : std::vector<bool>{false, true};
+}
+
+struct Overlap {
+  bool ParallelLayout::*flag;
+  std::optional<bool> LayoutChoices::*choice;
+  bool (*has_effect)(const ParallelLayout&);
+};
+
+constexpr std::array<Overlap, 4> overlap_flags{
+    {{&ParallelLayout::overlap_gradients, &LayoutChoices::overlap_gradients,
+      [](const ParallelLayout& l) { return l.data * l.context > 1; }},
+     {&ParallelLayout::overlap_parameters, &LayoutChoices::overlap_parameters,
+      [](const ParallelLayout& l) { return l.zero > 0; }},
+     {&ParallelLayout::overlap_tensor, &LayoutChoices::overlap_tensor,
+      [](const ParallelLayout& l) { return l.tensor > 1; }},
+     {&ParallelLayout::overlap_pipeline, &LayoutChoices::overlap_pipeline,
+      [](const ParallelLayout& l) { return l.pipeline > 1; }}}};
+
+std::int32_t width_of(const Widths& widths, Dimension dimension) {
+  switch (dimension) {
+    case Dimension::tensor:
+      return widths.tensor;
+    case Dimension::context:
+      return widths.context;
+    case Dimension::data:
+      return widths.data;
+    case Dimension::pipeline:
+      break;
+  }
+  return widths.pipeline;
+}
+
+// Dimensions of width 1 stand nowhere in particular: first, so that one order represents all of them.
+bool is_canonical(const Widths& widths, const DimensionOrder& order) {
+  DimensionOrder canonical = order;
+  std::stable_sort(canonical.begin(), canonical.end(), [&](Dimension a, Dimension b) {
+    return (width_of(widths, a) == 1) != (width_of(widths, b) == 1) ? width_of(widths, a) == 1
+           : width_of(widths, a) == 1                               ? a < b
+                                                                    : false;
+  });
+  return canonical == order;
+}
+
+}  // namespace
+
+LayoutSpace::LayoutSpace(const StepModel& model, LayoutChoices choices) : model_(&model), choices_(std::move(choices)) {
+  list_microbatches();
+  list_widths();
+  list_shapes();
+  std::vector<Widths> listed;
+  listed.swap(widths_);
+  for (const Widths& widths : listed) {
+    std::int64_t below = 0;
+    for (const std::int32_t microbatch : microbatches_of(widths)) below += points(widths, microbatch);
+    below *= placements(widths);
+    if (below == 0) continue;
+    widths_.push_back(widths);
+    points_.push_back(below);
+  }
+  if (widths_.empty()) explain_nothing();
+}
+
+void LayoutSpace::list_microbatches() {
+  const std::int64_t batch = model_->job().global_batch;
+  for (const std::int32_t data : divisors(batch, choices_.devices)) {
+    if (choices_.data.value_or(data) != data) continue;
+    auto sizes = those(choices_.microbatch, divisors(batch / data, choices_.microbatch.value_or(most_samples)));
+    if (!sizes.empty()) microbatches_[data] = std::move(sizes);
+  }
+}
+
+void LayoutSpace::list_widths() {
+  const TrainingJob& job = model_->job();
+  const Transformer& t = job.network;
+  const std::int64_t n = choices_.devices;
+  const auto layers = static_cast<std::int32_t>(std::min(t.layers, n));
+  std::vector<std::int32_t> pipelines;
+  for (std::int32_t p = 1; p <= layers; ++p) pipelines.push_back(p);
+  const auto tensors = those(choices_.tensor, divisors(t.heads, n));
+  const auto contexts = those(choices_.context, divisors(job.sequence, n));
+  const auto experts = those(choices_.expert, divisors(std::max<std::int64_t>(1, t.experts), n));
+  for (const std::int32_t tensor : tensors) {
+    for (const std::int32_t context : contexts) {
+      for (const std::int32_t pipeline : those(choices_.pipeline, pipelines)) {
+        if (std::int64_t{tensor} * context * pipeline > n) break;
+        for (const auto& [data, sizes] : microbatches_) {
+          for (const std::int32_t expert : experts) {
+            const Widths widths{tensor, context, expert, pipeline, data};
+            if (widths.devices() > n || (choices_.use_all && widths.devices() < n)) continue;
+            ParallelLayout layout = base(widths, sizes.front(), false, megatron_order);
+            layout.schedule = PipelineSchedule::one_f_one_b;
+            if (model_->refuse(layout).empty()) widths_.push_back(widths);
+          }
+        }
+      }
+    }
+  }
+}
+
+void LayoutSpace::list_shapes() {
+  const auto layers = static_cast<std::int32_t>(model_->job().network.layers);
+  std::map<std::int32_t, std::vector<PipelineShape>> ends;  // by ranks: of one stage a rank
+  const auto ends_of = [&](std::int32_t ranks) -> const std::vector<PipelineShape>& {
+    auto& list = ends[ranks];
+    if (!list.empty()) return list;
+    list.emplace_back();
+    const std::int32_t even = (layers + ranks - 1) / ranks;
+    for (std::int32_t first = std::max(1, even - shortest_end); ranks > 2 && first <= even; ++first) {
+      for (std::int32_t last = std::max(1, even - shortest_end); last <= even; ++last) {
+        const std::int32_t middle = layers - first - last;
+        // Only ends that are shorter than the rest: longer ones are never better than even ones.
+        if (middle < (ranks - 2) * std::max(first, last)) continue;
+        list.push_back({1, PipelineSchedule::one_f_one_b, first, last});
+      }
+    }
+    return list;
+  };
+  for (const Widths& widths : widths_) {
+    for (const std::int32_t microbatch : microbatches_of(widths)) {
+      const std::int64_t microbatches = model_->job().global_batch / widths.data / microbatch;
+      const auto [entry, is_new] = shapes_.try_emplace({widths.pipeline, microbatches});
+      if (!is_new || microbatches > std::numeric_limits<std::int32_t>::max() / 2) continue;
+      for (const auto& [name, schedule] : pipeline_schedule_names()) {
+        if (choices_.schedule.value_or(schedule) != schedule) continue;
+        // On one rank all schedules are one.
+        if (widths.pipeline == 1 && schedule != choices_.schedule.value_or(PipelineSchedule::one_f_one_b)) continue;
+        const std::int32_t wanted = stages_per_rank_of(schedule);
+        const std::int32_t most = std::min(most_virtual_stages, layers / widths.pipeline);
+        for (std::int32_t v = wanted > 0 ? wanted : 2; v <= (wanted > 0 ? wanted : most); ++v) {
+          if (choices_.virtual_stages.value_or(v) != v || v * widths.pipeline > layers) continue;
+          if (choices_.stages.value_or(v * widths.pipeline) != v * widths.pipeline) continue;
+          if (!refuse_schedule(schedule, widths.pipeline, v, static_cast<std::int32_t>(microbatches)).empty()) continue;
+          for (const PipelineShape& end : v == 1 ? ends_of(widths.pipeline) : std::vector<PipelineShape>(1)) {
+            const PipelineShape shape{v, schedule, end.first, end.last};
+            entry->second.list.push_back(shape);
+            ++entry->second.by_layers[most_layers(widths.pipeline, shape)];
+          }
+        }
+      }
+    }
+  }
+}
+
+void LayoutSpace::explain_nothing() const {
+  const auto try_one = [&](std::string_view option, auto apply) {
+    ParallelLayout layout;
+    layout.microbatches = static_cast<std::int32_t>(std::min<std::int64_t>(model_->job().global_batch, 1 << 30));
+    apply(layout);
+    const std::string refusal = model_->refuse(layout);
+    if (!refusal.empty()) throw bad_input("{}: {}", option, refusal);
+  };
+  const LayoutChoices& c = choices_;
+  const std::int64_t batch = model_->job().global_batch;
+  if (batch % (std::int64_t{c.data.value_or(1)} * c.microbatch.value_or(1)) != 0) {
+    throw bad_input("--global-batch: expected a multiple of replicas {} x micro-batch {}, got {}", c.data.value_or(1),
+                    c.microbatch.value_or(1), batch);
+  }
+  if (c.tensor) try_one("--tensor", [&](ParallelLayout& l) { l.tensor = *c.tensor; });
+  if (c.context) try_one("--context", [&](ParallelLayout& l) { l.context = *c.context; });
+  if (c.expert && *c.expert > 1 && model_->job().network.experts % *c.expert != 0) {
+    throw bad_input("--expert: expected a divisor of the network's {} experts, got {}", model_->job().network.experts,
+                    *c.expert);
+  }
+  if (c.expert && *c.expert > 1 && model_->job().network.experts == 0) {
+    throw bad_input("--expert: expected 1, as the network has no experts, got {}", *c.expert);
+  }
+  if (c.pipeline.value_or(1) > model_->job().network.layers || c.stages.value_or(1) > model_->job().network.layers) {
+    throw bad_input("--stages: {} stages for {} blocks", std::max(c.pipeline.value_or(1), c.stages.value_or(1)),
+                    model_->job().network.layers);
+  }
+  const std::int64_t needed =
+      std::int64_t{c.tensor.value_or(1)} * c.context.value_or(1) * c.pipeline.value_or(1) * c.data.value_or(1);
+  if (needed > c.devices) {
+    throw infeasible("tensor {} x context {} x pipeline {} x data {} need {} devices, but {} can be used",
+                     c.tensor.value_or(1), c.context.value_or(1), c.pipeline.value_or(1), c.data.value_or(1), needed,
+                     c.devices);
+  }
+  if (c.zero.value_or(0) > 1 && c.pipeline.value_or(1) > 1) {
+    throw bad_input("--zero: ZeRO {} gathers or scatters for every micro-batch: expected a pipeline of 1, got {}",
+                    *c.zero, *c.pipeline);
+  }
+  if (c.schedule && c.pipeline) {
+    const auto stages = c.virtual_stages.value_or(std::max(1, stages_per_rank_of(*c.schedule)));
+    const std::int64_t samples = batch / c.data.value_or(1) / c.microbatch.value_or(1);
+    const std::string refusal = refuse_schedule(*c.schedule, *c.pipeline, stages,
+                                                static_cast<std::int32_t>(std::min<std::int64_t>(samples, 1 << 20)));
+    if (!refusal.empty()) throw bad_input("--schedule: {}", refusal);
+  }
+  throw infeasible(
+      "no layout multiplies out: {} devices, {} samples a step and {} blocks do not divide as the options "
+      "ask; freeing --tensor, --data, --stages, --micro-batch or --virtual-stages would help",
+      c.devices, batch, model_->job().network.layers);
+}
+
+std::span<const std::int32_t> LayoutSpace::microbatches_of(const Widths& widths) const {
+  return microbatches_.at(widths.data);
+}
+
+std::vector<bool> LayoutSpace::sequence_parallel(const Widths& widths) const {
+  const std::int64_t pieces = std::int64_t{widths.context} * (widths.context > 1 ? 2 : 1) * widths.tensor;
+  const bool can = widths.tensor > 1 && model_->job().sequence % pieces == 0;
+  return those(choices_.sequence_parallel, can ? std::vector<bool>{true, false} : std::vector<bool>{false});
+}
+
+std::vector<DimensionOrder> LayoutSpace::orders(const Widths& widths) const {
+  if (choices_.order) return {*choices_.order};
+  std::vector<DimensionOrder> result;
+  DimensionOrder order{Dimension::tensor, Dimension::context, Dimension::data, Dimension::pipeline};
+  do {
+    if (is_canonical(widths, order)) result.push_back(order);
+  } while (std::next_permutation(order.begin(), order.end()));
+  return result;
+}
+
+const std::vector<PipelineShape>& LayoutSpace::shapes(std::int32_t pipeline, std::int64_t microbatches) const {
+  return shapes_.at({pipeline, microbatches}).list;
+}
+
+std::vector<Residence> LayoutSpace::residences(const Widths& widths) const {
+  std::vector<Residence> result;
+  const std::int32_t most = widths.data * widths.context == 1 ? 0 : widths.pipeline > 1 ? 1 : 3;
+  for (std::int32_t zero = 0; zero <= most; ++zero) {
+    if (choices_.zero.value_or(zero) != zero) continue;
+    for (const bool optimizer : switches(choices_.offload_optimizer)) {
+      for (const bool activations : switches(choices_.offload_activations)) {
+        result.push_back({static_cast<std::uint8_t>(zero), optimizer, activations});
+      }
+    }
+  }
+  return result;
+}
+
+std::int32_t LayoutSpace::most_layers(std::int32_t pipeline, const PipelineShape& shape) const {
+  const auto layers = static_cast<std::int32_t>(model_->job().network.layers);
+  const std::int32_t ends = (shape.first > 0 ? 1 : 0) + (shape.last > 0 ? 1 : 0);
+  const std::int32_t middle = pipeline - ends;
+  const std::int32_t rest = layers - shape.first - shape.last;
+  return std::max({shape.first, shape.last, middle > 0 ? (rest + middle - 1) / middle : 0});
+}
+
+std::vector<Recomputation> LayoutSpace::recomputations(std::int32_t layers, bool offload_activations) const {
+  std::vector<Recomputation> result;
+  const auto wanted = [&](Recompute mode) { return choices_.recompute.value_or(mode) == mode; };
+  if (wanted(Recompute::none) && choices_.recomputed_layers.value_or(0) == 0) result.push_back({});
+  for (const Recompute mode : {Recompute::selective, Recompute::full}) {
+    // A fused attention keeps nothing that could be repeated.
+    if (!wanted(mode) || (mode == Recompute::selective && model_->job().fused_attention && !choices_.recompute))
+      continue;
+    for (std::int32_t count = offload_activations ? layers : 1; count <= layers; ++count) {
+      if (choices_.recomputed_layers.value_or(count) == count) result.push_back({mode, count});
+    }
+  }
+  return result;
+}
+
+std::int64_t LayoutSpace::recomputation_count(std::int32_t layers, bool offload_activations) const {
+  if (choices_.recompute || choices_.recomputed_layers) return std::ssize(recomputations(layers, offload_activations));
+  return 1 + std::int64_t{offload_activations ? 1 : layers} * (model_->job().fused_attention ? 1 : 2);
+}
+
+std::vector<ParallelLayout> LayoutSpace::overlaps(const ParallelLayout& layout) const {
+  std::vector<ParallelLayout> result{layout};
+  for (const Overlap& overlap : overlap_flags) {
+    if (!overlap.has_effect(layout)) continue;
+    std::vector<ParallelLayout> more;
+    for (ParallelLayout& each : result) {
+      for (const bool on : those(choices_.*overlap.choice, std::vector<bool>{true, false})) {
+        each.*overlap.flag = on;
+        more.push_back(each);
+      }
+    }
+    result = std::move(more);
+  }
+  return result;
+}
+
+void LayoutSpace::overlap_all(ParallelLayout& layout) const {
+  for (const Overlap& overlap : overlap_flags) {
+    layout.*overlap.flag = overlap.has_effect(layout) && (choices_.*overlap.choice).value_or(true);
+  }
+}
+
+std::int64_t LayoutSpace::overlap_count(const Widths& widths, const Residence& residence) const {
+  ParallelLayout layout = base(widths, 1, false, megatron_order);
+  apply(residence, layout);
+  std::int64_t count = 1;
+  for (const Overlap& overlap : overlap_flags) {
+    if (overlap.has_effect(layout) && !(choices_.*overlap.choice)) count *= 2;
+  }
+  return count;
+}
+
+ParallelLayout LayoutSpace::base(const Widths& widths, std::int32_t microbatch, bool sequence_parallel,
+                                 const DimensionOrder& order) const {
+  ParallelLayout layout;
+  layout.tensor = widths.tensor;
+  layout.context = widths.context;
+  layout.expert = widths.expert;
+  layout.pipeline = widths.pipeline;
+  layout.data = widths.data;
+  layout.microbatch = microbatch;
+  layout.microbatches = static_cast<std::int32_t>(model_->job().global_batch / widths.data / microbatch);
+  layout.sequence_parallel = sequence_parallel;
+  layout.order = order;
+  return layout;
+}
+
+void LayoutSpace::apply(const PipelineShape& shape, ParallelLayout& layout) {
+  layout.virtual_stages = shape.virtual_stages;
+  layout.schedule = shape.schedule;
+  layout.first_stage_layers = shape.first;
+  layout.last_stage_layers = shape.last;
+}
+
+void LayoutSpace::apply(const Residence& residence, ParallelLayout& layout) {
+  layout.zero = residence.zero;
+  layout.offload_optimizer = residence.offload_optimizer;
+  layout.offload_activations = residence.offload_activations;
+}
+
+void LayoutSpace::apply(const Recomputation& recomputation, ParallelLayout& layout) {
+  layout.recompute = recomputation.mode;
+  layout.recomputed_layers = recomputation.mode == Recompute::none ? all_layers : recomputation.layers;
+}
+
+std::int64_t LayoutSpace::tactics(const Widths& widths, std::int32_t layers) const {
+  std::int64_t sum = 0;
+  for (const Residence& residence : residences(widths)) {
+    sum += overlap_count(widths, residence) * recomputation_count(layers, residence.offload_activations);
+  }
+  return sum;
+}
+
+std::int64_t LayoutSpace::points(const Widths& widths, const PipelineShape& shape) const {
+  return tactics(widths, most_layers(widths.pipeline, shape));
+}
+
+std::int64_t LayoutSpace::placements(const Widths& widths) const {
+  std::int64_t orders = 1, wide = 0;
+  for (const std::int32_t width : {widths.tensor, widths.context, widths.pipeline, widths.data}) {
+    if (width > 1) orders *= ++wide;
+  }
+  return (choices_.order ? 1 : orders) * std::ssize(sequence_parallel(widths));
+}
+
+std::int64_t LayoutSpace::points(const Widths& widths, std::int32_t microbatch) const {
+  const Shapes& shapes = shapes_.at({widths.pipeline, model_->job().global_batch / widths.data / microbatch});
+  std::int64_t sum = 0;
+  for (const auto& [layers, count] : shapes.by_layers) sum += count * tactics(widths, layers);
+  return sum;
+}
+
+std::int64_t LayoutSpace::points() const { return std::accumulate(points_.begin(), points_.end(), std::int64_t{0}); }
+
+}  // namespace stagecraft

@@ -1,0 +1,246 @@
+#include "planner/layout_search.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+#include <set>
+
+#include "models/cluster/cluster.hpp"
+#include "models/error.hpp"
+
+namespace stagecraft {
+namespace {
+
+using testing::HasSubstr;
+
+struct Case {
+  std::string name;
+  int layers = 6;
+  int experts = 0;
+  double memory = 80e9;  // bytes of a device
+  bool fused = true;
+  LayoutChoices choices;
+};
+
+StepModel model_of(const Case& c) {
+  TrainingJob job;
+  job.network = *load_network(c.experts > 0 ? "mixtral-8x7b" : "gpt3-1.3b").transformer;
+  job.network.layers = c.layers;
+  job.network.experts = c.experts;
+  job.global_batch = 12;
+  job.sequence = 2048;
+  job.fused_attention = c.fused;
+  Machine machine = machine_of(load_cluster("dgx-a100:2"));
+  machine.device.memory = Bytes(c.memory);
+  return {job, machine};
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> list;
+  LayoutChoices eight;
+  eight.devices = 8;
+  eight.context = 1;
+  list.push_back({"Roomy", 6, 0, 80e9, true, eight});
+  list.push_back({"Tight", 6, 0, 9e9, true, eight});
+  list.push_back({"Tighter", 7, 0, 6e9, false, eight});
+  LayoutChoices sixteen;
+  sixteen.devices = 16;
+  sixteen.tensor = 2;
+  sixteen.recompute = Recompute::none;
+  list.push_back({"TwoNodes", 4, 0, 80e9, true, sixteen});
+  LayoutChoices experts;
+  experts.devices = 4;
+  experts.zero = 1;
+  experts.overlap_tensor = false;
+  list.push_back({"Experts", 3, 4, 60e9, true, experts});
+  return list;
+}
+
+class LayoutSearch : public testing::TestWithParam<Case> {
+ protected:
+  LayoutSearch() : model_(model_of(GetParam())), space_(model_, GetParam().choices) {}
+  StepModel model_;
+  LayoutSpace space_;
+};
+
+void expect_same(const std::vector<JudgedLayout>& actual, const std::vector<JudgedLayout>& expected) {
+  ASSERT_EQ(actual.size(), expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(to_string(actual[i].layout), to_string(expected[i].layout)) << "place " << i;
+    EXPECT_EQ(actual[i].estimate.time, expected[i].estimate.time) << "place " << i;
+    EXPECT_EQ(actual[i].estimate.memory.total(), expected[i].estimate.memory.total()) << "place " << i;
+  }
+}
+
+TEST_P(LayoutSearch, FindsWhatJudgingEveryPointFinds) {
+  for (const auto& [name, objective] : layout_objective_names()) {
+    SCOPED_TRACE(name);
+    LayoutSearchOptions options;
+    options.objective = objective;
+    options.front = objective == LayoutObjective::time;
+    const LayoutResult all = judge_all_layouts(space_, options);
+    const LayoutResult found = search_layouts(space_, options);
+    expect_same(found.best, all.best);
+    expect_same(found.front, all.front);
+    EXPECT_FALSE(all.best.empty());
+    EXPECT_EQ(all.counts.points, space_.points());
+    EXPECT_EQ(found.counts.points, space_.points());
+    EXPECT_EQ(found.counts.sum(), space_.points());
+    EXPECT_LT(found.counts.judged, all.counts.judged);
+  }
+}
+
+TEST_P(LayoutSearch, IsTheSameWhateverTheThreads) {
+  LayoutSearchOptions one, three;
+  one.threads = 1;
+  three.threads = 3;
+  const LayoutResult a = search_layouts(space_, one), b = search_layouts(space_, three);
+  expect_same(a.best, b.best);
+  expect_same(a.near_misses, b.near_misses);
+  EXPECT_EQ(a.counts, b.counts);
+}
+
+// Visits points of the space at random.
+template <class Visit>
+void sample(const LayoutSpace& space, const Visit& visit) {
+  std::mt19937 random(1);
+  const auto pick = [&](std::size_t size) { return std::uniform_int_distribution<std::size_t>(0, size - 1)(random); };
+  for (int i = 0; i < 2000; ++i) {
+    const Widths& widths = space.widths()[pick(space.widths().size())];
+    const auto sizes = space.microbatches_of(widths);
+    const auto flags = space.sequence_parallel(widths);
+    const auto orders = space.orders(widths);
+    ParallelLayout layout =
+        space.base(widths, sizes[pick(sizes.size())], flags[pick(flags.size())], orders[pick(orders.size())]);
+    const auto& shapes = space.shapes(layout.pipeline, layout.microbatches);
+    if (shapes.empty()) continue;
+    const PipelineShape& shape = shapes[pick(shapes.size())];
+    LayoutSpace::apply(shape, layout);
+    const auto residences = space.residences(widths);
+    LayoutSpace::apply(residences[pick(residences.size())], layout);
+    visit(layout, space.recomputations(space.most_layers(layout.pipeline, shape), layout.offload_activations));
+  }
+}
+
+TEST_P(LayoutSearch, HoldsOnlyPointsThatTheModelAccepts) {
+  sample(space_, [&](ParallelLayout layout, const std::vector<Recomputation>& recomputations) {
+    for (const Recomputation& recomputation : recomputations) {
+      LayoutSpace::apply(recomputation, layout);
+      EXPECT_EQ(model_.refuse(layout), "") << to_string(layout);
+    }
+  });
+}
+
+TEST_P(LayoutSearch, NeverLosesByOverlapping) {
+  sample(space_, [&](const ParallelLayout& layout, const auto&) {
+    const auto settings = space_.overlaps(layout);
+    const StepEstimate all = model_.estimate(settings.front());
+    ParallelLayout most = layout;
+    space_.overlap_all(most);
+    EXPECT_EQ(settings.front(), most);
+    for (const ParallelLayout& each : settings) {
+      const StepEstimate estimate = model_.estimate(each);
+      EXPECT_LE(all.time.value(), estimate.time.value() * (1 + 1e-12)) << to_string(each);
+      EXPECT_LE(all.memory.total(), estimate.memory.total() * (1 + 1e-12)) << to_string(each);
+    }
+  });
+}
+
+TEST_P(LayoutSearch, NeverGainsTimeNorLosesMemoryByRecomputing) {
+  sample(space_, [&](ParallelLayout layout, const std::vector<Recomputation>& list) {
+    std::optional<StepEstimate> none, before;
+    Recompute mode = Recompute::none;
+    for (const Recomputation& recomputation : list) {
+      LayoutSpace::apply(recomputation, layout);
+      const StepEstimate estimate = model_.estimate(layout);
+      if (recomputation.mode != mode) before = none;
+      mode = recomputation.mode;
+      if (before) {
+        EXPECT_GE(estimate.time.value(), before->time.value() * (1 - 1e-12)) << to_string(layout);
+        EXPECT_LE(estimate.memory.total(), before->memory.total() * (1 + 1e-12)) << to_string(layout);
+      }
+      before = estimate;
+      if (!none) none = estimate;
+    }
+  });
+}
+
+TEST_P(LayoutSearch, NeverTakesLessThanItsBlocksDo) {
+  sample(space_, [&](ParallelLayout layout, const auto&) {
+    space_.overlap_all(layout);
+    const LayerShard block = model_.shard(layout).block;
+    const double layers = static_cast<double>(model_.job().network.layers) / layout.pipeline;
+    const double busy = block.forward + block.backward_input + block.backward_weight + block.tensor_forward +
+                        block.tensor_backward + block.context_forward + block.context_backward + block.expert_forward +
+                        block.expert_backward;
+    EXPECT_GE(model_.estimate(layout).time.value() * (1 + 1e-12), layout.microbatches * layers * busy)
+        << to_string(layout);
+    ParallelLayout near = layout;
+    near.order = megatron_order;
+    const LayerShard innermost = model_.shard(near).block;
+    EXPECT_LE(innermost.tensor_forward, block.tensor_forward) << to_string(layout);
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Small, LayoutSearch, testing::ValuesIn(cases()),
+                         [](const auto& each) { return each.param.name; });
+
+std::string complaint(const Case& c) {
+  const StepModel model = model_of(c);
+  try {
+    const LayoutSpace space(model, c.choices);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+
+TEST(LayoutSpace, NamesChoicesThatNoLayoutCanMeet) {
+  Case c;
+  c.choices.devices = 8;
+  c.choices.tensor = 5;
+  EXPECT_EQ(complaint(c), "--tensor: tensor 5 does not divide 16 heads");
+  c.choices = {};
+  c.choices.devices = 8;
+  c.choices.expert = 2;
+  EXPECT_THAT(complaint(c), HasSubstr("--expert: expected 1, as the network has no experts, got 2"));
+  c.choices = {};
+  c.choices.devices = 8;
+  c.choices.data = 5;
+  EXPECT_THAT(complaint(c), HasSubstr("--global-batch: expected a multiple of replicas 5"));
+  c.choices = {};
+  c.choices.devices = 8;
+  c.choices.zero = 3;
+  c.choices.pipeline = 2;
+  EXPECT_THAT(complaint(c), HasSubstr("--zero: ZeRO 3"));
+  c.choices = {};
+  c.choices.devices = 8;
+  c.choices.tensor = 4;
+  c.choices.pipeline = 4;
+  EXPECT_THAT(complaint(c), HasSubstr("need 16 devices, but 8 can be used"));
+  c.choices = {};
+  c.choices.devices = 8;
+  c.choices.pipeline = 2;
+  c.choices.schedule = PipelineSchedule::one_f_one_b;
+  c.choices.virtual_stages = 3;
+  EXPECT_EQ(complaint(c), "--schedule: 1f1b has 1 stages a rank, not 3");
+}
+
+TEST(LayoutSpace, ListsEveryPointOnce) {
+  Case c;
+  c.choices.devices = 4;
+  c.choices.context = 1;
+  const StepModel model = model_of(c);
+  const LayoutSpace space(model, c.choices);
+  for (const Widths& widths : space.widths()) {
+    std::set<DimensionOrder> orders;
+    for (const DimensionOrder& order : space.orders(widths)) EXPECT_TRUE(orders.insert(order).second);
+    for (const std::int32_t microbatch : space.microbatches_of(widths)) {
+      EXPECT_EQ(12 % (widths.data * microbatch), 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace stagecraft
