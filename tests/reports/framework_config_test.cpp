@@ -303,7 +303,7 @@ TEST(Frameworks, KnowEveryOptionNameFromDocumentation) {
         return names;
       },
       deepspeed_fields);
-  EXPECT_GE(written, 20);
+  EXPECT_GE(written, 15) << "of plans that a framework takes";
 }
 
 TEST(MegatronConfig, SaysHowAShardedPipelineRuns) {
