@@ -85,8 +85,10 @@ ParallelLayout parallel_layout(const Plan& plan) {
   layout.virtual_stages = static_cast<std::int32_t>(plan.stages.size()) / plan.ranks();
   layout.microbatch = static_cast<std::int32_t>(plan.batch.microbatch);
   layout.microbatches = static_cast<std::int32_t>(plan.batch.microbatches);
-  layout.first_stage_layers = blocks(plan, plan.stages.front());
-  layout.last_stage_layers = blocks(plan, plan.stages.back());
+  if (layout.virtual_stages == 1 && layout.pipeline > 1) {
+    layout.first_stage_layers = blocks(plan, plan.stages.front());
+    layout.last_stage_layers = blocks(plan, plan.stages.back());
+  }
   layout.recompute = plan.recompute;
   const PlanLayout& more = plan.layout;
   layout.expert = more.expert;

@@ -59,6 +59,7 @@ struct DeviceType {
   // of its own. Slices that follow one another in a node share a GPU until it is full.
   int multiprocessors = 0, gpu_multiprocessors = 0;
   bool is_slice() const { return multiprocessors > 0; }
+  double price = 0;  // US dollars an hour of one device; 0: unknown
   bool operator==(const DeviceType&) const = default;
 
   FlopsPerSecond peak_of(DataType type) const { return peak[static_cast<std::size_t>(type)]; }

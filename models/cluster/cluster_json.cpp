@@ -1,5 +1,6 @@
 // Clusters as JSON: docs/file_formats.md, section "Cluster".
 #include <algorithm>
+#include <charconv>
 #include <unordered_set>
 
 #include "models/cluster/cluster.hpp"
@@ -79,6 +80,20 @@ void read_slice(const JsonValue& value, DeviceType& type) {
   object.finish();
 }
 
+// US dollars an hour.
+double read_price(const JsonValue& value) {
+  const std::string text = value.string();
+  constexpr std::string_view unit = " USD/h";
+  double price = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, price);
+  const bool ends_in_unit = std::string_view(rest, static_cast<std::size_t>(end - rest)) == unit;
+  if (error != std::errc() || !ends_in_unit || !(price > 0) || price > 1e9) {
+    throw value.expected("a price above zero such as \"4.10 USD/h\"");
+  }
+  return price;
+}
+
 // Without a `name` it stands in the object.
 DeviceType read_device_type(const std::optional<std::string>& name, const JsonValue& value) {
   JsonObject object = value.object();
@@ -92,6 +107,7 @@ DeviceType read_device_type(const std::optional<std::string>& name, const JsonVa
   read_peaks(object.required("peak"), type);
   if (auto field = object.optional("efficiency")) type.efficiency = read_efficiency(*field);
   if (auto field = object.optional("slice")) read_slice(*field, type);
+  if (auto field = object.optional("price")) type.price = read_price(*field);
   object.ignore("source");
   object.finish();
   return type;
@@ -236,16 +252,17 @@ Json device_type_json(const DeviceType& type) {
     if (type.peak_of(data_type) > FlopsPerSecond(0)) peak[std::string(name)] = to_exact_string(type.peak_of(data_type));
   }
   const Efficiency& efficiency = type.efficiency;
-  Json json = {{"kind", kind_names[static_cast<std::size_t>(type.kind)].first},
-          {"memory", to_exact_string(type.memory)},
-          {"memory_bandwidth", to_exact_string(type.memory_bandwidth)},
-          {"peak", std::move(peak)},
-          {"efficiency",
-           {{"matmul", efficiency.matmul},
-            {"attention", efficiency.attention},
-            {"memory", efficiency.memory},
-            {"half_rate", fmt::format("{} FLOP", efficiency.half_rate.value())},
-            {"launch", to_exact_string(efficiency.launch)}}}};
+  Json json{{"kind", kind_names[static_cast<std::size_t>(type.kind)].first},
+            {"memory", to_exact_string(type.memory)},
+            {"memory_bandwidth", to_exact_string(type.memory_bandwidth)},
+            {"peak", std::move(peak)},
+            {"efficiency",
+             {{"matmul", efficiency.matmul},
+              {"attention", efficiency.attention},
+              {"memory", efficiency.memory},
+              {"half_rate", fmt::format("{} FLOP", efficiency.half_rate.value())},
+              {"launch", to_exact_string(efficiency.launch)}}}};
+  if (type.price > 0) json["price"] = fmt::format("{} USD/h", type.price);
   if (type.is_slice()) json["slice"] = {{"multiprocessors", type.multiprocessors}, {"of", type.gpu_multiprocessors}};
   return json;
 }

@@ -133,6 +133,16 @@ TEST(ClusterJson, NamesFieldValueAndExpectation) {
   EXPECT_THAT(message_without("/nodes/1", "network"), HasSubstr("missing field 'network'"));
 }
 
+TEST(ClusterJson, ReadsPricesWithTheirUnit) {
+  Json json = Json::parse(text);
+  json["device_types"]["big"]["price"] = "5.12 USD/h";
+  EXPECT_EQ(read(json).device_types[0].price, 5.12);
+  EXPECT_EQ(cluster_from_json(JsonValue(to_json(read(json)), "again")), read(json));
+  for (const char* wrong : {"5.12", "5.12 EUR/h", "-1 USD/h", "USD/h", "5 USD/h "}) {
+    EXPECT_THAT(message("/device_types/big/price", wrong), HasSubstr("expected a price above zero")) << wrong;
+  }
+}
+
 TEST(ClusterJson, RefusesMoreThanAMillionDevicesBeforeTakingMemory) {
   EXPECT_THAT(message("/nodes/1/count", 1'000'000), HasSubstr("at most 1,000,000 devices"));
   EXPECT_THAT(message("/nodes/1/count", 1e18), HasSubstr("a whole number from 1 to 1000000"));

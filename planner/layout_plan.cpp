@@ -1,0 +1,221 @@
+#include "planner/layout_plan.hpp"
+
+#include <algorithm>
+
+#include "models/cost/memory.hpp"
+#include "models/cost/schedule_forms.hpp"
+#include "models/files.hpp"
+#include "models/version.hpp"
+#include "planner/explain.hpp"
+#include "planner/own_order.hpp"
+#include "sim/plan_trace.hpp"
+#include "sim/timeline.hpp"
+#include "sim/traffic.hpp"
+
+namespace stagecraft {
+namespace {
+
+std::size_t index(RankId rank) { return static_cast<std::size_t>(rank.value); }
+
+// Blocks of each stage, by the first rank that it is on.
+std::vector<std::int64_t> blocks_by_stage(const Plan& plan) {
+  const auto head = static_cast<std::int64_t>(plan.order.size()) - 1;
+  std::vector<std::int64_t> blocks;
+  for (const PlanStage& stage : plan.stages) {
+    blocks.push_back(std::min(stage.layers.last, head) - std::max<std::int64_t>(stage.layers.first, 1));
+  }
+  return blocks;
+}
+
+// Prices one plan, stage by stage.
+class Pricing {
+ public:
+  Pricing(Plan& plan, const StepModel& model, const ParallelLayout& layout)
+      : plan_(plan), model_(model), layout_(layout), shard_(model.shard(layout)), blocks_(blocks_by_stage(plan)) {}
+
+  void run() {
+    const StepTerms terms = model_.estimate(layout_, shard_).terms;
+    const double stages_on_rank = static_cast<double>(plan_.stages.size()) / plan_.ranks();
+    for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
+      plan_.stages[s].cost = {};
+      add_times(s);
+      add_memory(s);
+      plan_.stages[s].cost.optimizer = Seconds((terms.optimizer + terms.other) / stages_on_rank);
+    }
+    add_reductions(terms.data);
+  }
+
+ private:
+  bool is_first(std::size_t stage) const { return stage == 0; }
+  bool is_last(std::size_t stage) const { return stage + 1 == plan_.stages.size(); }
+  // Share of its rank's blocks.
+  double share(std::size_t stage) const {
+    const auto all = static_cast<double>(layers_on(stage));
+    return all > 0 ? static_cast<double>(blocks_[stage]) / all : 1;
+  }
+  std::int64_t layers_on(std::size_t stage) const { return model_.layers_of(layout_, plan_.stages[stage].rank.value); }
+  // Blocks of the stage that recompute.
+  double repeated(std::size_t stage) const {
+    if (layout_.recompute == Recompute::none) return 0;
+    return share(stage) * std::min<double>(static_cast<double>(layers_on(stage)), layout_.recomputed_layers);
+  }
+
+  void add_times(std::size_t s) {
+    const LayerShard& block = shard_.block;
+    const auto mode = static_cast<std::size_t>(layout_.recompute);
+    const auto n = static_cast<double>(blocks_[s]);
+    double forward = n * (block.forward + block.tensor_forward + block.context_forward + block.expert_forward);
+    double input = n * (block.backward_input + block.tensor_backward + block.context_backward + block.expert_backward) +
+                   repeated(s) * (block.recompute[mode] + block.tensor_recompute[mode]);
+    double weight = n * block.backward_weight;
+    for (const auto& [here, layer] : {std::pair(is_first(s), &shard_.embedding), std::pair(is_last(s), &shard_.head)}) {
+      if (!here) continue;
+      forward += layer->forward + layer->tensor_forward;
+      input += layer->backward_input + layer->tensor_backward;
+      weight += layer->backward_weight;
+    }
+    StageCost& cost = plan_.stages[s].cost;
+    cost.forward = Seconds(forward);
+    cost.backward_input = Seconds(input);
+    cost.backward_weight = Seconds(weight);
+    cost.boundary = Bytes(is_last(s) ? 0 : shard_.boundary);
+  }
+
+  void add_memory(std::size_t s) {
+    StageCost& cost = plan_.stages[s].cost;
+    const StageMemory memory = model_.memory(layout_, shard_, plan_.stages[s].rank.value);
+    const double part = share(s) / weight_copies(layout_.schedule);
+    cost.weights = Bytes(memory.weights * part);
+    cost.gradients = Bytes(memory.gradients * part);
+    cost.optimizer_state = Bytes(memory.optimizer_state * part);
+    cost.workspace = Bytes(memory.workspace + memory.reserved);
+    const double fragmented = 1 + model_.machine().framework.fragmentation;
+    if (is_last(s)) cost.workspace += Bytes(shard_.head.stash[0] * fragmented);
+    if (layout_.offload_activations) {
+      cost.workspace += Bytes(memory.activations);  // what is on its way, however many micro-batches are in flight
+      return;
+    }
+    const double kept = repeated(s) * shard_.block.stash[static_cast<std::size_t>(layout_.recompute)] +
+                        (static_cast<double>(blocks_[s]) - repeated(s)) * shard_.block.stash[0];
+    cost.stash = Bytes((kept + (is_first(s) ? shard_.embedding.stash[0] : 0)) * fragmented);
+  }
+
+  // Seconds that the slowest stage's reductions take where nothing else uses the network.
+  double reduction_time() const {
+    double slowest = 0;
+    for (const PlanStage& stage : plan_.stages) {
+      for (const AllReduce& reduction : plan_reductions(plan_, stage)) {
+        slowest = std::max(slowest, reduction.time.value());
+      }
+    }
+    return slowest;
+  }
+
+  double tied_time() {
+    if (!plan_.tied_ends()) return 0;
+    const double gradient = parameter_bytes(plan_.precision, plan_.optimizer).gradient.value();
+    plan_.stages.front().cost.tied = plan_.stages.back().cost.tied = Bytes(gradient * shard_.embedding.parameters);
+    const auto& row = plan_.devices.front();
+    const std::vector<DeviceId> ends{row[index(plan_.stages.front().rank)], row[index(plan_.stages.back().rank)]};
+    return plan_all_reduce(plan_.cluster, ends, plan_.stages.front().cost.tied).time.value();
+  }
+
+  // Whole gradients first, then the share of them that takes `shown`.
+  void add_reductions(double shown) {
+    shown = std::max(0.0, shown - tied_time());
+    ParallelLayout whole = layout_;
+    whole.zero = 0;
+    for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
+      const StageMemory memory = model_.memory(whole, shard_, plan_.stages[s].rank.value);
+      plan_.stages[s].cost.reduced = Bytes(memory.gradients * share(s) / weight_copies(layout_.schedule));
+    }
+    const double alone = reduction_time();
+    for (PlanStage& stage : plan_.stages) *stage.cost.reduced *= alone > 0 ? shown / alone : 0;
+  }
+
+  Plan& plan_;
+  const StepModel& model_;
+  const ParallelLayout layout_;
+  const Shard shard_;
+  const std::vector<std::int64_t> blocks_;
+};
+
+// Stages as the schedule places them; each rank's blocks are shared out evenly among its stages, the first ones taking
+// what is left over. A stage on two ranks has the blocks of the rank with its number.
+void add_stages(Plan& plan, const StepModel& model, const ParallelLayout& layout) {
+  const Placement placement(plan.schedule);
+  std::vector<std::int64_t> left, stages_left(static_cast<std::size_t>(layout.pipeline));
+  for (std::int32_t rank = 0; rank < layout.pipeline; ++rank) left.push_back(model.layers_of(layout, rank));
+  const auto home = [&](std::int32_t s) {
+    return weight_copies(layout.schedule) > 1 ? static_cast<std::size_t>(s)
+                                              : index(placement.ranks(StageId{s}).front());
+  };
+  for (std::int32_t s = 0; s < plan.schedule.stages; ++s) ++stages_left[home(s)];
+  std::int64_t next = 0;
+  for (std::int32_t s = 0; s < plan.schedule.stages; ++s) {
+    const auto& ranks = placement.ranks(StageId{s});
+    std::int64_t& blocks = left[home(s)];
+    std::int64_t& sharing = stages_left[home(s)];
+    std::int64_t count = (blocks + sharing - 1) / sharing;
+    blocks -= count;
+    --sharing;
+    count += (s == 0 ? 1 : 0) + (s + 1 == plan.schedule.stages ? 1 : 0);  // embedding, head
+    PlanStage& stage = plan.stages.emplace_back();
+    stage.layers = {next, next + count};
+    stage.rank = ranks.front();
+    if (ranks.size() > 1) stage.second_rank = ranks.back();
+    next += count;
+  }
+}
+
+void predict(Plan& plan, const StepEstimate& estimate) {
+  Timeline timeline(plan.lowered());
+  const StepCosts costs = step_costs(plan);
+  plan.prediction.closed_form_step = estimate.time;
+  plan.prediction.timeline_step = timeline.makespan(costs);
+  plan.prediction.bubble = bubble_of(break_down(timeline, costs, plan.stages, plan.ranks(), plan.batch.microbatches));
+  plan.prediction.peak_memory = trace_header(plan, "").peak_memory;
+  plan.prediction.peak_memory.resize(static_cast<std::size_t>(plan.ranks()));
+}
+
+}  // namespace
+
+TrainingJob job_of(const Plan& plan) {
+  return {*plan.network.transformer, plan.batch.global, plan.batch.sequence, plan.precision, plan.optimizer,
+          plan.fused_attention};
+}
+
+void price(Plan& plan, const StepModel& model) {
+  const ParallelLayout layout = parallel_layout(plan);
+  if (const std::string refusal = model.refuse(layout); !refusal.empty()) {
+    throw bad_input("layout {}: {}", to_string(layout), refusal);
+  }
+  Pricing(plan, model, layout).run();
+}
+
+Plan make_plan(const StepModel& model, const Network& network, const Cluster& cluster, const ParallelLayout& layout) {
+  const TrainingJob& job = model.job();
+  Plan plan;
+  plan.tool_version = version;
+  plan.network = network;
+  plan.cluster = cluster;
+  plan.batch = {job.global_batch, layout.microbatch, layout.microbatches, job.sequence};
+  plan.precision = job.precision;
+  plan.optimizer = job.optimizer;
+  plan.recompute = layout.recompute;
+  plan.fused_attention = job.fused_attention;
+  plan.layout = plan_layout_of(layout);
+  plan.devices = devices_of(layout);
+  plan.order = topological_order(network.graph);
+  plan.schedule = make_schedule(name(layout.schedule), {layout.pipeline, layout.virtual_stages, layout.microbatches});
+  add_stages(plan, model, layout);
+  Pricing(plan, model, layout).run();
+  adapt_schedule(plan);
+  plan.network_digest = digest(to_json(network).dump());
+  plan.cluster_digest = digest(to_json(cluster).dump());
+  predict(plan, model.estimate(layout));
+  validate(plan, "plan");
+  return plan;
+}
+
+}  // namespace stagecraft
