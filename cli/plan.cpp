@@ -4,6 +4,7 @@
 #include "cli/clusters.hpp"
 #include "cli/command.hpp"
 #include "cli/console.hpp"
+#include "cli/plan_options.hpp"
 #include "models/cost/profiled.hpp"
 #include "models/cost/roofline.hpp"
 #include "models/files.hpp"
@@ -18,40 +19,13 @@
 namespace stagecraft {
 namespace {
 
-struct PlanOptions {
-  std::string network, cluster, profile, output;
-  std::string precision = "bf16", optimizer = "adamw", recompute;
-  std::string schedule;
-  std::int64_t sequence = 0;  // 0: the network's longest
-  std::int64_t microbatch = 0;
-  int stages = 0, replicas = 0, devices = 0;
-  std::vector<std::int64_t> cuts;
-  SearchSpace space;
-  int confirm = 3;
-  bool json = false;
-};
-
-SearchSpace search_space(const PlanOptions& options, const Network& network) {
-  SearchSpace space = options.space;
-  space.precision = choose("--precision", options.precision, data_type_names());
-  space.optimizer = choose("--optimizer", options.optimizer, optimizer_names());
-  if (!options.recompute.empty()) space.recompute = choose("--recompute", options.recompute, recompute_names());
-  if (!options.schedule.empty()) space.schedule = options.schedule;
-  if (options.stages > 0) space.stages = options.stages;
-  if (options.replicas > 0) space.replicas = options.replicas;
-  if (options.microbatch > 0) space.microbatch = options.microbatch;
-  if (options.devices > 0) space.devices = options.devices;
-  space.cuts = options.cuts;
-  space.sequence = options.sequence;
-  if (options.sequence == 0) space.sequence = network.transformer ? network.transformer->max_sequence : 1;
-  return space;
-}
+constexpr const char* layout_group = "Layouts";
 
 // Re-judges the best few with contention and puts the fastest first.
 void confirm(SearchResult& result, int count) {
   const auto end = result.ranked.begin() + std::min<std::ptrdiff_t>(count, std::ssize(result.ranked));
   for (auto ranked = result.ranked.begin(); ranked != end; ++ranked) {
-    ranked->plan.prediction.simgrid_step = simulate_simgrid(ranked->plan).step_times.front();
+    ranked->plan.prediction.simgrid_step = simgrid_step(ranked->plan);
   }
   std::stable_sort(result.ranked.begin(), end, [](const RankedPlan& a, const RankedPlan& b) {
     return a.plan.prediction.simgrid_step < b.plan.prediction.simgrid_step;
@@ -133,9 +107,17 @@ Json result_json(const SearchResult& result) {
   return json;
 }
 
-void run(const PlanOptions& options) {
-  const Network network = load_network(options.network);
-  Cluster cluster = cluster_named(options.cluster);
+// The options that only the search of the full layout space knows, as given.
+std::vector<std::string> layout_options_given(const CLI::App& command) {
+  std::vector<std::string> given;
+  for (const CLI::Option* option : command.get_option_group(layout_group)->get_options()) {
+    if (option->count() > 0) given.push_back(option->get_name());
+  }
+  return given;
+}
+
+// Cuts into pipelines and replicas: any graph, unlike devices, measured costs (planner/search.cpp).
+void plan_partitions(const PlanOptions& options, const Network& network, Cluster cluster) {
   const SearchSpace space = search_space(options, network);
 
   std::unique_ptr<CostModel> model = std::make_unique<RooflineCostModel>();
@@ -174,7 +156,78 @@ void run(const PlanOptions& options) {
   if (!options.output.empty()) note("wrote " + options.output);
 }
 
+void run(const PlanOptions& options, const CLI::App& command) {
+  const Network network = load_network(options.network);
+  const Cluster cluster = cluster_named(options.cluster);
+  const std::string reason = why_no_layouts(options, network, cluster);
+  if (reason.empty()) return plan_layouts(options, network, cluster);
+  if (const auto given = layout_options_given(command); !given.empty()) {
+    throw bad_input("{}: only pipelines and replicas are planned here, as {}", given.front(), reason);
+  }
+  plan_partitions(options, network, cluster);
+}
+
+// "on" or "off".
+void add_switch(CLI::App& group, const std::string& name, std::optional<bool>& value, const std::string& help) {
+  group
+      .add_option_function<std::string>(
+          name, [&value](const std::string& text) { value = text == "on"; }, help)
+      ->check(CLI::IsMember({"on", "off"}));
+}
+
+void add_layout_options(CLI::App& command, PlanOptions& options) {
+  const auto positive = CLI::Range(1, 1'000'000);
+  CLI::App* group =
+      command.add_option_group(layout_group, "For transformers on like GPUs; left to the search unless given");
+  LayoutChoices& layout = options.layout;
+  group->add_option("--pipeline", layout.pipeline, "Pipeline ranks")->check(positive);
+  group->add_option("--virtual-stages", layout.virtual_stages, "Stages a rank")->check(positive);
+  group->add_option("--tensor", layout.tensor, "Tensor-parallel width")->check(positive);
+  group->add_option("--context", layout.context, "Context-parallel width")->check(positive);
+  group->add_option("--expert", layout.expert, "Expert-parallel width, within data x context")->check(positive);
+  group->add_option("--zero", layout.zero, "ZeRO stage: 1 distributed optimizer .. 3 FSDP")->check(CLI::Range(0, 3));
+  group->add_option("--recompute-layers", layout.recomputed_layers, "Blocks a rank that recompute")->check(positive);
+  add_switch(*group, "--sequence-parallel", layout.sequence_parallel,
+             "Norms and dropouts sharded with the tensors: on, off");
+  add_switch(*group, "--offload-optimizer", layout.offload_optimizer, "Optimizer in host memory: on, off");
+  add_switch(*group, "--offload-activations", layout.offload_activations, "Activations in host memory: on, off");
+  add_switch(*group, "--overlap-gradients", layout.overlap_gradients, "Reductions behind the backward: on, off");
+  add_switch(*group, "--overlap-parameters", layout.overlap_parameters,
+             "Parameter gathers behind the forward: on, off");
+  add_switch(*group, "--overlap-tensor", layout.overlap_tensor,
+             "Tensor-parallel communication behind products: on, off");
+  add_switch(*group, "--overlap-pipeline", layout.overlap_pipeline,
+             "Messages between stages behind computation: on, off");
+  group->add_option("--order", options.order,
+                    "Dimensions from neighbours outwards, e.g. tcdp: tensor, context, data, pipeline");
+  group->add_flag("--staggered-steps", layout.staggered_steps,
+                  "Also schedules that need ranks to begin the next step without a barrier: zb-h2, zb-2p, zb-v");
+  group->add_option("--objective", options.objective, list_of(layout_objective_names()))->capture_default_str();
+  group->add_flag("--explain", options.explain, "What faster links, memory or devices would change");
+  group->add_flag("--pareto", options.pareto, "All layouts of which none is as fast and as small");
+  group->add_option("--scaling", options.scaling, "The best layout on so many devices, e.g. 8,16,32")
+      ->delimiter(',')
+      ->check(positive);
+  group->add_flag("--weak", options.weak, "--scaling: the batch grows with the devices, from that of the first number");
+}
+
 }  // namespace
+
+SearchSpace search_space(const PlanOptions& options, const Network& network) {
+  SearchSpace space = options.space;
+  space.precision = choose("--precision", options.precision, data_type_names());
+  space.optimizer = choose("--optimizer", options.optimizer, optimizer_names());
+  if (!options.recompute.empty()) space.recompute = choose("--recompute", options.recompute, recompute_names());
+  if (!options.schedule.empty()) space.schedule = options.schedule;
+  if (options.stages > 0) space.stages = options.stages;
+  if (options.replicas > 0) space.replicas = options.replicas;
+  if (options.microbatch > 0) space.microbatch = options.microbatch;
+  if (options.devices > 0) space.devices = options.devices;
+  space.cuts = options.cuts;
+  space.sequence = options.sequence;
+  if (options.sequence == 0) space.sequence = network.transformer ? network.transformer->max_sequence : 1;
+  return space;
+}
 
 void add_plan_command(CLI::App& app) {
   const auto options = std::make_shared<PlanOptions>();
@@ -191,9 +244,9 @@ void add_plan_command(CLI::App& app) {
   command->add_option("--profile", options->profile, "Measured costs, from 'stagecraft profile'");
   CLI::Option_group* fixed = command->add_option_group("Fixed", "Left to the search unless given");
   fixed->add_option("--stages", options->stages, "Pipeline stages")->check(positive);
-  fixed->add_option("--replicas", options->replicas, "Data-parallel width")->check(positive);
+  fixed->add_option("--replicas,--data", options->replicas, "Data-parallel width")->check(positive);
   fixed->add_option("--micro-batch", options->microbatch, "Samples a micro-batch")->check(positive);
-  fixed->add_option("--schedule", options->schedule, "Pipeline schedule (searched: gpipe, 1f1b)");
+  fixed->add_option("--schedule", options->schedule, "Pipeline schedule (searched: those with a closed form)");
   fixed->add_option("--recompute", options->recompute, list_of(recompute_names()));
   fixed->add_option("--cuts", options->cuts, "First layer of each stage but the first, e.g. 7,13,19")->delimiter(',');
   command->add_option("--devices", options->devices, "Use at most this many")->check(positive);
@@ -206,12 +259,16 @@ void add_plan_command(CLI::App& app) {
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();
   command->add_flag("--json", options->json, "For scripts");
-  set_examples(*command,
-               "  stagecraft plan --network gpt2-xl --cluster dgx-a100 --global-batch 64 -o plan.json\n"
-               "  stagecraft plan --network llama-3.1-405b --cluster dgx-h100:64 --global-batch 512 --schedule 1f1b\n"
-               "  stagecraft plan --network demo-gpt --cluster local-cpu --profile profile.json --precision fp32 \\\n"
-               "    --global-batch 16 --stages 2 --schedule gpipe -o plan.json");
-  command->callback([options] { run(*options); });
+  add_layout_options(*command, *options);
+  set_examples(
+      *command,
+      "  stagecraft plan --network gpt2-xl --cluster dgx-a100 --global-batch 64 -o plan.json\n"
+      "  stagecraft plan --network llama-3.1-405b --cluster dgx-h100:64 --global-batch 512 --schedule 1f1b\n"
+      "  stagecraft plan --network gpt3-175b --cluster dgx-a100:128 --global-batch 1536 --tensor 8 --explain\n"
+      "  stagecraft plan --network llama-2-70b --cluster dgx-h100:64 --global-batch 1024 --scaling 64,128,256\n"
+      "  stagecraft plan --network demo-gpt --cluster local-cpu --profile profile.json --precision fp32 \\\n"
+      "    --global-batch 16 --stages 2 --schedule gpipe -o plan.json");
+  command->callback([options, command] { run(*options, *command); });
 }
 
 }  // namespace stagecraft

@@ -5,6 +5,7 @@
 #include "cli/console.hpp"
 #include "models/cost/roofline.hpp"
 #include "models/files.hpp"
+#include "planner/layout_plan.hpp"
 #include "reports/comparison.hpp"
 #include "sim/simgrid.hpp"
 #include "sim/timeline.hpp"
@@ -57,8 +58,14 @@ void run(const SimulateOptions& options) {
   const Json document = parse_json(text, options.plan);
   Plan plan = plan_from_json(JsonValue(document, options.plan));
   if (!is_priced(plan)) {
-    note(fmt::format("{}: has no stage costs; priced by the roofline of its devices", options.plan));
-    price(plan, RooflineCostModel());
+    const bool sharded = plan.layout != PlanLayout{};
+    note(fmt::format("{}: has no stage costs; priced by the {} of its devices", options.plan,
+                     sharded ? "step model" : "roofline"));
+    if (sharded) {
+      price(plan, StepModel(job_of(plan), machine_of(plan.cluster)));
+    } else {
+      price(plan, RooflineCostModel());
+    }
   }
   Trace trace = engine == Engine::timeline ? simulate_timeline(plan)
                                            : simulate_simgrid(plan, {.fold_replicas = !options.unfolded});

@@ -216,6 +216,17 @@ class WidthSearch {
   void search_residence(const JudgedLayout& fastest, const Shard& shard,
                         const std::vector<Recomputation>& recomputations, std::int64_t points) {
     LayoutCounts& counts = found_.counts;
+    if (fastest.layout.offload_activations) {
+      // What is recomputed need not be moved: neither is sure to be faster.
+      for (const Recomputation& recomputation : recomputations) {
+        const JudgedLayout judged = judge(fastest.layout, shard, recomputation);
+        if (judged.estimate.fits) add(judged);
+        if (!judged.estimate.fits && &recomputation == &recomputations.back()) found_.misses.add(judged);
+      }
+      counts.judged += std::ssize(recomputations);
+      counts.dominated += points - std::ssize(recomputations);
+      return;
+    }
     const double time = fastest.estimate.time.value();
     ++counts.judged;
     std::int64_t judged = 1;
@@ -443,30 +454,11 @@ LayoutResult judge_all_layouts(const LayoutSpace& space, const LayoutSearchOptio
 }
 
 JudgedLayout smallest_layout(const LayoutSpace& space) {
-  const StepModel& model = space.model();
-  std::optional<JudgedLayout> smallest;
-  for (const Widths& widths : space.widths()) {
-    for (const std::int32_t microbatch : space.microbatches_of(widths)) {
-      for (const bool sequence : space.sequence_parallel(widths)) {
-        ParallelLayout layout =
-            space.base(widths, microbatch, sequence, space.choices().order.value_or(megatron_order));
-        const Shard shard = model.shard(layout);
-        for (const PipelineShape& shape : space.shapes(layout.pipeline, layout.microbatches)) {
-          LayoutSpace::apply(shape, layout);
-          for (const Residence& residence : space.residences(widths)) {
-            LayoutSpace::apply(residence, layout);
-            const auto recomputations =
-                space.recomputations(space.most_layers(layout.pipeline, shape), residence.offload_activations);
-            if (recomputations.empty()) continue;
-            LayoutSpace::apply(recomputations.back(), layout);
-            const JudgedLayout judged{layout, model.estimate(layout, shard)};
-            if (!smallest || is_before(LayoutObjective::memory, judged, *smallest)) smallest = judged;
-          }
-        }
-      }
-    }
-  }
-  return *smallest;
+  Machine roomy = space.model().machine();
+  roomy.device.memory = Bytes(1e30);
+  const StepModel model(space.model().job(), roomy);
+  return search_layouts(LayoutSpace(model, space.choices()), {.objective = LayoutObjective::memory, .keep = 1})
+      .best.front();
 }
 
 }  // namespace stagecraft

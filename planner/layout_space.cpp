@@ -76,7 +76,28 @@ bool is_canonical(const Widths& widths, const DimensionOrder& order) {
   return canonical == order;
 }
 
+// Schedules without idle time but for their start, if ranks need not end a step together.
+bool is_staggered(PipelineSchedule schedule) {
+  return schedule == PipelineSchedule::zb_h2 || schedule == PipelineSchedule::zb_2p ||
+         schedule == PipelineSchedule::zb_v;
+}
+
 }  // namespace
+
+bool has_exact_form(PipelineSchedule schedule, std::int32_t ranks, std::int64_t microbatches) {
+  switch (schedule) {
+    case PipelineSchedule::zb_h1:
+    case PipelineSchedule::zb_1p:
+      return microbatches >= ranks;
+    case PipelineSchedule::chimera:
+      return false;  // its two directions meet: one step in seven above its form
+    case PipelineSchedule::v_half:
+    case PipelineSchedule::v_min:
+      return false;  // planned for equal F, I and W, and far from their form otherwise
+    default:
+      return !is_staggered(schedule);
+  }
+}
 
 LayoutSpace::LayoutSpace(const StepModel& model, LayoutChoices choices) : model_(&model), choices_(std::move(choices)) {
   list_microbatches();
@@ -164,6 +185,8 @@ void LayoutSpace::list_shapes() {
         for (std::int32_t v = wanted > 0 ? wanted : 2; v <= (wanted > 0 ? wanted : most); ++v) {
           if (choices_.virtual_stages.value_or(v) != v || v * widths.pipeline > layers) continue;
           if (choices_.stages.value_or(v * widths.pipeline) != v * widths.pipeline) continue;
+          const bool is_exact = has_exact_form(schedule, widths.pipeline, microbatches);
+          if (!choices_.schedule && !is_exact && !(choices_.staggered_steps && is_staggered(schedule))) continue;
           if (!refuse_schedule(schedule, widths.pipeline, v, static_cast<std::int32_t>(microbatches)).empty()) continue;
           for (const PipelineShape& end : v == 1 ? ends_of(widths.pipeline) : std::vector<PipelineShape>(1)) {
             const PipelineShape shape{v, schedule, end.first, end.last};

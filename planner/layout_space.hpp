@@ -5,6 +5,7 @@
 //   batch        micro-batch, sequence parallelism, order of the dimensions over the network: what a Shard depends on
 //   shape        stages a rank, schedule, blocks of the first and last stage
 //   tactics      ZeRO, offloading, overlap, recomputation
+// Schedules are those whose closed form is their makespan, unless one is named (has_exact_form).
 // A point is listed once: flags without effect (overlapped gradients of one replica) stay off, orders that place the
 // same devices side by side count once, and "all blocks recompute" is one point.
 #pragma once
@@ -28,6 +29,9 @@ struct LayoutChoices {
   std::optional<std::int32_t> virtual_stages, stages;  // stages = pipeline * virtual_stages
   std::optional<std::int32_t> microbatch;              // samples
   std::optional<PipelineSchedule> schedule;
+  // Also schedules whose closed form is the span of the longest rank: the step takes that long when ranks begin the
+  // next one without waiting for the others, which rules out a gradient norm over all of them.
+  bool staggered_steps = false;
   std::optional<bool> sequence_parallel;
   std::optional<std::int32_t> zero;
   std::optional<Recompute> recompute;
@@ -49,6 +53,9 @@ struct PipelineShape {
   PipelineSchedule schedule = PipelineSchedule::one_f_one_b;
   std::int32_t first = 0, last = 0;
 };
+
+// Whether the closed form of the schedule is its makespan with equal stages and free messages.
+bool has_exact_form(PipelineSchedule schedule, std::int32_t ranks, std::int64_t microbatches);
 
 // ZeRO stage and offloading; overlap flags are on wherever they have an effect unless the caller forbids it.
 struct Residence {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <simgrid/kernel/Timer.hpp>
 #include <simgrid/s4u.hpp>
 #include <span>
@@ -386,26 +387,44 @@ void simulate(const Plan& plan, const LoweredSchedule& schedule, const Traffic& 
   Execution(plan, schedule, traffic, folding, platform, byte_scale, spans).run(engine);
 }
 
+// The spans of all representatives' actions, by representative, rank, position.
+struct Simulated {
+  Simulated(const Plan& plan, const SimGridOptions& options)
+      : schedule(plan.lowered()),
+        traffic(traffic_of(plan)),
+        ports(plan.cluster),
+        folding(options.fold_replicas ? fold(traffic, ports, plan.cluster) : unfolded(traffic, ports)),
+        actions(std::accumulate(schedule.ranks.begin(), schedule.ranks.end(), std::size_t{0},
+                                [](std::size_t sum, const auto& rank) { return sum + rank.size(); })),
+        // SimGrid's engine, clock and callbacks live in globals; a process of its own starts with fresh ones, so that
+        // the same plan gives the same bits however many were simulated before.
+        memory(folding.representatives.size() * actions * sizeof(Span)) {
+    run_in_child("SimGrid", [&] { simulate(plan, schedule, traffic, ports, folding, spans()); });
+  }
+  Span* spans() { return reinterpret_cast<Span*>(memory.data()); }
+  Seconds end() {
+    Seconds last;
+    for (std::size_t i = 0; i < folding.representatives.size() * actions; ++i) last = std::max(last, spans()[i].end);
+    return last;
+  }
+
+  const LoweredSchedule schedule;
+  const Traffic traffic;
+  const Ports ports;
+  const Folding folding;
+  const std::size_t actions;  // of a representative
+  SharedMemory memory;
+};
+
 }  // namespace
 
+Seconds simgrid_step(const Plan& plan, const SimGridOptions& options) { return Simulated(plan, options).end(); }
+
 Trace simulate_simgrid(const Plan& plan, const SimGridOptions& options) {
-  const LoweredSchedule schedule = plan.lowered();
-  const Traffic traffic = traffic_of(plan);
-  const Ports ports(plan.cluster);
-  const Folding folding = options.fold_replicas ? fold(traffic, ports, plan.cluster) : unfolded(traffic, ports);
-  std::size_t actions = 0;
-  for (const auto& rank : schedule.ranks) actions += rank.size();
-
-  // SimGrid's engine, clock and callbacks live in globals; a process of its own starts with fresh ones, so that the
-  // same plan gives the same bits however many were simulated before.
-  const SharedMemory memory(folding.representatives.size() * actions * sizeof(Span));
-  Span* spans = reinterpret_cast<Span*>(memory.data());
-  run_in_child("SimGrid", [&] { simulate(plan, schedule, traffic, ports, folding, spans); });
-
+  Simulated simulated(plan, options);
+  const Folding& folding = simulated.folding;
   Trace trace = trace_header(plan, "simgrid");
-  trace.events.reserve(index(plan.replicas()) * actions);
-  Seconds end;
-  for (std::size_t i = 0; i < folding.representatives.size() * actions; ++i) end = std::max(end, spans[i].end);
+  trace.events.reserve(index(plan.replicas()) * simulated.actions);
   // A replica's shards go in step, so that its first one stands for them in the trace.
   std::vector<int> replica_of(folding.representatives.size(), -1);  // by representative: the first that it stands for
   for (int replica = 0; replica < plan.replicas(); ++replica) {
@@ -416,9 +435,10 @@ Trace simulate_simgrid(const Plan& plan, const SimGridOptions& options) {
       continue;
     }
     earlier = replica;
-    append_events(plan, schedule, replica, {spans + index(position) * actions, actions}, trace);
+    append_events(plan, simulated.schedule, replica,
+                  {simulated.spans() + index(position) * simulated.actions, simulated.actions}, trace);
   }
-  trace.step_times.push_back(end);
+  trace.step_times.push_back(simulated.end());
   return trace;
 }
 

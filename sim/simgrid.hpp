@@ -15,6 +15,9 @@ struct SimGridOptions {
   bool fold_replicas = true;
 };
 
+// The time of the step alone, without a trace. Throws as simulate_simgrid.
+Seconds simgrid_step(const Plan& plan, const SimGridOptions& options = {});
+
 // Throws bad_input for a plan whose schedule cannot finish. One simulation at a time in a process (SimGrid's engine).
 Trace simulate_simgrid(const Plan& plan, const SimGridOptions& options = {});
 

@@ -53,6 +53,17 @@ StageWork stage_work(const ParallelLayout& layout, const Shard& shard, double la
           layers * block.backward_weight};
 }
 
+// A micro-batch's activations go to the host behind its forward and come back behind its backward, which takes twice as
+// long; what shows of that.
+double offload_time(const ParallelLayout& layout, const Shard& shard, double layers, double microbatch,
+                    double host_bandwidth) {
+  if (!layout.offload_activations) return 0;
+  const double repeated = recomputing(layout, layers);
+  const double kept = repeated * shard.block.stash[at(layout.recompute)] + (layers - repeated) * shard.block.stash[0];
+  const double transfer = kept / host_bandwidth;
+  return std::max(0.0, transfer - microbatch / 3) + std::max(0.0, transfer - microbatch * 2 / 3);
+}
+
 double model_flops(const TrainingJob& job) {
   const Transformer& t = job.network;
   const double C = static_cast<double>(t.hidden);
@@ -220,6 +231,8 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
   }
   terms.optimizer = optimizer_time(layout, dense, expert);
   terms.other = machine_.framework.step_s + M * machine_.framework.microbatch_s;
+  terms.other += M * offload_time(layout, shard, std::max(on_first, on_middle), inside.compute + inside.recompute,
+                                  machine_.constants.host_bandwidth);
   const double nodes = static_cast<double>(layout.devices()) / machine_.levels.front().devices;
   if (nodes > 1 && machine_.framework.straggling > 0) {
     terms.other += terms.total() * machine_.framework.straggling * std::log2(nodes);

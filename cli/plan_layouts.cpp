@@ -1,0 +1,359 @@
+#include <algorithm>
+
+#include "cli/console.hpp"
+#include "cli/plan_options.hpp"
+#include "planner/layout_advice.hpp"
+#include "planner/layout_plan.hpp"
+#include "planner/layouts.hpp"
+#include "reports/tables.hpp"
+#include "reports/text_width.hpp"
+#include "sim/simgrid.hpp"
+
+namespace stagecraft {
+namespace {
+
+constexpr double seconds_an_hour = 3600;
+
+LayoutChoices choices_of(const PlanOptions& options, const SearchSpace& space, const Cluster& cluster) {
+  LayoutChoices choices = options.layout;
+  choices.devices = usable_devices(cluster, space);
+  if (options.stages > 0) choices.stages = options.stages;
+  if (options.replicas > 0) choices.data = options.replicas;
+  if (options.microbatch > 0) choices.microbatch = static_cast<std::int32_t>(options.microbatch);
+  choices.recompute = space.recompute;
+  if (space.schedule) choices.schedule = choose("--schedule", *space.schedule, pipeline_schedule_names());
+  if (!options.order.empty()) {
+    choices.order = with_context("--order", [&] { return parse_layout("order=" + options.order).order; });
+  }
+  return choices;
+}
+
+TrainingJob job_of(const SearchSpace& space, const Network& network) {
+  return {*network.transformer, space.global_batch, space.sequence,
+          space.precision,      space.optimizer,    space.fused_attention};
+}
+
+// A layout with its plan, judged by the simulators.
+struct Ranked {
+  JudgedLayout judged;
+  Plan plan;
+};
+
+Seconds best_prediction(const Ranked& ranked) {
+  const Prediction& prediction = ranked.plan.prediction;
+  return prediction.simgrid_step ? *prediction.simgrid_step : *prediction.timeline_step;
+}
+
+class LayoutPlanning {
+ public:
+  LayoutPlanning(const PlanOptions& options, const Network& network, const Cluster& cluster)
+      : options_(options),
+        network_(network),
+        cluster_(cluster),
+        search_space_(search_space(options, network)),
+        model_(job_of(search_space_, network), machine_of(cluster)),
+        objective_(choose("--objective", options.objective, layout_objective_names())) {
+    check_space(search_space_, network, cluster);
+    const DeviceType& device = model_.machine().device;
+    if (!(device.peak_of(search_space_.precision) > FlopsPerSecond(0))) {
+      throw bad_input("--precision: device '{}' has no rate for {}", device.name, name(search_space_.precision));
+    }
+  }
+
+  void run() {
+    Progress progress;
+    progress.show("searching ...");
+    space_.emplace(model_, choices_of(options_, search_space_, cluster_));
+    LayoutSearchOptions search;
+    search.objective = objective_;
+    search.keep = static_cast<std::size_t>(std::max(search_space_.keep, options_.confirm));
+    search.near_misses = static_cast<std::size_t>(search_space_.keep);
+    search.front = options_.pareto;
+    result_ = search_layouts(*space_, search);
+    if (result_.best.empty()) throw no_layout_fits(*space_, network_.name, cluster_.name);
+    progress.show("confirming with SimGrid ...");
+    confirm();
+    const Plan& plan = ranked_.front().plan;
+    if (!options_.output.empty()) save_plan(plan, options_.output);
+    progress.show("");
+    options_.json ? print_json(json()) : print(text());
+    if (!options_.output.empty()) note("wrote " + options_.output);
+  }
+
+ private:
+  // Re-judges the best few by timeline and SimGrid; where time counts, the fastest goes first.
+  void confirm() {
+    for (const JudgedLayout& judged : result_.best) {
+      if (ranked_.size() == static_cast<std::size_t>(std::max(search_space_.keep, options_.confirm))) break;
+      ranked_.push_back({judged, make_plan(model_, network_, cluster_, judged.layout)});
+    }
+    const auto by_prediction = [](const Ranked& a, const Ranked& b) { return best_prediction(a) < best_prediction(b); };
+    // The simulators play one step to its end; staggered steps overlap with the next.
+    const bool reorder = objective_ != LayoutObjective::memory && !options_.layout.staggered_steps;
+    if (reorder) std::stable_sort(ranked_.begin(), ranked_.end(), by_prediction);
+    const auto end = ranked_.begin() + std::min<std::ptrdiff_t>(options_.confirm, std::ssize(ranked_));
+    for (auto ranked = ranked_.begin(); ranked != end; ++ranked) {
+      ranked->plan.prediction.simgrid_step = simgrid_step(ranked->plan);
+    }
+    if (reorder) std::stable_sort(ranked_.begin(), end, by_prediction);
+    ranked_.resize(std::min(ranked_.size(), static_cast<std::size_t>(search_space_.keep)));
+  }
+
+  double mfu(const JudgedLayout& judged, Seconds step) const { return model_.mfu(step, judged.layout.devices()); }
+
+  // US dollars a step; zero without a price.
+  double cost(const ParallelLayout& layout, double step) const {
+    return model_.machine().device.price * static_cast<double>(layout.devices()) * step / seconds_an_hour;
+  }
+  std::string cost_text(const ParallelLayout& layout, double step) const {
+    const double dollars = cost(layout, step);
+    return dollars > 0 ? fmt::format("{:.3g}", dollars) : "-";
+  }
+
+  std::string ranking_table() const {
+    std::vector<std::vector<std::string>> rows{
+        {"", "p", "v", "t", "c", "d", "b", "M", "schedule", "ZeRO", "closed", "timeline", "SimGrid", "MFU", "memory"}};
+    if (model_.job().network.experts > 0) rows.front()[4] = "c/e";
+    int place = 0;
+    for (const Ranked& ranked : ranked_) {
+      const ParallelLayout& l = ranked.judged.layout;
+      const Prediction& prediction = ranked.plan.prediction;
+      rows.push_back(
+          {std::to_string(++place), std::to_string(l.pipeline), std::to_string(l.virtual_stages),
+           std::to_string(l.tensor),
+           model_.job().network.experts > 0 ? fmt::format("{}/{}", l.context, l.expert) : std::to_string(l.context),
+           std::to_string(l.data), std::to_string(l.microbatch), std::to_string(l.microbatches),
+           printable(name(l.schedule), 16), std::to_string(l.zero), to_string(*prediction.closed_form_step),
+           to_string(*prediction.timeline_step), prediction.simgrid_step ? to_string(*prediction.simgrid_step) : "-",
+           fmt::format("{:.1f} %", 100 * mfu(ranked.judged, best_prediction(ranked))),
+           to_string(Bytes(ranked.judged.estimate.memory.total()))});
+    }
+    return format_table(rows);
+  }
+
+  static std::string percent(std::int64_t part, std::int64_t whole) {
+    return fmt::format("{:.3g} %", 100 * static_cast<double>(part) / static_cast<double>(whole));
+  }
+
+  std::string counts_text() const {
+    const LayoutCounts& counts = result_.counts;
+    return wrap(fmt::format(
+        "{} layouts: {} judged; cut: {} whose computation alone takes longer, {} slower with their micro-batch, order "
+        "or stages, {} too large, {} that only overlap less or recompute more",
+        with_thousands(counts.points), with_thousands(counts.judged), percent(counts.slower_widths, counts.points),
+        percent(counts.slower, counts.points), percent(counts.too_large, counts.points),
+        percent(counts.dominated, counts.points)));
+  }
+
+  std::string text() const {
+    const Ranked& best = ranked_.front();
+    const StepEstimate& estimate = best.judged.estimate;
+    std::string out = ranking_table() + "\n" + wrap("best: " + to_string(best.judged.layout));
+    std::string terms;
+    for (const auto& [name, seconds] : terms_of(estimate)) {
+      terms += fmt::format("{}{} {} ({:.3g} %)", terms.empty() ? "" : ", ", name, to_string(Seconds(seconds)),
+                           100 * seconds / estimate.time.value());
+    }
+    out += wrap(fmt::format("closed form {} a step, of which {}", to_string(estimate.time), terms));
+    const StageMemory& memory = estimate.memory;
+    out += wrap(fmt::format(
+        "memory of stage {}, the fullest: weights {}, gradients {}, optimizer {}, activations {}, workspace {}, "
+        "reserved {}",
+        estimate.worst_rank, to_string(Bytes(memory.weights)), to_string(Bytes(memory.gradients)),
+        to_string(Bytes(memory.optimizer_state)), to_string(Bytes(memory.activations)),
+        to_string(Bytes(memory.workspace)), to_string(Bytes(memory.reserved))));
+    if (const double dollars = cost(best.judged.layout, best_prediction(best).value()); dollars > 0) {
+      out += fmt::format("{:.3g} USD a step\n", dollars);
+    }
+    if (!result_.near_misses.empty()) out += "\nNear misses:\n";
+    for (const JudgedLayout& miss : result_.near_misses) {
+      out += wrap(fmt::format("  {}: would take {}, but {}", to_string(miss.layout), to_string(miss.estimate.time),
+                              why_not(model_, miss)));
+    }
+    if (options_.explain) out += "\n" + what_if_table();
+    if (options_.pareto) out += "\n" + front_table();
+    if (!options_.scaling.empty()) out += "\n" + scaling_table();
+    return out + "\n" + counts_text() + "\n" + plan_table(best.plan);
+  }
+
+  std::string what_if_table() const {
+    const JudgedLayout& best = ranked_.front().judged;
+    const double now = best.estimate.time.value();
+    const auto change = [&](double step) { return fmt::format("{:+.1f} %", 100 * (step / now - 1)); };
+    std::vector<std::vector<std::string>> rows{{"what if", "this layout", "planned anew", "as"}};
+    for (const WhatIf& what : what_would_help(*space_, best)) {
+      const ParallelLayout& l = what.layout;
+      rows.push_back({what.change, change(what.same_layout), change(what.best_layout),
+                      fmt::format("p{} v{} t{} c{} d{} b{} {}", l.pipeline, l.virtual_stages, l.tensor, l.context,
+                                  l.data, l.microbatch, name(l.schedule))});
+    }
+    return format_table(rows);
+  }
+
+  std::string front_table() const {
+    std::vector<std::vector<std::string>> rows{{"devices", "closed form", "memory", "layout"}};
+    for (const JudgedLayout& point : result_.front) {
+      const ParallelLayout& l = point.layout;
+      rows.push_back({std::to_string(l.devices()), to_string(point.estimate.time),
+                      to_string(Bytes(point.estimate.memory.total())),
+                      fmt::format("p{} v{} t{} c{} d{} b{} {} zero{} {}", l.pipeline, l.virtual_stages, l.tensor,
+                                  l.context, l.data, l.microbatch, name(l.schedule), l.zero, name(l.recompute))});
+    }
+    return "Pareto front of step time and memory:\n" + format_table(rows);
+  }
+
+  struct ScalingRow {
+    std::int64_t devices = 0, batch = 0;
+    JudgedLayout best;
+  };
+
+  // The best layout for each number of devices; with --weak the batch grows with them.
+  std::vector<ScalingRow> scaling() const {
+    std::vector<ScalingRow> rows;
+    const std::int64_t batch = model_.job().global_batch, base = options_.scaling.front();
+    for (const int devices : options_.scaling) {
+      TrainingJob job = model_.job();
+      if (options_.weak) {
+        if (batch * devices % base != 0) {
+          throw bad_input("--weak: {} samples on {} devices do not scale to {}", batch, base, devices);
+        }
+        job.global_batch = batch * devices / base;
+      }
+      if (devices > static_cast<int>(cluster_.devices.size())) {
+        throw bad_input("--scaling: expected at most the cluster's {} devices, got {}", cluster_.devices.size(),
+                        devices);
+      }
+      const StepModel model(job, model_.machine());
+      LayoutChoices choices = space_->choices();
+      choices.devices = devices;
+      const LayoutSpace space(model, choices);
+      const LayoutResult result = search_layouts(space, {.objective = objective_, .keep = 1, .near_misses = 0});
+      if (result.best.empty()) throw no_layout_fits(space, network_.name, fmt::format("{} devices", devices));
+      rows.push_back({devices, job.global_batch, result.best.front()});
+    }
+    return rows;
+  }
+
+  std::string scaling_table() const {
+    std::vector<std::vector<std::string>> rows{
+        {"devices", "batch", "closed form", "tokens/s", "efficiency", "MFU", "memory", "USD", "layout"}};
+    double first = 0;  // tokens a second and device
+    for (const ScalingRow& row : scaling()) {
+      const double step = row.best.estimate.time.value();
+      const double tokens = static_cast<double>(row.batch * model_.job().sequence) / step;
+      const double each = tokens / static_cast<double>(row.devices);
+      if (first == 0) first = each;
+      const ParallelLayout& l = row.best.layout;
+      TrainingJob job = model_.job();
+      job.global_batch = row.batch;
+      rows.push_back(
+          {std::to_string(row.devices), std::to_string(row.batch), to_string(row.best.estimate.time),
+           with_thousands(static_cast<long long>(tokens)), fmt::format("{:.1f} %", 100 * each / first),
+           fmt::format("{:.1f} %", 100 * StepModel(job, model_.machine()).mfu(row.best.estimate.time, row.devices)),
+           to_string(Bytes(row.best.estimate.memory.total())), cost_text(l, step),
+           fmt::format("p{}v{}t{}c{}d{}b{} {}", l.pipeline, l.virtual_stages, l.tensor, l.context, l.data, l.microbatch,
+                       printable(name(l.schedule), 12))});
+    }
+    return fmt::format("{} scaling:\n", options_.weak ? "Weak" : "Strong") + format_table(rows);
+  }
+
+  Json judged_json(const JudgedLayout& judged) const {
+    Json json{{"text", to_string(judged.layout)},
+              {"layout", to_json(judged.layout)},
+              {"devices", judged.layout.devices()},
+              {"closed_form_step_s", judged.estimate.time.value()},
+              {"memory_bytes", judged.estimate.memory.total()},
+              {"mfu", mfu(judged, judged.estimate.time)}};
+    if (const double dollars = cost(judged.layout, judged.estimate.time.value()); dollars > 0) {
+      json["usd_a_step"] = dollars;
+    }
+    return json;
+  }
+
+  Json json() const {
+    Json json;
+    json["ranked"] = Json::array();
+    for (const Ranked& ranked : ranked_) {
+      Json entry = judged_json(ranked.judged);
+      entry["terms_s"] = Json::object();
+      for (const auto& [name, seconds] : terms_of(ranked.judged.estimate)) entry["terms_s"][name] = seconds;
+      entry["prediction"] = to_json(ranked.plan)["prediction"];
+      json["ranked"].push_back(std::move(entry));
+    }
+    json["near_misses"] = Json::array();
+    for (const JudgedLayout& miss : result_.near_misses) {
+      Json entry = judged_json(miss);
+      entry["verdict"] = why_not(model_, miss);
+      json["near_misses"].push_back(std::move(entry));
+    }
+    const LayoutCounts& counts = result_.counts;
+    json["counts"] = {
+        {"points", counts.points}, {"judged", counts.judged},       {"slower_widths", counts.slower_widths},
+        {"slower", counts.slower}, {"too_large", counts.too_large}, {"dominated", counts.dominated}};
+    if (options_.pareto) {
+      json["front"] = Json::array();
+      for (const JudgedLayout& point : result_.front) json["front"].push_back(judged_json(point));
+    }
+    if (options_.explain) {
+      json["what_if"] = Json::array();
+      for (const WhatIf& what : what_would_help(*space_, ranked_.front().judged)) {
+        json["what_if"].push_back({{"change", what.change},
+                                   {"same_layout_step_s", what.same_layout},
+                                   {"best_layout_step_s", what.best_layout},
+                                   {"best_layout", to_string(what.layout)}});
+      }
+    }
+    if (!options_.scaling.empty()) {
+      json["scaling"] = Json::array();
+      for (const ScalingRow& row : scaling()) {
+        Json entry = judged_json(row.best);
+        entry["devices"] = row.devices;
+        entry["global_batch"] = row.batch;
+        json["scaling"].push_back(std::move(entry));
+      }
+    }
+    return json;
+  }
+
+  const PlanOptions& options_;
+  const Network& network_;
+  const Cluster& cluster_;
+  const SearchSpace search_space_;
+  const StepModel model_;
+  const LayoutObjective objective_;
+  std::optional<LayoutSpace> space_;
+  LayoutResult result_;
+  std::vector<Ranked> ranked_;
+};
+
+}  // namespace
+
+std::string why_no_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster) {
+  if (!network.transformer) return fmt::format("network '{}' is a graph", printable(network.name));
+  const Node& first = cluster.nodes.front();
+  const DeviceType& device = cluster.type_of(first.devices.front());
+  if (device.kind != DeviceKind::gpu) return fmt::format("'{}' is no GPU", printable(device.name));
+  for (const Node& node : cluster.nodes) {
+    const bool alike = node.devices.size() == first.devices.size() && node.local == first.local &&
+                       node.network == first.network && node.nics == first.nics &&
+                       std::all_of(node.devices.begin(), node.devices.end(),
+                                   [&](DeviceId id) { return &cluster.type_of(id) == &device; });
+    if (!alike) return fmt::format("node '{}' is unlike node '{}'", printable(node.name), printable(first.name));
+  }
+  if (!options.profile.empty()) return "a profile prices whole layers";
+  if (!options.cuts.empty()) return "--cuts places the stages by hand";
+  const auto names = pipeline_schedule_names();
+  const bool has_form =
+      std::any_of(names.begin(), names.end(), [&](const auto& entry) { return entry.first == options.schedule; });
+  const auto& kinds = schedule_kinds();
+  const bool is_known =
+      std::any_of(kinds.begin(), kinds.end(), [&](const ScheduleKind& kind) { return kind.name == options.schedule; });
+  if (is_known && !has_form) return fmt::format("schedule '{}' has no closed form", options.schedule);
+  return {};
+}
+
+void plan_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster) {
+  LayoutPlanning(options, network, cluster).run();
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,40 @@
+// The options of `plan`, which both of its engines read.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "planner/layout_space.hpp"
+#include "planner/planner.hpp"
+
+namespace stagecraft {
+
+struct PlanOptions {
+  std::string network, cluster, profile, output;
+  std::string precision = "bf16", optimizer = "adamw", recompute;
+  std::string schedule, order, objective = "time";
+  std::int64_t sequence = 0;  // 0: the network's longest
+  std::int64_t microbatch = 0;
+  int stages = 0, replicas = 0, devices = 0;
+  std::vector<std::int64_t> cuts;
+  SearchSpace space;
+  LayoutChoices layout;      // but for what the fields above say
+  std::vector<int> scaling;  // device counts
+  bool weak = false;
+  bool explain = false;
+  bool pareto = false;
+  int confirm = 3;
+  bool json = false;
+};
+
+// What both engines search in. Throws bad_input for unknown names.
+SearchSpace search_space(const PlanOptions& options, const Network& network);
+
+// Why the full layout space cannot be searched for these inputs; empty when it can.
+std::string why_no_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster);
+// Plans in the full space of layouts and reports. REQUIRES: why_no_layouts() is empty.
+void plan_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster);
+
+}  // namespace stagecraft

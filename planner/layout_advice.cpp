@@ -1,0 +1,160 @@
+#include "planner/layout_advice.hpp"
+
+#include <algorithm>
+#include <array>
+#include <functional>
+
+#include "models/cost/memory.hpp"
+#include "models/text.hpp"
+
+namespace stagecraft {
+namespace {
+
+struct Term {
+  const char* name;
+  double StepTerms::*seconds;
+};
+constexpr std::array<Term, 10> all_terms{{{"compute", &StepTerms::compute},
+                                          {"recomputation", &StepTerms::recompute},
+                                          {"bubble", &StepTerms::bubble},
+                                          {"tensor-parallel communication", &StepTerms::tensor},
+                                          {"messages between stages", &StepTerms::pipeline},
+                                          {"data-parallel communication", &StepTerms::data},
+                                          {"context-parallel communication", &StepTerms::context},
+                                          {"expert-parallel communication", &StepTerms::expert},
+                                          {"optimizer", &StepTerms::optimizer},
+                                          {"other", &StepTerms::other}}};
+
+struct Improvement {
+  const char* change;
+  std::function<void(Machine&)> apply;
+};
+
+std::vector<Improvement> improvements(const Machine& machine) {
+  std::vector<Improvement> list{{"products 2x",
+                                 [](Machine& m) {
+                                   for (auto& peak : m.device.peak) peak *= 2;
+                                 }},
+                                {"memory bandwidth 2x", [](Machine& m) { m.device.memory_bandwidth *= 2; }},
+                                {"memory 2x", [](Machine& m) { m.device.memory *= 2; }},
+                                {"local links 2x", [](Machine& m) { m.levels.front().bandwidth *= 2; }}};
+  if (machine.levels.size() > 1) {
+    list.push_back({"network 2x", [](Machine& m) {
+                      for (std::size_t i = 1; i < m.levels.size(); ++i) m.levels[i].bandwidth *= 2;
+                    }});
+    list.push_back({"network latency 1/2", [](Machine& m) {
+                      for (std::size_t i = 1; i < m.levels.size(); ++i) m.levels[i].latency *= 0.5;
+                    }});
+  }
+  return list;
+}
+
+std::optional<JudgedLayout> best_of(const StepModel& model, const LayoutChoices& choices) {
+  try {
+    const LayoutSpace space(model, choices);
+    const LayoutResult result = search_layouts(space, {.keep = 1, .near_misses = 0});
+    if (!result.best.empty()) return result.best.front();
+  } catch (const Error&) {  // these choices allow no layout at all
+  }
+  return std::nullopt;
+}
+
+struct Freedom {
+  const char* what;
+  bool (*is_fixed)(const LayoutChoices&);
+  void (*free)(LayoutChoices&);
+};
+const std::array<Freedom, 12> freedoms{
+    {{"another tensor-parallel width", [](const auto& c) { return c.tensor.has_value(); },
+      [](auto& c) { c.tensor.reset(); }},
+     {"another ZeRO stage", [](const auto& c) { return c.zero.has_value(); }, [](auto& c) { c.zero.reset(); }},
+     {"another recomputation", [](const auto& c) { return c.recompute || c.recomputed_layers; },
+      [](auto& c) { c.recompute.reset(), c.recomputed_layers.reset(); }},
+     {"another micro-batch", [](const auto& c) { return c.microbatch.has_value(); },
+      [](auto& c) { c.microbatch.reset(); }},
+     {"another number of stages", [](const auto& c) { return c.pipeline || c.stages || c.virtual_stages; },
+      [](auto& c) { c.pipeline.reset(), c.stages.reset(), c.virtual_stages.reset(); }},
+     {"other replicas", [](const auto& c) { return c.data.has_value(); }, [](auto& c) { c.data.reset(); }},
+     {"another schedule", [](const auto& c) { return c.schedule.has_value(); }, [](auto& c) { c.schedule.reset(); }},
+     {"another context-parallel width", [](const auto& c) { return c.context.has_value(); },
+      [](auto& c) { c.context.reset(); }},
+     {"another expert-parallel width", [](const auto& c) { return c.expert.has_value(); },
+      [](auto& c) { c.expert.reset(); }},
+     {"sequence parallelism free", [](const auto& c) { return c.sequence_parallel.has_value(); },
+      [](auto& c) { c.sequence_parallel.reset(); }},
+     {"an offloaded optimizer", [](const auto& c) { return c.offload_optimizer.has_value(); },
+      [](auto& c) { c.offload_optimizer.reset(); }},
+     {"offloaded activations", [](const auto& c) { return c.offload_activations.has_value(); },
+      [](auto& c) { c.offload_activations.reset(); }}}};
+
+std::string help(const LayoutSpace& space) {
+  const StepModel& model = space.model();
+  LayoutChoices all = space.choices();
+  int fixed = 0;
+  for (const Freedom& freedom : freedoms) {
+    if (!freedom.is_fixed(space.choices())) continue;
+    ++fixed;
+    LayoutChoices freed = space.choices();
+    freedom.free(freed);
+    freedom.free(all);
+    if (const auto fits = best_of(model, freed)) {
+      return fmt::format("with {} it fits, e.g. {}", freedom.what, to_string(fits->layout));
+    }
+  }
+  if (fixed > 1) {
+    if (const auto fits = best_of(model, all)) {
+      return fmt::format("with everything left to the search it fits, e.g. {}", to_string(fits->layout));
+    }
+  }
+  const ParameterBytes bytes = parameter_bytes(model.job().precision, model.job().optimizer);
+  const double held = static_cast<double>(total_parameters(build_graph(model.job().network))) *
+                      (bytes.weight + bytes.gradient + bytes.optimizer_state).value();
+  return fmt::format(
+      "weights, gradients and optimizer state alone are {} and the {} devices together have {}: more or larger "
+      "devices, "
+      "a smaller network, batch or sequence would help",
+      to_string(Bytes(held)), space.choices().devices,
+      to_string(model.machine().device.memory * static_cast<double>(space.choices().devices)));
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, double>> terms_of(const StepEstimate& estimate) {
+  std::vector<std::pair<std::string, double>> terms;
+  for (const Term& term : all_terms) {
+    const double seconds = estimate.terms.*term.seconds;
+    if (seconds >= 0.0005 * estimate.time.value()) terms.emplace_back(term.name, seconds);
+  }
+  std::stable_sort(terms.begin(), terms.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  return terms;
+}
+
+std::string why_not(const StepModel& model, const JudgedLayout& judged) {
+  const DeviceType& device = model.machine().device;
+  return fmt::format("out of memory on stage {} ({}): needs {}, has {}", judged.estimate.worst_rank, device.name,
+                     to_string(Bytes(judged.estimate.memory.total())), to_string(device.memory));
+}
+
+std::vector<WhatIf> what_would_help(const LayoutSpace& space, const JudgedLayout& best) {
+  std::vector<WhatIf> result;
+  for (const Improvement& improvement : improvements(space.model().machine())) {
+    Machine machine = space.model().machine();
+    improvement.apply(machine);
+    const StepModel better(space.model().job(), machine);
+    WhatIf& what = result.emplace_back();
+    what.change = improvement.change;
+    what.same_layout = better.estimate(best.layout).time.value();
+    const auto planned = best_of(better, space.choices());
+    what.layout = planned ? planned->layout : best.layout;
+    what.best_layout = planned ? planned->estimate.time.value() : what.same_layout;
+  }
+  return result;
+}
+
+Error no_layout_fits(const LayoutSpace& space, const std::string& network, const std::string& cluster) {
+  const JudgedLayout smallest = smallest_layout(space);
+  return infeasible("no layout of network '{}' fits into cluster '{}': the nearest, {}, is {}; {}", printable(network),
+                    printable(cluster), to_string(smallest.layout), why_not(space.model(), smallest), help(space));
+}
+
+}  // namespace stagecraft
