@@ -10,6 +10,7 @@
 #include "models/files.hpp"
 #include "models/profile.hpp"
 #include "models/version.hpp"
+#include "planner/layout_search.hpp"
 #include "planner/own_order.hpp"
 #include "planner/planner.hpp"
 #include "reports/tables.hpp"
@@ -204,7 +205,7 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
                   "Also schedules that need ranks to begin the next step without a barrier: zb-h2, zb-2p, zb-v");
   group->add_option("--objective", options.objective, list_of(layout_objective_names()))->capture_default_str();
   group->add_flag("--explain", options.explain, "What faster links, memory or devices would change");
-  group->add_flag("--pareto", options.pareto, "All layouts of which none is as fast and as small");
+  group->add_flag("--pareto", options.pareto, "Layouts of which none is as fast, as small and takes as few devices");
   group->add_option("--scaling", options.scaling, "The best layout on so many devices, e.g. 8,16,32")
       ->delimiter(',')
       ->check(positive);

@@ -68,9 +68,9 @@ class LayoutPlanning {
     search.objective = objective_;
     search.keep = static_cast<std::size_t>(std::max(search_space_.keep, options_.confirm));
     search.near_misses = static_cast<std::size_t>(search_space_.keep);
-    search.front = options_.pareto;
     result_ = search_layouts(*space_, search);
     if (result_.best.empty()) throw no_layout_fits(*space_, network_.name, cluster_.name);
+    if (options_.pareto) result_.front = pareto_front(*space_);
     progress.show("confirming with SimGrid ...");
     confirm();
     const Plan& plan = ranked_.front().plan;
@@ -199,7 +199,7 @@ class LayoutPlanning {
                       fmt::format("p{} v{} t{} c{} d{} b{} {} zero{} {}", l.pipeline, l.virtual_stages, l.tensor,
                                   l.context, l.data, l.microbatch, name(l.schedule), l.zero, name(l.recompute))});
     }
-    return "Pareto front of step time and memory:\n" + format_table(rows);
+    return "Pareto front of devices, step time and memory:\n" + format_table(rows);
   }
 
   struct ScalingRow {

@@ -7,6 +7,8 @@
 #include <thread>
 #include <tuple>
 
+#include "models/cost/schedule_forms.hpp"
+#include "models/error.hpp"
 #include "planner/layout_ranking.hpp"
 
 namespace stagecraft {
@@ -152,6 +154,13 @@ class WidthSearch {
  private:
   // Whether nothing within these bounds can get into the result.
   bool is_hopeless(const ParallelLayout& layout, double time, double memory) const {
+    // Rounding matters near the threshold only.
+    constexpr double near = 1e-10;
+    if (options_.objective == LayoutObjective::time && !options_.front) {
+      const double last = found_.ranking.threshold().first;
+      if (time > last * (1 + near)) return true;
+      if (time < last * (1 - near)) return false;
+    }
     const LayoutScore bound = score_of(options_.objective, layout, time, memory);
     return bound > found_.ranking.threshold() && (!options_.front || found_.front.covers(time, memory));
   }
@@ -169,8 +178,23 @@ class WidthSearch {
     }
     for (const PipelineShape& shape : space_.shapes(layout.pipeline, layout.microbatches)) {
       LayoutSpace::apply(shape, layout);
-      search_shape(layout, shard, tactics(space_.most_layers(layout.pipeline, shape)), memory);
+      const Tactics& below_shape = tactics(space_.most_layers(layout.pipeline, shape));
+      if (is_hopeless(layout, least(busy + bubble(layout, shard.block)), memory)) {
+        found_.counts.slower += below_shape.points;
+      } else {
+        search_shape(layout, shard, below_shape, memory);
+      }
     }
+  }
+
+  // Of equal stages without recomputation; unequal ones and recomputation only add to it.
+  double bubble(const ParallelLayout& layout, const LayerShard& block) const {
+    const double layers = static_cast<double>(model_.job().network.layers) / static_cast<double>(layout.stages());
+    const StageWork stage{
+        layers * (block.forward + block.tensor_forward + block.context_forward + block.expert_forward),
+        layers * (block.backward_input + block.tensor_backward + block.context_backward + block.expert_backward),
+        layers * block.backward_weight};
+    return bubble_time(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, stage);
   }
 
   struct Tactics {
@@ -451,6 +475,41 @@ LayoutResult judge_all_layouts(const LayoutSpace& space, const LayoutSearchOptio
   }
   found.counts.points = found.counts.judged;
   return finish(std::move(found), options);
+}
+
+std::vector<JudgedLayout> pareto_front(const LayoutSpace& space) {
+  std::vector<JudgedLayout> all;
+  for (LayoutChoices choices = space.choices(); choices.devices > 0; choices.devices /= 2) {
+    try {
+      const LayoutResult result =
+          search_layouts(LayoutSpace(space.model(), choices), {.near_misses = 0, .front = true});
+      all.insert(all.end(), result.front.begin(), result.front.end());
+    } catch (const Error&) {  // what is fixed needs more devices
+      break;
+    }
+  }
+  const auto numbers = [](const JudgedLayout& point) {
+    return std::tuple(point.layout.devices(), point.estimate.time.value(), point.estimate.memory.total());
+  };
+  std::vector<JudgedLayout> front;
+  for (const JudgedLayout& point : all) {
+    const auto [devices, time, memory] = numbers(point);
+    const bool is_beaten =
+        std::any_of(all.begin(), all.end(), [&, d = devices, t = time, m = memory](const auto& other) {
+          const auto [its_devices, its_time, its_memory] = numbers(other);
+          return its_devices <= d && its_time <= t && its_memory <= m &&
+                 std::tuple(its_devices, its_time, its_memory) < std::tuple(d, t, m);
+        });
+    const bool is_there = std::any_of(front.begin(), front.end(),
+                                      [&](const JudgedLayout& other) { return other.layout == point.layout; });
+    if (!is_beaten && !is_there) front.push_back(point);
+  }
+  std::stable_sort(front.begin(), front.end(), [&](const JudgedLayout& a, const JudgedLayout& b) {
+    const auto [a_devices, a_time, a_memory] = numbers(a);
+    const auto [b_devices, b_time, b_memory] = numbers(b);
+    return std::tuple(-a_devices, a_time, a_memory) < std::tuple(-b_devices, b_time, b_memory);
+  });
+  return front;
 }
 
 JudgedLayout smallest_layout(const LayoutSpace& space) {

@@ -58,6 +58,10 @@ LayoutResult search_layouts(const LayoutSpace& space, const LayoutSearchOptions&
 // The same by judging every point: for tests and for the benchmark beside it.
 LayoutResult judge_all_layouts(const LayoutSpace& space, const LayoutSearchOptions& options = {});
 
+// Layouts of which none is as fast and as small and takes as few devices as another, for all of the space's devices,
+// half of them, a quarter and so on; most devices first, then fastest.
+std::vector<JudgedLayout> pareto_front(const LayoutSpace& space);
+
 // The layout that needs least memory, whether it fits or not: what to tell someone for whom nothing fits.
 JudgedLayout smallest_layout(const LayoutSpace& space);
 

@@ -53,8 +53,8 @@ StageWork stage_work(const ParallelLayout& layout, const Shard& shard, double la
           layers * block.backward_weight};
 }
 
-// A micro-batch's activations go to the host behind its forward and come back behind its backward, which takes twice as
-// long; what shows of that.
+// A micro-batch's activations go to the host behind the computation of its forward and come back behind that of its
+// backward, which takes twice as long; what shows of that.
 double offload_time(const ParallelLayout& layout, const Shard& shard, double layers, double microbatch,
                     double host_bandwidth) {
   if (!layout.offload_activations) return 0;

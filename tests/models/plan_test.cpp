@@ -6,6 +6,7 @@
 
 #include <filesystem>
 
+#include "models/cost/roofline.hpp"
 #include "models/error.hpp"
 #include "models/files.hpp"
 #include "models/schedule/torch_csv.hpp"
@@ -178,6 +179,71 @@ TEST(Plan, NamesUnknownFieldsAndWrongTypes) {
   json = document();
   json["precision"] = "fp33";
   EXPECT_THAT(complaint(json), HasSubstr("plan.json: precision: expected one of 'fp32'"));
+}
+
+// The hand-written plan on four devices: two shards for each of its two ranks.
+Json sharded_document() {
+  Json json = document();
+  json["cluster"]["nodes"][0]["devices"][0]["count"] = 8;
+  json["layout"] = {{"tensor", 2}, {"sequence_parallel", true}};
+  json["devices"] = {{0, 2}, {1, 3}};
+  return json;
+}
+
+TEST(Plan, CountsReplicasInRowsOfTheirShards) {
+  Json json = sharded_document();
+  const Plan plan = plan_from_json(JsonValue(json, "plan.json"));
+  EXPECT_EQ(plan.shards(), 2);
+  EXPECT_EQ(plan.replicas(), 1);
+  EXPECT_EQ(dimension_order(plan), megatron_order);
+  EXPECT_EQ(to_json(plan)["layout"], json["layout"]);
+  EXPECT_EQ(plan_from_json(JsonValue(to_json(plan), "plan.json")).layout, plan.layout);
+}
+
+TEST(Plan, WritesNoLayoutWhereADeviceIsARank) {
+  EXPECT_FALSE(to_json(plan_from_json(JsonValue(document(), "plan.json"))).contains("layout"));
+}
+
+TEST(Plan, RefusesShardsThatTheNetworkDoesNotDivideInto) {
+  Json json = sharded_document();
+  json["devices"] = {{0, 2}, {1, 3}, {4, 5}};
+  EXPECT_THAT(complaint(json), HasSubstr("devices: expected 2 rows a replica (tensor 2 x context 1), got 3 rows"));
+  json = sharded_document();
+  json["layout"]["tensor"] = 3;
+  json["devices"] = {{0, 2}, {1, 3}, {4, 5}};
+  EXPECT_THAT(complaint(json), HasSubstr("layout.tensor: expected a divisor of heads = 2, got 3"));
+  json = sharded_document();
+  json["layout"]["expert"] = 2;
+  EXPECT_THAT(complaint(json), HasSubstr("layout.expert: expected 1: the network has no experts"));
+  json = sharded_document();
+  json["layout"]["zero"] = 4;
+  EXPECT_THAT(complaint(json), HasSubstr("layout.zero"));
+  json = sharded_document();
+  json["layout"]["tensr"] = 2;
+  EXPECT_THAT(complaint(json), HasSubstr("tensr"));
+}
+
+TEST(Plan, FindsTheOrderThatDevicesAreNumberedBy) {
+  ParallelLayout layout;
+  layout.pipeline = 2;
+  layout.tensor = 2;
+  layout.data = 3;
+  Plan plan;
+  plan.layout.tensor = 2;
+  layout.order = {Dimension::data, Dimension::tensor, Dimension::context, Dimension::pipeline};
+  plan.devices = devices_of(layout);
+  EXPECT_EQ(plan.devices[1], (std::vector{DeviceId{3}, DeviceId{9}})) << "shard 1 of replica 0";
+  ASSERT_TRUE(dimension_order(plan).has_value());
+  ParallelLayout found = layout;
+  found.order = *dimension_order(plan);
+  EXPECT_EQ(devices_of(found), plan.devices);
+  std::swap(plan.devices[0], plan.devices[5]);
+  EXPECT_FALSE(dimension_order(plan).has_value());
+}
+
+TEST(Plan, IsNotPricedByAModelOfWholeLayersWhenSharded) {
+  Plan plan = plan_from_json(JsonValue(sharded_document(), "plan.json"));
+  EXPECT_THROW(price(plan, RooflineCostModel()), Error);
 }
 
 }  // namespace

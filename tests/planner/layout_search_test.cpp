@@ -179,6 +179,15 @@ TEST_P(LayoutSearch, NeverTakesLessThanItsBlocksDo) {
                         block.expert_backward;
     EXPECT_GE(model_.estimate(layout).time.value() * (1 + 1e-12), layout.microbatches * layers * busy)
         << to_string(layout);
+    const double mean = static_cast<double>(model_.job().network.layers) / static_cast<double>(layout.stages());
+    const StageWork stage{
+        mean * (block.forward + block.tensor_forward + block.context_forward + block.expert_forward),
+        mean * (block.backward_input + block.tensor_backward + block.context_backward + block.expert_backward),
+        mean * block.backward_weight};
+    const double bubble =
+        bubble_time(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, stage);
+    EXPECT_GE(model_.estimate(layout).time.value() * (1 + 1e-12), layout.microbatches * layers * busy + bubble)
+        << to_string(layout);
     ParallelLayout near = layout;
     near.order = megatron_order;
     const LayerShard innermost = model_.shard(near).block;
@@ -188,6 +197,29 @@ TEST_P(LayoutSearch, NeverTakesLessThanItsBlocksDo) {
 
 INSTANTIATE_TEST_SUITE_P(Small, LayoutSearch, testing::ValuesIn(cases()),
                          [](const auto& each) { return each.param.name; });
+
+TEST(ParetoFront, HoldsTheBestOfEveryNumberOfDevices) {
+  Case c;
+  c.choices.devices = 4;
+  c.choices.context = 1;
+  const StepModel model = model_of(c);
+  const auto front = pareto_front(LayoutSpace(model, c.choices));
+  for (const std::int64_t devices : {4, 2, 1}) {
+    LayoutChoices choices = c.choices;
+    choices.devices = devices;
+    const JudgedLayout best = search_layouts(LayoutSpace(model, choices)).best.front();
+    EXPECT_TRUE(std::any_of(front.begin(), front.end(), [&](const JudgedLayout& point) {
+      return point.layout.devices() == devices && point.estimate.time == best.estimate.time;
+    })) << devices;
+  }
+  for (const JudgedLayout& a : front) {
+    for (const JudgedLayout& b : front) {
+      const bool is_beaten = a.layout.devices() <= b.layout.devices() && a.estimate.time <= b.estimate.time &&
+                             a.estimate.memory.total() <= b.estimate.memory.total();
+      EXPECT_TRUE(!is_beaten || a.layout == b.layout) << to_string(a.layout) << " beats " << to_string(b.layout);
+    }
+  }
+}
 
 std::string complaint(const Case& c) {
   const StepModel model = model_of(c);

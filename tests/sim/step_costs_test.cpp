@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
+#include "sim/simgrid.hpp"
 #include "sim/timeline.hpp"
+#include "sim/traffic.hpp"
 #include "tests/sim/plans.hpp"
 #include "tests/sim/traces.hpp"
 
@@ -95,6 +97,53 @@ TEST(TimelineTrace, CountsTheLargestWorkspaceAndAllStashesOfARanksStages) {
     plan.schedule.ranks[0].push_back(parse_action(text).value());
   }
   EXPECT_EQ(simulate_timeline(plan).peak_memory, (std::vector<Bytes>{Bytes(200 + 40 + 21)}));
+}
+
+// Four rows of devices, one node each: two replicas of two shards.
+TEST(StepCosts, ReduceAmongTheReplicasOfAShardOnly) {
+  test::PlanShape shape;
+  shape.replicas = 4;
+  shape.costs = {test::stage_cost(1, 1, 1)};
+  shape.costs[0].gradients = Bytes(8e8);
+  const Seconds four = step_costs(test::make_plan(shape)).reduce_grad.front();
+  Plan plan = test::make_plan(shape);
+  plan.layout.tensor = 2;
+  EXPECT_EQ(plan.replicas(), 2);
+  const auto groups = reduction_groups(plan, plan.stages.front());
+  ASSERT_EQ(groups.size(), 2U);
+  EXPECT_EQ(groups[0], (std::vector{plan.devices[0][0], plan.devices[2][0]}));
+  EXPECT_EQ(groups[1], (std::vector{plan.devices[1][0], plan.devices[3][0]}));
+  // A ring of n sends 2 (n-1)/n of the bytes: 1.2 GB of four, 0.8 GB of two, at 1 GB/s.
+  EXPECT_NEAR(four.value(), 1.2 + 6 * 0.002, 1e-9);
+  EXPECT_NEAR(step_costs(plan).reduce_grad.front().value(), 0.8 + 2 * 0.002, 1e-9);
+  plan.layout = {};
+  plan.layout.context = 2;  // slices of the sequence sum their gradients as replicas do
+  EXPECT_EQ(step_costs(plan).reduce_grad.front(), four);
+}
+
+TEST(StepCosts, ReduceWhatTheBackwardDidNotHide) {
+  test::PlanShape shape;
+  shape.replicas = 2;
+  shape.costs = {test::stage_cost(1, 1, 1)};
+  shape.costs[0].gradients = Bytes(8e8);
+  shape.costs[0].reduced = Bytes(2e8);
+  EXPECT_NEAR(step_costs(test::make_plan(shape)).reduce_grad.front().value(), 0.2 + 2 * 0.002, 1e-9);
+}
+
+TEST(SimGrid, PlaysShardsInStepAndTracesReplicas) {
+  test::PlanShape shape;
+  shape.replicas = 4;
+  shape.costs = {test::stage_cost(1, 1, 1)};
+  shape.costs[0].gradients = Bytes(8e8);
+  Plan plan = test::make_plan(shape);
+  plan.layout.tensor = 2;
+  for (const bool fold : {true, false}) {
+    const Trace trace = simulate_simgrid(plan, {.fold_replicas = fold});
+    EXPECT_NEAR(trace.step_times.front().value(), simulate_timeline(plan).step_times.front().value(), 1e-6);
+    EXPECT_EQ(trace.replicas, 2);
+    EXPECT_EQ(trace.events.back().replica, 1);
+    EXPECT_EQ(simgrid_step(plan, {.fold_replicas = fold}), trace.step_times.front());
+  }
 }
 
 }  // namespace

@@ -1,0 +1,123 @@
+// The full layout space as a user meets it: plan, simulate, export, refusals.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/process.hpp"
+
+namespace stagecraft {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+class Layouts : public testing::Test {
+ protected:
+  Outcome run(const std::string& command) { return shell("stagecraft " + command, folder_.path()); }
+  std::string out_of(const std::string& command) {
+    const Outcome outcome = run(command);
+    EXPECT_EQ(outcome.exit, 0) << command << "\n" << outcome.err;
+    return outcome.out;
+  }
+  void expect_error(const std::string& command, int exit, const std::string& message) {
+    const Outcome outcome = run(command);
+    EXPECT_EQ(outcome.exit, exit) << command;
+    EXPECT_THAT(outcome.err, HasSubstr(message)) << command;
+  }
+  json file(const char* name) { return json::parse(std::ifstream(folder_.path() / name)); }
+
+  const std::string plan_ = "plan --network gpt3-1.3b --cluster dgx-a100:2 --global-batch 64 ";
+  TemporaryFolder folder_;
+};
+
+TEST_F(Layouts, ArePlannedSimulatedAndExported) {
+  const json result =
+      json::parse(out_of(plan_ + "--tensor 2 --pipeline 2 --schedule 1f1b --zero 1 --confirm 2 --json -o plan.json"));
+  const json& best = result["ranked"][0];
+  EXPECT_EQ(best["layout"]["tensor"], 2);
+  EXPECT_GT(best["mfu"].get<double>(), 0.1);
+  EXPECT_GT(best["prediction"]["simgrid_step_s"].get<double>(), 0);
+  const json& counts = result["counts"];
+  EXPECT_EQ(counts["points"].get<std::int64_t>(),
+            counts["judged"].get<std::int64_t>() + counts["slower_widths"].get<std::int64_t>() +
+                counts["slower"].get<std::int64_t>() + counts["too_large"].get<std::int64_t>() +
+                counts["dominated"].get<std::int64_t>());
+
+  const json plan = file("plan.json");
+  EXPECT_EQ(plan["layout"]["tensor"], 2);
+  EXPECT_EQ(plan["layout"]["zero"], 1);
+  const json timeline = json::parse(out_of("simulate plan.json --json"));
+  EXPECT_EQ(timeline["step_time_s"], best["prediction"]["timeline_step_s"]);
+  const json simgrid = json::parse(out_of("simulate plan.json --engine simgrid --json"));
+  EXPECT_EQ(simgrid["step_time_s"], best["prediction"]["simgrid_step_s"]);
+
+  EXPECT_THAT(out_of("export plan.json --to megatron -o -"), HasSubstr("--tensor-model-parallel-size 2\n"));
+  EXPECT_EQ(json::parse(out_of("export plan.json --to deepspeed -o -"))["train_batch_size"], 64);
+  EXPECT_THAT(out_of("show plan plan.json"), HasSubstr("tensor 2"));
+  expect_error("run plan.json --data plan.json", 4, "this backend runs one whole CPU core a rank");
+}
+
+TEST_F(Layouts, AreTheSameBytesEveryTime) {
+  out_of(plan_ + "--devices 8 -o a.json");
+  out_of(plan_ + "--devices 8 -o b.json");
+  EXPECT_EQ(shell("cmp a.json b.json", folder_.path()).exit, 0);
+}
+
+TEST_F(Layouts, ArePricedWhenWrittenByHand) {
+  out_of(plan_ + "--tensor 4 --devices 8 --confirm 0 -o plan.json");
+  json plan = file("plan.json");
+  const double planned = plan["prediction"]["timeline_step_s"];
+  for (json& stage : plan["stages"]) stage.erase("cost");
+  std::ofstream(folder_.path() / "hand.json") << plan;
+  const Outcome outcome = run("simulate hand.json --json");
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("priced by the step model"));
+  EXPECT_NEAR(json::parse(outcome.out)["step_time_s"].get<double>(), planned, 1e-9 * planned);
+}
+
+TEST_F(Layouts, AreExplained) {
+  const std::string text =
+      out_of(plan_ + "--devices 16 --explain --pareto --scaling 4,8,16 --confirm 1 --schedule 1f1b");
+  for (const char* part : {"local links 2x", "network 2x", "Pareto front", "Strong scaling", "a step, of which",
+                           "USD a step", " layouts: "}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+  std::size_t longest = 0;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) longest = std::max(longest, line.size());
+  EXPECT_LE(longest, 100U);
+}
+
+TEST_F(Layouts, ScaleWeaklyWithTheBatch) {
+  const json result = json::parse(out_of(plan_ + "--scaling 2,4,8 --weak --schedule 1f1b --confirm 0 --json"));
+  std::vector<int> batches;
+  for (const json& row : result["scaling"]) batches.push_back(row["global_batch"]);
+  EXPECT_EQ(batches, (std::vector<int>{64, 128, 256}));
+}
+
+TEST_F(Layouts, SayWhatClashes) {
+  expect_error(plan_ + "--tensor 5", 2, "--tensor: tensor 5 does not divide 16 heads");
+  expect_error(plan_ + "--zero 3 --pipeline 2", 2, "--zero: ZeRO 3");
+  expect_error(plan_ + "--expert 2", 2, "--expert: expected 1");
+  expect_error(plan_ + "--order tcd", 2, "--order");
+  expect_error(plan_ + "--schedule chimer", 2, "unknown schedule 'chimer' (did you mean 'chimera'?)");
+  expect_error(plan_ + "--tensor 8 --pipeline 4", 3, "need 32 devices, but 16 can be used");
+  expect_error("plan --network demo-gpt --cluster local-cpu --global-batch 8 --tensor 2", 2,
+               "--tensor: only pipelines and replicas are planned here");
+}
+
+TEST_F(Layouts, SayWhatWouldFit) {
+  expect_error(
+      "plan --network gpt3-13b --cluster dgx-a100 --global-batch 8 --tensor 1 --pipeline 1 --zero 0 "
+      "--offload-optimizer off",
+      3, "fits, e.g.");
+  expect_error("plan --network gpt3-175b --cluster dgx1-v100 --global-batch 8 --offload-optimizer off", 3,
+               "more or larger devices");
+}
+
+}  // namespace
+}  // namespace stagecraft

@@ -1,0 +1,128 @@
+#include "planner/layout_plan.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "models/error.hpp"
+#include "planner/layout_search.hpp"
+#include "sim/simgrid.hpp"
+#include "sim/timeline.hpp"
+
+namespace stagecraft {
+namespace {
+
+using testing::HasSubstr;
+
+class LayoutPlan : public testing::Test {
+ protected:
+  LayoutPlan() {
+    network_.transformer->layers = 16;
+    network_.graph = build_graph(*network_.transformer);
+  }
+  StepModel model() const { return {{*network_.transformer, 64, 2048, DataType::bf16}, machine_of(cluster_)}; }
+  Plan plan_of(const std::string& layout) const { return make_plan(model(), network_, cluster_, parse_layout(layout)); }
+
+  Network network_ = load_network("gpt3-1.3b");
+  Cluster cluster_ = load_cluster("dgx-a100:2");
+};
+
+// Stages of equal blocks, the ends with embedding and head beside them.
+const char* const even_layouts[] = {"p1 t1 d16 b1 m4 1f1b overlap=gradients",
+                                    "p2 t2 d4 b1 m16 1f1b sp zero1",
+                                    "p4 t4 d1 b1 m64 1f1b full",
+                                    "p4 v2 t2 d2 b1 m32 interleaved-1f1b sp selective overlap=pipeline",
+                                    "p8 t1 d2 b2 m16 gpipe zero1 overlap=gradients,parameters",
+                                    "p4 t1 c2 d2 b1 m32 zb-h1",
+                                    "p2 t8 d1 b4 m16 1f1b full:3",
+                                    "p1 t2 d8 b1 m8 1f1b zero3 overlap=gradients,parameters"};
+
+TEST_F(LayoutPlan, HasATimelineNearItsClosedForm) {
+  for (const char* text : even_layouts) {
+    const Plan plan = plan_of(text);
+    const double closed = plan.prediction.closed_form_step->value();
+    EXPECT_NEAR(plan.prediction.timeline_step->value(), closed, 0.1 * closed) << text;
+  }
+}
+
+TEST_F(LayoutPlan, NeedsTheMemoryThatItsClosedFormSays) {
+  for (const char* text : even_layouts) {
+    const Plan plan = plan_of(text);
+    const double needed = model().estimate(parse_layout(text)).memory.total();
+    const auto& peaks = plan.prediction.peak_memory;
+    EXPECT_NEAR(std::max_element(peaks.begin(), peaks.end())->value(), needed, 0.1 * needed) << text;
+  }
+}
+
+TEST_F(LayoutPlan, ReadsBackAsTheSameLayout) {
+  for (const char* text : even_layouts) {
+    const Plan plan = plan_of(text);
+    const Json json = to_json(plan);
+    const Plan back = plan_from_json(JsonValue(json, "plan.json"));
+    EXPECT_EQ(back.layout, plan.layout) << text;
+    EXPECT_EQ(back.devices, plan.devices) << text;
+    EXPECT_EQ(back.stages, plan.stages) << text;
+    ParallelLayout layout = parallel_layout(back), expected = parse_layout(text);
+    layout.first_stage_layers = layout.last_stage_layers = 0;  // a plan has every stage in full
+    if (expected.recompute == Recompute::none) expected.recomputed_layers = layout.recomputed_layers;
+    EXPECT_EQ(to_string(layout), to_string(expected));
+  }
+}
+
+TEST_F(LayoutPlan, IsPricedAlikeWhenWrittenByHand) {
+  const Plan plan = plan_of("p4 t2 d2 b1 m32 1f1b sp zero1 overlap=gradients");
+  Plan hand = plan;
+  for (PlanStage& stage : hand.stages) stage.cost = {};
+  EXPECT_FALSE(is_priced(hand));
+  price(hand, StepModel(job_of(hand), machine_of(hand.cluster)));
+  EXPECT_EQ(hand.stages, plan.stages);
+}
+
+TEST_F(LayoutPlan, PutsUnevenEndsWhereTheLayoutSays) {
+  const Plan plan = plan_of("p4 t1 d4 b1 m16 first=3 last=2 1f1b");
+  std::vector<std::int64_t> layers;
+  for (const PlanStage& stage : plan.stages) layers.push_back(stage.layers.last - stage.layers.first);
+  EXPECT_EQ(layers, (std::vector<std::int64_t>{1 + 3, 5, 6, 2 + 1}));
+  EXPECT_EQ(parallel_layout(plan).first_stage_layers, 3);
+  EXPECT_EQ(parallel_layout(plan).last_stage_layers, 2);
+}
+
+TEST_F(LayoutPlan, SharesAStageOnTwoRanksOutOnce) {
+  const Plan plan = plan_of("p4 t1 d4 b1 m16 dualpipe");
+  EXPECT_EQ(plan.stages.size(), 4U);
+  EXPECT_EQ(plan.stages.back().layers.last, 18);
+  for (const PlanStage& stage : plan.stages) EXPECT_TRUE(stage.second_rank.has_value());
+}
+
+TEST_F(LayoutPlan, FollowsTheOrderOfDimensions) {
+  const Plan plan = plan_of("p2 t2 d2 b1 m32 1f1b order=ptcd");
+  EXPECT_EQ(plan.devices[0], (std::vector{DeviceId{0}, DeviceId{1}})) << "stages are neighbours";
+  EXPECT_EQ(plan.devices[1], (std::vector{DeviceId{2}, DeviceId{3}})) << "then shards";
+  EXPECT_EQ(plan.devices[2], (std::vector{DeviceId{4}, DeviceId{5}})) << "then replicas";
+  EXPECT_EQ(plan.replicas(), 2);
+  EXPECT_EQ(parallel_layout(plan).order, parse_layout("order=ptcd").order);
+}
+
+TEST_F(LayoutPlan, IsNoFasterWithContention) {
+  for (const char* text : {"p2 t2 d4 b1 m16 1f1b sp zero1", "p4 t4 d1 b1 m64 1f1b full", "p8 t1 d2 b2 m16 gpipe"}) {
+    const Plan plan = plan_of(text);
+    const Seconds step = simgrid_step(plan);
+    EXPECT_GE(step.value(), plan.prediction.timeline_step->value() * (1 - 1e-9)) << text;
+    EXPECT_EQ(step, simulate_simgrid(plan).step_times.front()) << text;
+    EXPECT_NEAR(step.value(), simgrid_step(plan, {.fold_replicas = false}).value(), 1e-6 * step.value()) << text;
+  }
+}
+
+TEST_F(LayoutPlan, IsRefusedWithTheModelsReason) {
+  Plan plan = plan_of("p2 t2 d4 b1 m16 1f1b zero1");
+  plan.layout.zero = 3;
+  try {
+    price(plan, model());
+    FAIL() << "a pipeline cannot shard its weights over replicas";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::bad_input);
+    EXPECT_THAT(error.what(), HasSubstr("ZeRO 3"));
+  }
+}
+
+}  // namespace
+}  // namespace stagecraft
