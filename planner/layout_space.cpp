@@ -65,6 +65,18 @@ std::int32_t width_of(const Widths& widths, Dimension dimension) {
   return widths.pipeline;
 }
 
+// Megatron-LM's order where it places the same devices side by side.
+DimensionOrder as_usual(const Widths& widths, const DimensionOrder& order) {
+  const auto wide = [&](const DimensionOrder& all) {
+    std::vector<Dimension> list;
+    for (const Dimension dimension : all) {
+      if (width_of(widths, dimension) > 1) list.push_back(dimension);
+    }
+    return list;
+  };
+  return wide(order) == wide(megatron_order) ? megatron_order : order;
+}
+
 // Dimensions of width 1 stand nowhere in particular: first, so that one order represents all of them.
 bool is_canonical(const Widths& widths, const DimensionOrder& order) {
   DimensionOrder canonical = order;
@@ -265,7 +277,7 @@ std::vector<DimensionOrder> LayoutSpace::orders(const Widths& widths) const {
   std::vector<DimensionOrder> result;
   DimensionOrder order{Dimension::tensor, Dimension::context, Dimension::data, Dimension::pipeline};
   do {
-    if (is_canonical(widths, order)) result.push_back(order);
+    if (is_canonical(widths, order)) result.push_back(as_usual(widths, order));
   } while (std::next_permutation(order.begin(), order.end()));
   return result;
 }

@@ -159,7 +159,7 @@ std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan) {
   facts.emplace_back("training", fmt::format("{}, {}, recompute {}{}", name(plan.precision), name(plan.optimizer),
                                              name(plan.recompute), plan.fused_attention ? ", fused attention" : ""));
   facts.emplace_back("costs", !is_priced(plan)              ? "not priced yet"
-                              : plan.profile_digest.empty() ? "roofline of the devices"
+                              : plan.profile_digest.empty() ? "figures of the devices"
                                                             : "profile " + printable(plan.profile_digest));
   const Prediction& prediction = plan.prediction;
   std::string step = fmt::format("closed form {}, timeline {}, SimGrid {}", optional_time(prediction.closed_form_step),

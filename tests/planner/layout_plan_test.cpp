@@ -81,7 +81,7 @@ TEST_F(LayoutPlan, PutsUnevenEndsWhereTheLayoutSays) {
   const Plan plan = plan_of("p4 t1 d4 b1 m16 first=3 last=2 1f1b");
   std::vector<std::int64_t> layers;
   for (const PlanStage& stage : plan.stages) layers.push_back(stage.layers.last - stage.layers.first);
-  EXPECT_EQ(layers, (std::vector<std::int64_t>{1 + 3, 5, 6, 2 + 1}));
+  EXPECT_EQ(layers, (std::vector<std::int64_t>{1 + 3, 6, 5, 2 + 1}));
   EXPECT_EQ(parallel_layout(plan).first_stage_layers, 3);
   EXPECT_EQ(parallel_layout(plan).last_stage_layers, 2);
 }
@@ -99,7 +99,7 @@ TEST_F(LayoutPlan, FollowsTheOrderOfDimensions) {
   EXPECT_EQ(plan.devices[1], (std::vector{DeviceId{2}, DeviceId{3}})) << "then shards";
   EXPECT_EQ(plan.devices[2], (std::vector{DeviceId{4}, DeviceId{5}})) << "then replicas";
   EXPECT_EQ(plan.replicas(), 2);
-  EXPECT_EQ(parallel_layout(plan).order, parse_layout("order=ptcd").order);
+  EXPECT_EQ(devices_of(parallel_layout(plan)), plan.devices);
 }
 
 TEST_F(LayoutPlan, IsNoFasterWithContention) {
