@@ -73,7 +73,7 @@ cluster    laptop, 2 of 2 devices used
 layout     2 stages on 2 ranks, 1 replica, schedule gpipe
 batch      2 samples of 32 tokens a step: 2 micro-batches of 1 a replica
 training   fp32, adamw, recompute none
-costs      roofline of the devices
+costs      figures of the devices
 step time  closed form 16.0 s, timeline -, SimGrid -
 expected   4 tokens/s, bubble 0.0% (idle/total)
 
