@@ -58,7 +58,8 @@ TEST_F(Layouts, ArePlannedSimulatedAndExported) {
   EXPECT_THAT(out_of("export plan.json --to megatron -o -"), HasSubstr("--tensor-model-parallel-size 2\n"));
   EXPECT_EQ(json::parse(out_of("export plan.json --to deepspeed -o -"))["train_batch_size"], 64);
   EXPECT_THAT(out_of("show plan plan.json"), HasSubstr("tensor 2"));
-  expect_error("run plan.json --data plan.json", 4, "this backend runs one whole CPU core a rank");
+  out_of(plan_ + "--precision fp32 --tensor 2 --devices 2 --confirm 0 -o sharded.json");
+  expect_error("run sharded.json --data sharded.json", 4, "this backend runs one whole CPU core a rank");
 }
 
 TEST_F(Layouts, AreTheSameBytesEveryTime) {
@@ -115,7 +116,7 @@ TEST_F(Layouts, SayWhatWouldFit) {
       "plan --network gpt3-13b --cluster dgx-a100 --global-batch 8 --tensor 1 --pipeline 1 --zero 0 "
       "--offload-optimizer off",
       3, "fits, e.g.");
-  expect_error("plan --network gpt3-175b --cluster dgx1-v100 --global-batch 8 --offload-optimizer off", 3,
+  expect_error("plan --network gpt3-175b --cluster dgx1-v100 --global-batch 8 --precision fp16", 3,
                "more or larger devices");
 }
 
