@@ -59,7 +59,8 @@ double offload_time(const ParallelLayout& layout, const Shard& shard, double lay
                     double host_bandwidth) {
   if (!layout.offload_activations) return 0;
   const double repeated = recomputing(layout, layers);
-  const double kept = repeated * shard.block.stash[at(layout.recompute)] + (layers - repeated) * shard.block.stash[0];
+  const double kept = repeated * shard.block.stash[static_cast<std::size_t>(layout.recompute)] +
+                      (layers - repeated) * shard.block.stash[0];
   const double transfer = kept / host_bandwidth;
   return std::max(0.0, transfer - microbatch / 3) + std::max(0.0, transfer - microbatch * 2 / 3);
 }
