@@ -340,6 +340,9 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
                                    [&](DeviceId id) { return &cluster.type_of(id) == &device; });
     if (!alike) return fmt::format("node '{}' is unlike node '{}'", printable(node.name), printable(first.name));
   }
+  if (device.is_slice() || options.cluster.starts_with("local-")) {
+    return fmt::format("'{}' is there to run on, with whole layers on a device", printable(options.cluster));
+  }
   if (!options.profile.empty()) return "a profile prices whole layers";
   if (!options.cuts.empty()) return "--cuts places the stages by hand";
   const auto names = pipeline_schedule_names();
