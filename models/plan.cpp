@@ -450,14 +450,27 @@ void price(Plan& plan, const CostModel& model) {
     const Bytes boundary =
         element_size(plan.precision) * cut_elements(graph, done).at(plan.batch.microbatch, plan.batch.sequence);
     Bytes tied;
+    StageCost held_once;  // what the user of a table counts although its owner is on the same stage
     for (const Tie& tie : found_ties) {
-      if (tie.owner_stage == tie.user_stage || (tie.owner_stage != s && tie.user_stage != s)) continue;
+      if (tie.owner_stage != s && tie.user_stage != s) continue;
       // Gradients are as wide as the cost model says they are for the layer that holds the table.
       const Layer& user = graph[tie.user];
       const LayerCost cost = model.layer_cost(user, workload, device);
-      tied += cost.gradients * (static_cast<double>(user.tied_parameters) / static_cast<double>(user.parameters));
+      const double share = static_cast<double>(user.tied_parameters) / static_cast<double>(user.parameters);
+      if (tie.owner_stage != tie.user_stage) {
+        tied += cost.gradients * share;
+        continue;
+      }
+      held_once.weights += cost.weights * share;
+      held_once.gradients += cost.gradients * share;
+      held_once.optimizer_state += cost.optimizer_state * share;
+      held_once.optimizer += cost.optimizer * share;
     }
     stage.cost = stage_cost(costs, boundary, tied);
+    stage.cost.weights -= held_once.weights;
+    stage.cost.gradients -= held_once.gradients;
+    stage.cost.optimizer_state -= held_once.optimizer_state;
+    stage.cost.optimizer -= held_once.optimizer;
     if (plan.schedule.slices > 1) {
       const double share = 1.0 / plan.schedule.slices;
       stage.cost.forward *= share;
