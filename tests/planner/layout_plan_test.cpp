@@ -114,13 +114,13 @@ TEST_F(LayoutPlan, IsNoFasterWithContention) {
 
 TEST_F(LayoutPlan, IsRefusedWithTheModelsReason) {
   Plan plan = plan_of("p2 t2 d4 b1 m16 1f1b zero1");
-  plan.layout.zero = 3;
+  plan.layout.expert = 2;
   try {
     price(plan, model());
-    FAIL() << "a pipeline cannot shard its weights over replicas";
+    FAIL() << "a dense network has no experts to spread";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::bad_input);
-    EXPECT_THAT(error.what(), HasSubstr("ZeRO 3"));
+    EXPECT_THAT(error.what(), HasSubstr("needs a mixture of experts"));
   }
 }
 
