@@ -102,13 +102,13 @@ void BM_blocks(benchmark::State& state) {
   kernels::cpu::set_blas_threads_per_caller(1);
   const Transformer transformer = demo_network();
   const StageSpec spec{.transformer = transformer,
-                            .layers = {1, 1 + blocks},
-                            .shape = {state.range(0), sequence},
-                            .microbatches = in_flight,
-                            .recompute = Recompute::none,
-                            .fused_attention = false,
-                            .optimizer = Optimizer::adamw,
-                            .gradient_scale = 1};
+                       .layers = {1, 1 + blocks},
+                       .shape = {state.range(0), sequence},
+                       .microbatches = in_flight,
+                       .recompute = Recompute::none,
+                       .fused_attention = false,
+                       .optimizer = Optimizer::adamw,
+                       .gradient_scale = 1};
   MemoryPool pool;
   cpu::Stage stage(spec, std::nullopt, pool);
   stage.parameters().initialize(1);

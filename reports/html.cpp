@@ -255,8 +255,8 @@ void put_memory(std::string& out, std::vector<MemoryFact> memory) {
     const double share = known ? 100 * most(fact) / *fact.available : 0;
     put(out, "<tr><td>rank {}</td><td>{}</td>", fact.rank, bytes(fact.predicted));
     if (measured) put(out, "<td class=\"truth\">{}</td>", bytes(fact.measured));
-    put(out, "<td>{}</td><td class=\"{}\">{}</td><td class=\"bars\">", bytes(fact.available),
-        share > 100 ? "poor" : "", known ? fmt::format("{:.1f}%", share) : "-");
+    put(out, "<td>{}</td><td class=\"{}\">{}</td><td class=\"bars\">", bytes(fact.available), share > 100 ? "poor" : "",
+        known ? fmt::format("{:.1f}%", share) : "-");
     const double device = std::max(fact.available.value_or(0), most(fact));
     for (const auto& [value, css] : {std::pair(fact.predicted, "bar p"), std::pair(fact.measured, "bar")}) {
       if (!value) continue;

@@ -72,7 +72,7 @@ class Worker {
   int replica_, rank_;
   std::uint64_t seed_ = 1;
   std::int64_t last_step_;
-  int threads_;  // for what the host does before the steps
+  int threads_;                       // for what the host does before the steps
   std::vector<std::int32_t> sample_;  // tokens and targets of a sample, all slices
   std::unique_ptr<Executor> executor_;
 
