@@ -155,7 +155,7 @@ void attention(benchmark::State& state, bool backward, bool stored) {
       cpu::attention_forward(o.data(), probabilities, q, q + k, q + v, s, workspace.data());
     }
   }
-  const double pairs = static_cast<double>(s.batch * heads * s.time * (s.time + 1) / 2);
+  const double pairs = 0.5 * static_cast<double>(s.batch * heads * s.time * (s.time + 1));
   const double products = backward ? 4.0 : 2.0;
   state.counters["GFLOP/s"] = benchmark::Counter(products * 2.0 * pairs * static_cast<double>(size) * 1e-9,
                                                  benchmark::Counter::kIsIterationInvariantRate);
@@ -173,7 +173,7 @@ void count_elements(benchmark::State& state, std::int64_t count) {
   state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations()) * count);
 }
 
-constexpr std::int64_t elements = 1024 * 1024;
+constexpr std::int64_t elements = std::int64_t{1024} * 1024;
 
 void gelu_forward(benchmark::State& state) {
   const auto x = random_floats(elements, 0);

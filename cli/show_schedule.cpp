@@ -53,6 +53,9 @@ int natural_stages_per_rank(std::string_view name, const ScheduleShape& shape) {
 Shown load(const ShowScheduleOptions& options) {
   if (options.name.ends_with(".csv")) return {from_torch_csv(read_file(options.name), options.name), std::nullopt};
   if (options.name.ends_with(".json")) return {load_plan(options.name).schedule, std::nullopt};
+  if (options.both_directions && options.name != "searched") {
+    throw bad_input("--both-directions: expected schedule 'searched', got '{}'", printable(options.name));
+  }
   ScheduleOptions chosen = options.schedule;
   if (!chosen.stages_per_rank) chosen.stages_per_rank = natural_stages_per_rank(options.name, chosen.shape());
   ScheduleShape shape = chosen.shape();

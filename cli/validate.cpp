@@ -32,10 +32,9 @@ Threshold parse_threshold(const std::string& text) {
   return {equals == std::string::npos ? "" : text.substr(0, equals), percent};
 }
 
-void check(const std::vector<SourceScore>& scores, const std::vector<std::string>& texts) {
+void check(const std::vector<SourceScore>& scores, const std::vector<Threshold>& thresholds) {
   std::vector<std::string> faults;
-  for (const std::string& text : texts) {
-    const Threshold threshold = parse_threshold(text);
+  for (const Threshold& threshold : thresholds) {
     bool found = false;
     for (const SourceScore& score : scores) {
       if (!score.source.starts_with(threshold.source)) continue;
@@ -50,6 +49,8 @@ void check(const std::vector<SourceScore>& scores, const std::vector<std::string
 }
 
 void run(const ValidateOptions& options) {
+  std::vector<Threshold> thresholds;
+  for (const std::string& text : options.thresholds) thresholds.push_back(parse_threshold(text));
   const PublishedTables tables = load_tables(options.paths, load_calibration());
   std::vector<SourceScore> scores;
   for (const MeasurementTable& table : tables.steps) scores.push_back(replay(table));
@@ -59,7 +60,7 @@ void run(const ValidateOptions& options) {
   } else {
     print(to_text(scores));
   }
-  check(scores, options.thresholds);
+  check(scores, thresholds);
 }
 
 }  // namespace

@@ -9,7 +9,6 @@
 namespace stagecraft {
 namespace {
 
-
 // Position in plan.order of each layer.
 std::vector<std::size_t> positions(const Plan& plan) {
   std::vector<std::size_t> position(plan.order.size());

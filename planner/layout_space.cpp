@@ -245,9 +245,10 @@ void LayoutSpace::explain_nothing() const {
                      c.tensor.value_or(1), c.context.value_or(1), c.pipeline.value_or(1), c.data.value_or(1), needed,
                      c.devices);
   }
-  if (c.zero.value_or(0) > 1 && c.pipeline.value_or(1) > 1) {
+  const std::int32_t depth = c.pipeline.value_or(c.stages.value_or(1));
+  if (c.zero.value_or(0) > 1 && depth > 1) {
     throw bad_input("--zero: ZeRO {} gathers or scatters for every micro-batch: expected a pipeline of 1, got {}",
-                    *c.zero, *c.pipeline);
+                    *c.zero, depth);
   }
   if (c.schedule && c.pipeline) {
     const auto stages = c.virtual_stages.value_or(std::max(1, stages_per_rank_of(*c.schedule)));

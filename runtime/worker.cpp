@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <numeric>
 #include <thread>
 #include <tuple>
 
@@ -187,8 +188,8 @@ void Worker::finish_gradients() {
 
 void Worker::clip() {
   const double squares = executor_->squared_gradient_norm();
-  std::vector<int> members;
-  for (int rank = 0; rank < plan_.ranks(); ++rank) members.push_back(replica_ * plan_.ranks() + rank);
+  std::vector<int> members(static_cast<std::size_t>(plan_.ranks()));
+  std::iota(members.begin(), members.end(), replica_ * plan_.ranks());
   result_.gradient_norm = std::sqrt(sum(transport_, members, {Lane::control, 0, -1}, squares));
   gradient_scale_ = std::min(1.0, *optimizer_.clip_norm / result_.gradient_norm);
 }
