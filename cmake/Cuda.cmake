@@ -43,3 +43,6 @@ endif()
 enable_language(CUDA)
 set(STAGECRAFT_WITH_CUDA ON)
 message(STATUS "CUDA operations: CUDA ${CUDAToolkit_VERSION}, cuDNN ${CUDNN_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
+
+# Sums and messages between GPUs. Without it the GPUs of one process reach each other by peer copies.
+find_package(NCCL 2.18)

@@ -41,6 +41,12 @@ class ChannelEndpoint : public Transport {
   bool shared_clock() const override { return true; }
   std::int64_t buffer_bytes() const override { return buffer_bytes_; }
 
+  void check_running() const override {
+    if (network_.aborted_) throw device_error("another worker failed");
+    const std::atomic<bool>* terminate = network_.options_.terminate;
+    if (terminate != nullptr && *terminate) throw device_error("told to terminate while waiting");
+  }
+
   void send(int to, const MessageTag& tag, std::span<const std::byte> content) override {
     ChannelNetwork::Mailbox& box = network_.mailboxes_[static_cast<std::size_t>(to)];
     Queue& queue = box.queues[queue_index(worker_, tag.lane)];
@@ -101,9 +107,7 @@ class ChannelEndpoint : public Transport {
             const char* missing) {
     const auto deadline = Clock::now() + network_.options_.peer_timeout;
     for (;;) {
-      if (network_.aborted_) throw device_error("another worker failed");
-      const std::atomic<bool>* terminate = network_.options_.terminate;
-      if (terminate != nullptr && *terminate) throw device_error("told to terminate while waiting");
+      check_running();
       if (condition()) return;
       const auto now = Clock::now();
       if (now >= deadline) throw peer_silent(missing, network_.options_.peer_timeout);

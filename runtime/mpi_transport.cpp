@@ -62,6 +62,11 @@ class MpiEndpoint : public Transport {
   bool shared_clock() const override { return one_host_; }
   std::int64_t buffer_bytes() const override { return buffer_bytes_; }
 
+  void check_running() const override {
+    if (options_.terminate == nullptr || !*options_.terminate) return;
+    throw device_error("told to terminate while waiting; has another process died?");
+  }
+
   void send(int to, const MessageTag& tag, std::span<const std::byte> content) override {
     do {
       const auto piece = content.first(std::min(content.size(), largest_piece));
@@ -165,9 +170,7 @@ class MpiEndpoint : public Transport {
   void wait(Condition&& condition, const char* missing) {
     const auto start = Clock::now();
     for (;;) {
-      if (options_.terminate != nullptr && *options_.terminate) {
-        throw device_error("told to terminate while waiting; has another process died?");
-      }
+      check_running();
       if (condition()) return;
       const auto waited = Clock::now() - start;
       if (waited >= options_.peer_timeout) throw peer_silent(missing, options_.peer_timeout);
