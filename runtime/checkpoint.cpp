@@ -17,7 +17,8 @@ namespace {
 
 constexpr const char* format = "stagecraft-checkpoint-1";
 constexpr const char* suffix = ".safetensors";
-constexpr std::size_t piece_floats = 1 << 18;  // in which tensors travel
+constexpr std::int64_t piece_floats = 1 << 18;  // in which tensors travel
+constexpr MessageTag tag{Lane::control, 0, -1};
 
 std::string network_digest(const Plan& plan) {
   Network network = plan.network;
@@ -59,15 +60,28 @@ std::size_t find(const Executor& executor, const StoredTensor& tensor) {
   throw Error(ErrorKind::internal, fmt::format("checkpoint: no stage of this rank owns '{}'", tensor.parameter));
 }
 
-// Calls take(floats) for one piece of the tensor after the other.
+// Called by the workers of the tensor's rank. Those of other replicas send what they alone keep of it to the first one,
+// which calls take(floats) for one piece of the whole after the other.
 template <class Take>
-void for_each_piece(const Executor& executor, const StoredTensor& tensor, std::span<float> buffer, Take&& take) {
+void for_each_piece(const Plan& plan, const Executor& executor, Transport& transport, const StoredTensor& tensor,
+                    std::span<float> buffer, Take&& take) {
   const std::size_t position = find(executor, tensor);
   const std::int64_t elements = tensor.info.elements();
-  for (std::int64_t first = 0; first < elements; first += static_cast<std::int64_t>(buffer.size())) {
-    const auto piece = buffer.first(std::min(buffer.size(), static_cast<std::size_t>(elements - first)));
-    executor.read(position, tensor.state, first, piece);
-    take(std::span<const float>(piece));
+  std::vector<Executor::Share> shares = executor.shares(position, tensor.state);
+  if (shares.empty()) shares = {{0, 0, elements}};
+  const bool collects = transport.worker() == tensor.rank;
+  for (std::int64_t first = 0; first < elements; first += piece_floats) {
+    const auto piece = buffer.first(static_cast<std::size_t>(std::min(piece_floats, elements - first)));
+    for (const Executor::Share& share : shares) {
+      const std::int64_t begin = std::max(first, share.first), end = std::min(first + std::ssize(piece), share.last);
+      if (begin >= end) continue;
+      const auto part = piece.subspan(static_cast<std::size_t>(begin - first), static_cast<std::size_t>(end - begin));
+      const int keeper = share.replica * plan.ranks() + tensor.rank;
+      if (keeper == transport.worker()) executor.read(position, tensor.state, begin, part);
+      if (keeper == transport.worker() && !collects) transport.send(tensor.rank, tag, std::as_bytes(part));
+      if (keeper != transport.worker() && collects) transport.receive(keeper, tag, std::as_writable_bytes(part));
+    }
+    if (collects) take(std::span<const float>(piece));
   }
 }
 
@@ -159,9 +173,8 @@ void load_weights(const HuggingFaceWeights& weights, Executor& executor) {
 void save_checkpoint(const std::filesystem::path& path, const Plan& plan, const CheckpointInfo& info,
                      const Executor& executor, Transport& transport) {
   const std::vector<StoredTensor> tensors = tensors_of(plan);
-  const MessageTag tag{Lane::control, 0, -1};
   std::optional<SafetensorsWriter> writer;
-  std::vector<float> piece_buffer(piece_floats);
+  std::vector<float> piece_buffer(static_cast<std::size_t>(piece_floats));
   if (transport.worker() == 0) {
     std::error_code ignored;  // the writer complains
     std::filesystem::create_directories(path.parent_path(), ignored);
@@ -176,17 +189,17 @@ void save_checkpoint(const std::filesystem::path& path, const Plan& plan, const 
                                   {"optimizer", std::string(name(plan.optimizer))}});
   }
   for (const StoredTensor& tensor : tensors) {
-    if (tensor.rank == transport.worker()) {
-      for_each_piece(executor, tensor, piece_buffer, [&](std::span<const float> piece) {
+    if (tensor.rank == transport.worker() % plan.ranks()) {
+      for_each_piece(plan, executor, transport, tensor, piece_buffer, [&](std::span<const float> piece) {
         if (writer) return writer->append(piece);
         transport.send(0, tag, std::as_bytes(piece));
       });
     } else if (writer) {
-      for (auto left = static_cast<std::size_t>(tensor.info.elements()); left > 0;) {
-        const auto piece = std::span(piece_buffer).first(std::min(piece_floats, left));
+      for (std::int64_t left = tensor.info.elements(); left > 0;) {
+        const auto piece = std::span(piece_buffer).first(static_cast<std::size_t>(std::min(piece_floats, left)));
         transport.receive(tensor.rank, tag, std::as_writable_bytes(piece));
         writer->append(piece);
-        left -= piece.size();
+        left -= std::ssize(piece);
       }
     }
   }

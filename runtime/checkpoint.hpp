@@ -34,8 +34,9 @@ void load_checkpoint(const std::filesystem::path& path, const Plan& plan, Execut
 // Reads the values alone; the optimizer starts afresh. Throws bad_input.
 void load_weights(const HuggingFaceWeights& weights, Executor& executor);
 
-// Called by every worker of replica 0; worker 0 receives the tensors one after the other and writes them, so nobody
-// holds the whole model. The file appears when it is whole. Throws bad_input (on worker 0) when it cannot be written.
+// Called by every worker of replica 0, and of all replicas where they share the optimizer's state; worker 0 receives
+// the tensors one after the other and writes them, so nobody holds the whole model. The file appears when it is whole.
+// Throws bad_input (on worker 0) when it cannot be written.
 void save_checkpoint(const std::filesystem::path& path, const Plan& plan, const CheckpointInfo& info,
                      const Executor& executor, Transport& transport);
 

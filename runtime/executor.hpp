@@ -59,6 +59,14 @@ class Executor {
   // Elements [first, first + size) of a value (state -1) or of the optimizer's state (state_names).
   virtual void read(std::size_t parameter, int state, std::int64_t first, std::span<float> to) const = 0;
   virtual void write(std::size_t parameter, int state, std::int64_t first, std::span<const float> from) = 0;
+  // Who keeps what of a value or state that the replicas share (ZeRO), in order: all of them together the whole. Then
+  // read() gives elements that this replica keeps, and write() is handed the whole and takes its part. Empty: every
+  // replica has all.
+  struct Share {
+    int replica = 0;
+    std::int64_t first = 0, last = 0;  // elements [first, last)
+  };
+  virtual std::vector<Share> shares(std::size_t /*parameter*/, int /*state*/) const { return {}; }
 
   virtual void begin_step(std::int64_t step) = 0;
   // `index`: of the action in the rank's list. `peer`: the worker at the other end.

@@ -6,6 +6,7 @@
 #include "runtime/cpu/rank_executor.hpp"
 #include "runtime/cuda/layout.hpp"
 #include "runtime/cuda/module.hpp"
+#include "runtime/cuda/reduction_order.hpp"
 
 namespace stagecraft {
 
@@ -18,8 +19,11 @@ std::unique_ptr<Executor> make_executor(const ExecutorContext& context) {
         static_cast<std::size_t>(kernels::cpu::rope_table_floats(context.plan.batch.sequence, t.head_size)));
     kernels::cpu::rope_table(layout.rope_values.data(), context.plan.batch.sequence, t.head_size, t.rope_theta);
   }
-  return cuda::load_module().make_executor(context, std::move(layout),
-                                           cuda::device_place(context.plan, context.replica, context.rank));
+  cuda::Module& module = cuda::load_module();
+  layout.reductions =
+      cuda::reduction_order(context.plan, context.schedule, layout, context.transport.worker(), module.has_nccl());
+  return module.make_executor(context, std::move(layout),
+                              cuda::device_place(context.plan, context.replica, context.rank));
 }
 
 }  // namespace stagecraft

@@ -36,12 +36,6 @@ void add_linear(std::vector<Parameter>& list, const std::string& name, std::int6
 
 }  // namespace
 
-std::int64_t Parameter::count() const {
-  std::int64_t product = 1;
-  for (const std::int64_t size : shape) product *= size;
-  return product;
-}
-
 std::vector<Parameter> layer_parameters(const Transformer& t, std::int64_t layer) {
   std::vector<Parameter> list;
   if (layer == 0) {

@@ -20,7 +20,11 @@ struct Parameter {
   float mean = 0;
   float deviation = 0;   // 0: every element is `mean`
   bool decayed = false;  // weight decay applies: matrices, not biases and norms
-  std::int64_t count() const;
+  std::int64_t count() const {
+    std::int64_t product = 1;
+    for (const std::int64_t size : shape) product *= size;
+    return product;
+  }
 };
 
 inline constexpr const char* token_table = "embedding.tokens";

@@ -175,8 +175,9 @@ class Loop {
   }
 
   void checkpoint() {
-    if (transport_.worker() >= plan_.ranks()) return;  // replicas are equal
-    with_context(fmt::format("rank {}: checkpoint of step {}", transport_.worker(), info_.step), [&] {
+    // Replicas are equal but for state that they share.
+    if (transport_.worker() >= plan_.ranks() && plan_.layout.zero == 0) return;
+    with_context(fmt::format("rank {}: checkpoint of step {}", transport_.worker() % plan_.ranks(), info_.step), [&] {
       save_checkpoint(checkpoint_path(options_.checkpoint_directory, info_.step), plan_, info_, worker_.executor(),
                       transport_);
     });

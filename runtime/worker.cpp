@@ -188,8 +188,10 @@ void Worker::finish_gradients() {
 
 void Worker::clip() {
   const double squares = executor_->squared_gradient_norm();
-  std::vector<int> members(static_cast<std::size_t>(plan_.ranks()));
-  std::iota(members.begin(), members.end(), replica_ * plan_.ranks());
+  // Replicas that share the optimizer's state have each the sums of their shares alone.
+  const bool shared = plan_.layout.zero > 0;
+  std::vector<int> members(static_cast<std::size_t>(plan_.ranks() * (shared ? plan_.replicas() : 1)));
+  std::iota(members.begin(), members.end(), shared ? 0 : replica_ * plan_.ranks());
   result_.gradient_norm = std::sqrt(sum(transport_, members, {Lane::control, 0, -1}, squares));
   gradient_scale_ = std::min(1.0, *optimizer_.clip_norm / result_.gradient_norm);
 }

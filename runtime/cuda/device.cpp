@@ -45,6 +45,9 @@ Device::Device(const DevicePlace& place) : place_(place) {
   compute_ = make_stream();
   arrivals_ = make_stream();
   departures_ = make_stream();
+  int lowest = 0, highest = 0;
+  STAGECRAFT_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+  sums_ = make_stream(highest);
 }
 
 // The GPU's multiprocessors are split into equal groups, as large as all slices are multiples of, and the slices take
@@ -110,13 +113,13 @@ std::string Device::name() const {
   return is_slice() ? fmt::format("{}, {} multiprocessors", properties.name, multiprocessors_) : properties.name;
 }
 
-Device::Stream Device::make_stream() const {
+Device::Stream Device::make_stream(int priority) const {
   cudaStream_t stream = nullptr;
   if (is_slice()) {
-    check(STAGECRAFT_DRIVER(cuGreenCtxStreamCreate)(&stream, green_.get(), CU_STREAM_NON_BLOCKING, 0),
+    check(STAGECRAFT_DRIVER(cuGreenCtxStreamCreate)(&stream, green_.get(), CU_STREAM_NON_BLOCKING, priority),
           "cuGreenCtxStreamCreate");
   } else {
-    STAGECRAFT_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    STAGECRAFT_CUDA_CHECK(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, priority));
   }
   return Stream(stream);
 }

@@ -45,17 +45,19 @@ class Device {
   // For copies that run beside the computation: messages that arrive, and messages that leave.
   cudaStream_t arrivals() const { return arrivals_.get(); }
   cudaStream_t departures() const { return departures_.get(); }
+  // For sums over GPUs that run beside the computation, and before it where both could.
+  cudaStream_t sums() const { return sums_.get(); }
 
  private:
   using Stream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, kernels::cuda::DestroyStream>;
   void allow_peer_access() const;
   void cut();
-  Stream make_stream() const;
+  Stream make_stream(int priority = 0) const;
 
   DevicePlace place_;
   int multiprocessors_ = 0;
   std::unique_ptr<CUgreenCtx_st, DestroyGreenContext> green_;
-  Stream compute_, arrivals_, departures_;
+  Stream compute_, arrivals_, departures_, sums_;
 };
 
 }  // namespace stagecraft::cuda

@@ -20,6 +20,7 @@ struct GraphKey {
   ActionKind kind = ActionKind::forward;
   int stage = 0;
   Place place;
+  LayerSpan layers;
   auto operator<=>(const GraphKey&) const = default;
 };
 

@@ -23,8 +23,36 @@ void add_entry(StageLayout& layout, const Transformer& t, Parameter parameter, b
   entry.copy = copy;
   entry.parameter = std::move(parameter);
   layout.elements += (entry.elements + tensor_elements - 1) / tensor_elements * tensor_elements;
-  if (!copy) layout.owned_elements = layout.elements;
   layout.entries.push_back(std::move(entry));
+}
+
+// Makes a bucket of the elements from `bucket.offset` on, so that equal shares of it begin where tensors may.
+void close_bucket(StageLayout& layout, Bucket bucket, int shards) {
+  const std::int64_t multiple = tensor_elements * shards;
+  bucket.elements = (layout.elements - bucket.offset + multiple - 1) / multiple * multiple;
+  bucket.share = bucket.elements / shards;
+  bucket.state_offset = layout.state_elements;
+  layout.elements = bucket.offset + bucket.elements;
+  layout.state_elements += bucket.share;
+  layout.buckets.push_back(bucket);
+}
+
+// After a layer was added; `last` of the stage. A bucket ends where it is large enough; the embedding is one by itself.
+void end_layer(StageLayout& layout, Bucket& open, bool last, int shards) {
+  const auto is_embedding = [&](std::size_t layer) { return layout.layers[layer].input < 0; };
+  open.layers.last = layout.layers.size();
+  const bool small = layout.elements - open.offset < bucket_elements && !is_embedding(open.layers.first);
+  if (small && !last) return;
+  if (small && !layout.buckets.empty() && !is_embedding(layout.buckets.back().layers.first)) {
+    // What is left joins the blocks before it.
+    const Bucket before = layout.buckets.back();
+    layout.buckets.pop_back();
+    layout.state_elements = before.state_offset;
+    open.layers.first = before.layers.first;
+    open.offset = before.offset;
+  }
+  close_bucket(layout, open, shards);
+  open = {.layers = {layout.layers.size(), layout.layers.size()}, .offset = layout.elements};
 }
 
 StageLayout::Layer size_layer(const StageSpec& spec, std::int64_t id) {
@@ -46,12 +74,15 @@ StageLayout::Layer size_layer(const StageSpec& spec, std::int64_t id) {
 
 }  // namespace
 
-StageLayout lay_out_stage(const StageSpec& spec, bool shared_table) {
+int state_shards(const Plan& plan) { return plan.layout.zero > 0 ? plan.replicas() : 1; }
+
+StageLayout lay_out_stage(const StageSpec& spec, bool shared_table, int shards) {
   const Transformer& t = spec.transformer;
   const std::int64_t rows = spec.shape.rows();
   StageLayout layout;
   layout.boundary = aligned(rows * t.hidden * element_bytes(spec));
   Carver slab, split, cache;
+  Bucket bucket;
   if (spec.has_embedding()) layout.tokens = slab.take(rows * 4);
   if (spec.has_head()) {
     layout.targets = slab.take(rows * 4);
@@ -72,13 +103,16 @@ StageLayout lay_out_stage(const StageSpec& spec, bool shared_table) {
     layout.scratch_bytes = std::max(layout.scratch_bytes, layer.scratch_bytes);
     if (layer.recomputed) layout.recomputed_bytes = std::max(layout.recomputed_bytes, layer.stash_bytes);
     layout.layers.push_back(layer);
+    end_layer(layout, bucket, id + 1 == spec.layers.last, shards);
   }
+  layout.owned_elements = layout.elements;
   if (!spec.has_head()) {
     // Its gradient comes after the next stage has fetched it.
     layout.output = layout.d_output = slab.take(layout.boundary);
   }
   if (spec.has_head() && t.tied_head && !spec.has_embedding() && !shared_table) {
     add_entry(layout, t, layer_parameters(t, 0).front(), true);
+    close_bucket(layout, bucket, shards);
   }
   layout.slab_bytes = slab.size(), layout.split_bytes = split.size(), layout.cache_bytes = cache.size();
   return layout;
@@ -225,15 +259,15 @@ class Walk {
 // Parameters, slabs and splits of one stage.
 void place_stage(RankLayout::Stage& stage, Carver& arena, MemoryNeed& need, std::int64_t states) {
   const StageLayout& layout = stage.layout;
-  const std::int64_t floats = layout.elements * float_bytes;
+  const std::int64_t floats = layout.elements * float_bytes, state = layout.state_elements * float_bytes;
   const auto take = [&](std::int64_t bytes, std::int64_t& purpose) {
     purpose += aligned(bytes);
     return arena.take(bytes);
   };
-  stage.masters = stage.weights = take(floats, need.weights);
-  if (stage.spec.precision == DataType::bf16) stage.weights = take(layout.elements * 2, need.weights);
+  stage.masters = stage.weights = take(stage.has_masters() ? state : floats, need.weights);
+  if (stage.has_masters()) stage.weights = take(layout.elements * 2, need.weights);
   stage.gradients = take(floats, need.gradients);
-  for (std::int64_t i = 0; i < states; ++i) stage.states.push_back(take(floats, need.optimizer_state));
+  for (std::int64_t i = 0; i < states; ++i) stage.states.push_back(take(state, need.optimizer_state));
   stage.first_slab = take(layout.slab_bytes * stage.slabs, need.activations);
   stage.first_split = take(layout.split_bytes * stage.splits, need.activations);
   stage.first_cache = take(layout.cache_bytes * stage.caches, need.activations);
@@ -292,7 +326,7 @@ RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int r
     stage.counted = plan.stages[s].rank.value == rank;
     stage.spec = stage_spec(plan, s);
     const bool shared_table = !result.stages.empty() && result.stages.front().number == 0;
-    stage.layout = lay_out_stage(stage.spec, shared_table);
+    stage.layout = lay_out_stage(stage.spec, shared_table, state_shards(plan));
     stage.slabs = walk.slabs(stage.number), stage.splits = walk.splits(stage.number);
     stage.caches = walk.caches(stage.number);
     place_stage(stage, arena, result.need, states);

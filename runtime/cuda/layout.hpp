@@ -31,6 +31,27 @@ struct ParameterEntry {
   bool copy = false;          // of a table that another rank owns
 };
 
+// Layers [first, last) of a stage.
+struct LayerSpan {
+  std::size_t first = 0, last = 0;
+  auto operator<=>(const LayerSpan&) const = default;
+};
+
+// Layers whose gradients are summed over replicas in one go, from some megabytes on: the embedding by itself, for its
+// table may be another stage's, too; then blocks from the first to the last, with the head; by itself the copy of a
+// tied table. With a sharded optimizer (ZeRO 1) each of the replicas keeps the state of an equal share.
+struct Bucket {
+  LayerSpan layers;                       // none for a copy
+  std::int64_t offset = 0, elements = 0;  // in all slabs of parameters; shares are multiples of 64 elements
+  std::int64_t share = 0;                 // elements of one replica; all of them where nothing is sharded
+  std::int64_t state_offset = 0;          // of the share, in slabs of state
+  bool is_sharded() const { return share < elements; }
+};
+inline constexpr std::int64_t bucket_elements = 4 << 20;  // at least, except where there are not as many
+
+// How many replicas share the optimizer's state: 1 where each has all of it.
+int state_shards(const Plan& plan);
+
 struct StageLayout {
   struct Layer {
     bool recomputed = false;
@@ -43,8 +64,10 @@ struct StageLayout {
     std::size_t first_parameter = 0, parameters = 0;  // entries
   };
   std::vector<ParameterEntry> entries;  // owned ones first, then the copy of a tied table
+  std::vector<Bucket> buckets;          // by offset
   std::int64_t elements = 0;            // of each slab of parameters
   std::int64_t owned_elements = 0;      // of those, at the front: without the copy
+  std::int64_t state_elements = 0;      // of each slab of state: one share of every bucket
   std::vector<Layer> layers;
   std::int64_t boundary = 0;  // the tensor between two stages, bytes
   std::int64_t slab_bytes = 0, split_bytes = 0, cache_bytes = 0;
@@ -55,7 +78,18 @@ struct StageLayout {
   std::int64_t gradient_bytes = 0, recomputed_bytes = 0, scratch_bytes = 0;  // largest of the layers
 };
 // With `shared_table` the table of a tied head is that of another stage of the rank.
-StageLayout lay_out_stage(const StageSpec& spec, bool shared_table);
+StageLayout lay_out_stage(const StageSpec& spec, bool shared_table, int shards = 1);
+
+// The token table, owned or a copy; null where the stage has none.
+const ParameterEntry* token_table_of(const StageLayout& layout);
+
+// Elements [first, last) of a tensor whose state a replica keeps, and where the first is in the slabs of state. Empty
+// where it keeps none.
+struct KeptElements {
+  std::int64_t first = 0, last = 0;
+  std::int64_t state = 0;
+};
+KeptElements kept_elements(const StageLayout& layout, const ParameterEntry& entry, int replica);
 
 // What one layer holds while a micro-batch is in flight and during a call, without its parameters.
 std::int64_t layer_stash_bytes(const StageLayout& layout, std::size_t layer);
@@ -78,6 +112,16 @@ inline constexpr int outboxes = 2;
 // A tensor in the optimizer's list.
 inline constexpr std::int64_t tensor_record_bytes = 64;
 
+// A sum over ranks of one bucket's gradients, or of the table that two stages share.
+struct Reduction {
+  std::size_t action = 0;             // of the rank's list: REDUCE_GRAD or REDUCE_TIED
+  std::vector<int> members;           // workers
+  bool over_nccl = false;             // else by peer copies
+  std::size_t bucket = 0;             // of the action's stage; of REDUCE_TIED the one with the table
+  std::optional<std::size_t> during;  // the computation that completes the gradients, where the sum starts at once;
+                                      // else it starts when a STEP first waits
+};
+
 struct RankLayout {
   struct Stage {
     int number = 0;
@@ -89,6 +133,7 @@ struct RankLayout {
     // Offsets into the arena.
     std::int64_t masters = 0, weights = 0, gradients = 0;
     std::vector<std::int64_t> states;
+    bool has_masters() const { return spec.precision == DataType::bf16; }  // else the weights are
     std::int64_t first_slab = 0, first_split = 0, first_cache = 0;
   };
   std::vector<Stage> stages;        // by number
@@ -100,7 +145,9 @@ struct RankLayout {
                gemm_workspace = 0, scalars = 0, tensors = 0, exchange = 0;
   std::int64_t exchange_bytes = 0;  // for sums over ranks
   std::int64_t arena_bytes = 0;
-  std::vector<float> rope_values;  // (T, D) of rope.hpp, for the executor to copy; not laid out here
+  // For the executor, not laid out here.
+  std::vector<float> rope_values;     // (T, D) of rope.hpp
+  std::vector<Reduction> reductions;  // reduction_order.hpp
 };
 // REQUIRES: a runnable plan.
 RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank);

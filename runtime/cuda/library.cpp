@@ -27,6 +27,8 @@ Gpu describe(int number) {
 
 class CudaModule : public Module {
  public:
+  CudaModule() { set_nccl_defaults(); }
+  bool has_nccl() const override { return nccl_available(); }
   std::vector<Gpu> gpus() const override {
     return as_device_error([] {
       int count = 0;

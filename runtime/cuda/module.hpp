@@ -41,7 +41,9 @@ class Module {
   virtual ~Module() = default;
   // Throws device when there is no GPU or driver.
   virtual std::vector<Gpu> gpus() const = 0;
-  // The calling thread is the rank's from then on.
+  // Whether sums over GPUs can go over NCCL.
+  virtual bool has_nccl() const = 0;
+  // The calling thread is the rank's from then on. With NCCL, waits for the ranks that it sums with.
   virtual std::unique_ptr<Executor> make_executor(const ExecutorContext& context, RankLayout layout,
                                                   const DevicePlace& place) const = 0;
   // Seconds of copies of so many bytes, from the event that says the data is there to that of its arrival.

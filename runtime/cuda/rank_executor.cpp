@@ -50,9 +50,6 @@ RankExecutor::RankExecutor(const ExecutorContext& context, RankLayout layout, co
           arena_.data() + layout_.recomputed,
           arena_.data() + layout_.scratch,
           layout_.rope_values.empty() ? nullptr : reinterpret_cast<const float*>(arena_.data() + layout_.rope_table)},
-      reduction_(context.transport, place.gpu,
-                 {arena_.data() + layout_.exchange, static_cast<std::size_t>(layout_.exchange_bytes)},
-                 device_.compute()),
       times_(layout_.places.size()),
       losses_(static_cast<std::size_t>(context.plan.schedule.microbatches)) {
   {
@@ -71,15 +68,20 @@ RankExecutor::RankExecutor(const ExecutorContext& context, RankLayout layout, co
                                           device_.compute()));
   }
   STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
-  updater_.emplace(layout_, arena_.data(), context.plan.optimizer, context.options.optimizer, device_.compute());
+  updater_.emplace(layout_, arena_.data(), context.replica, context.plan.optimizer, context.options.optimizer,
+                   device_.compute());
   // Other ranks' micro-batches stay at zero.
   std::fill(losses_.span().begin(), losses_.span().end(), 0.0);
   const std::int64_t rows = layout_.stages.front().spec.shape.rows();
   tokens_.emplace(static_cast<std::size_t>(4 * rows * context.plan.schedule.microbatches));
+  reductions_.emplace(context_, layout_, device_, arena_.data());
 }
 
-// What is enqueued still uses the arena.
-RankExecutor::~RankExecutor() { static_cast<void>(cudaDeviceSynchronize()); }
+// What is enqueued still uses the arena, and may wait for ranks that are gone.
+RankExecutor::~RankExecutor() {
+  if (reductions_) reductions_->abort();
+  static_cast<void>(cudaDeviceSynchronize());
+}
 
 void RankExecutor::make_stages() {
   const bool tf32 = context_.plan.precision == DataType::tf32;
@@ -101,16 +103,44 @@ void RankExecutor::make_stages() {
   }
 }
 
-std::byte* RankExecutor::address(std::size_t parameter, int state) const {
+bool RankExecutor::is_shared(std::size_t parameter, int state) const {
+  const RankLayout::Stage& stage = places_[parameter].first->place();
+  return stage.layout.buckets.front().is_sharded() && (state >= 0 || stage.has_masters());
+}
+
+KeptElements RankExecutor::kept(std::size_t parameter) const {
+  const auto& [stage, entry] = places_[parameter];
+  return kept_elements(stage->layout(), stage->layout().entries[entry], context_.replica);
+}
+
+std::byte* RankExecutor::address(std::size_t parameter, int state, std::int64_t first) const {
   const auto& [stage, entry] = places_[parameter];
   const RankLayout::Stage& place = stage->place();
+  if (state < 0 && !place.has_masters()) {
+    return arena_.data() + place.masters + (place.layout.entries[entry].offset + first) * 4;
+  }
   const std::int64_t slab = state < 0 ? place.masters : place.states[static_cast<std::size_t>(state)];
-  return arena_.data() + slab + place.layout.entries[entry].offset * 4;
+  const KeptElements elements = kept(parameter);
+  return arena_.data() + slab + (elements.state + first - elements.first) * 4;
+}
+
+std::vector<Executor::Share> RankExecutor::shares(std::size_t parameter, int state) const {
+  if (!is_shared(parameter, state)) return {};
+  const auto& [stage, entry] = places_[parameter];
+  const ParameterEntry& tensor = stage->layout().entries[entry];
+  std::vector<Share> all;
+  for (int replica = 0; replica < context_.plan.replicas(); ++replica) {
+    const KeptElements elements = kept_elements(stage->layout(), tensor, replica);
+    // Without the padding.
+    const std::int64_t last = std::min(elements.last, tensor.parameter.count());
+    if (elements.first < last) all.push_back({replica, elements.first, last});
+  }
+  return all;
 }
 
 void RankExecutor::read(std::size_t parameter, int state, std::int64_t first, std::span<float> to) const {
   as_device_error([&] {
-    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(to.data(), address(parameter, state) + first * 4, to.size_bytes(),
+    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(to.data(), address(parameter, state, first), to.size_bytes(),
                                           cudaMemcpyDeviceToHost, device_.compute()));
     STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
   });
@@ -118,20 +148,44 @@ void RankExecutor::read(std::size_t parameter, int state, std::int64_t first, st
 
 void RankExecutor::write(std::size_t parameter, int state, std::int64_t first, std::span<const float> from) {
   as_device_error([&] {
-    std::byte* const to = address(parameter, state);
+    if (is_shared(parameter, state)) return write_shared(parameter, state, from);
+    std::byte* const to = address(parameter, state, first);
     const auto count = static_cast<std::int64_t>(from.size());
     STAGECRAFT_CUDA_CHECK(
-        cudaMemcpyAsync(to + first * 4, from.data(), from.size_bytes(), cudaMemcpyHostToDevice, device_.compute()));
+        cudaMemcpyAsync(to, from.data(), from.size_bytes(), cudaMemcpyHostToDevice, device_.compute()));
     const auto& [stage, entry] = places_[parameter];
-    if (state < 0 && stage->place().spec.precision == DataType::bf16) {
+    if (state < 0 && stage->place().has_masters()) {
       // The whole tensor: a piece may start anywhere.
       const ParameterEntry& whole = stage->layout().entries[entry];
       auto* const weights = arena_.data() + stage->place().weights + whole.offset * 2;
-      kernels::cast(reinterpret_cast<kernels::Bf16*>(weights), reinterpret_cast<const float*>(to),
+      kernels::cast(reinterpret_cast<kernels::Bf16*>(weights),
+                    reinterpret_cast<const float*>(address(parameter, state, 0)),
                     first == 0 ? (count + 7) / 8 * 8 : whole.elements, device_.compute());
     }
     STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
   });
+}
+
+// A whole tensor, of which this replica keeps a part: all of it passes through the memory for sums.
+void RankExecutor::write_shared(std::size_t parameter, int state, std::span<const float> from) {
+  const KeptElements elements = kept(parameter);
+  const auto& [stage, entry] = places_[parameter];
+  const auto count = static_cast<std::int64_t>(from.size());
+  if (const std::int64_t last = std::min(elements.last, count); elements.first < last) {
+    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(address(parameter, state, elements.first), from.data() + elements.first,
+                                          static_cast<std::size_t>(last - elements.first) * 4, cudaMemcpyHostToDevice,
+                                          device_.compute()));
+  }
+  auto* const piece = reinterpret_cast<float*>(arena_.data() + layout_.exchange);
+  auto* const weights =
+      reinterpret_cast<kernels::Bf16*>(arena_.data() + stage->place().weights) + stage->layout().entries[entry].offset;
+  for (std::int64_t first = 0; state < 0 && first < count; first += layout_.exchange_bytes / 4) {
+    const std::int64_t size = std::min(layout_.exchange_bytes / 4, count - first);
+    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(piece, from.data() + first, static_cast<std::size_t>(size) * 4,
+                                          cudaMemcpyHostToDevice, device_.compute()));
+    kernels::cast(weights + first, piece, (size + 7) / 8 * 8, device_.compute());
+  }
+  STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
 }
 
 // Fetches the tokens that the rank will need in a step: there is room for two steps.
@@ -158,12 +212,14 @@ std::pair<std::span<std::int32_t>, std::span<std::int32_t>> RankExecutor::host_t
 void RankExecutor::begin_step(std::int64_t step) {
   as_device_error([&] {
     prefetch(step);
-    captured_ = step_ > 0;
+    ++steps_;
     step_ = step;
     freed_.clear();
     landings_.clear();
     std::fill(std::begin(sent_), std::end(sent_), nullptr);
-    reduction_.forget_events();
+    // Sums that run beside the host's work wait for other ranks, and what is loaded or captured may wait for the
+    // device.
+    reductions_->begin_step(steps_ > 2);
     // The device is idle, so that its clock and the host's meet here.
     origin_.record(device_.compute());
     origin_.synchronize();
@@ -173,11 +229,6 @@ void RankExecutor::begin_step(std::int64_t step) {
 
 void RankExecutor::wait(cudaStream_t stream, cudaEvent_t event) {
   if (event != nullptr) STAGECRAFT_CUDA_CHECK(cudaStreamWaitEvent(stream, event, 0));
-}
-
-void RankExecutor::record(std::optional<kernels::Event>& event, cudaStream_t stream) {
-  if (!event) event.emplace();
-  event->record(stream);
 }
 
 void RankExecutor::upload_tokens(const Stage& stage, std::int64_t microbatch, int slab) {
@@ -203,10 +254,10 @@ void RankExecutor::compute(std::size_t index) {
     if (forward) upload_tokens(stage, a.microbatch.value, at.slab);
     if (at.outbox >= 0) wait(stream, sent_[at.outbox]);
     record(times_[index].start, stream);
-    if (captured_) {
-      graphs_.launch({a.kind, a.stage.value, at}, stream, [&] { enqueue(a, at); });
+    if (const auto reductions = reductions_->during(index); !reductions.empty()) {
+      launch_in_buckets(index, reductions);
     } else {
-      enqueue(a, at);
+      launch(a, at, {0, stage.layout().layers.size()});
     }
     record(times_[index].end, stream);
     last_computed_ = times_[index].end->get();
@@ -231,18 +282,36 @@ void RankExecutor::wait_until_fetched(int stage, int slab) {
   wait(device_.compute(), message.fetched);
 }
 
-void RankExecutor::enqueue(const Action& a, const Place& at) {
+void RankExecutor::launch(const Action& a, const Place& at, LayerSpan layers) {
+  if (steps_ == 1) return enqueue(a, at, layers);
+  graphs_.launch({a.kind, a.stage.value, at, layers}, device_.compute(), [&] { enqueue(a, at, layers); });
+}
+
+// The last weight gradient of a stage, whose gradients are summed as they come.
+void RankExecutor::launch_in_buckets(std::size_t index, std::span<const Reduction> reductions) {
+  const StageLayout& layout = stage_of(action(index)).layout();
+  LayerSpan left{0, layout.layers.size()};
+  for (const Reduction& reduction : reductions) {
+    const std::size_t first = layout.buckets[reduction.bucket].layers.first;
+    launch(action(index), place(index), {first, left.last});
+    reductions_->start(reduction, times_);
+    left.last = first;
+  }
+  if (left.last > 0) launch(action(index), place(index), left);
+}
+
+void RankExecutor::enqueue(const Action& a, const Place& at, LayerSpan layers) {
   const Stage& stage = stage_of(a);
   if (a.kind == ActionKind::forward) {
     std::byte* output = stage.layout().output >= 0 ? stage.output(at.slab) : nullptr;
     if (at.next_slab >= 0) output = stages_.at(a.stage.value + 1)->input(at.next_slab);
     return stage.forward(at, output);
   }
-  if (a.kind == ActionKind::backward_weight) return stage.backward_weight(at);
+  if (a.kind == ActionKind::backward_weight) return stage.backward_weight(at, layers);
   std::byte* d_input = nullptr;
   if (at.outbox >= 0) d_input = outbox(at.outbox);
   if (at.previous_slab >= 0) d_input = stages_.at(a.stage.value - 1)->d_output(at.previous_slab);
-  if (a.kind == ActionKind::backward) return stage.backward(at, d_input);
+  if (a.kind == ActionKind::backward) return stage.backward(at, d_input, layers);
   stage.backward_input(at, d_input);
 }
 
@@ -326,30 +395,18 @@ void RankExecutor::copy(std::byte* to, int to_gpu, const std::byte* from, int fr
 void RankExecutor::reduce(std::size_t index) {
   const Range range(layout_.labels[index]);
   as_device_error([&] {
-    const Action& a = action(index);
-    const Stage& stage = stage_of(a);
-    record(times_[index].start, device_.compute());
-    auto* const gradients = reinterpret_cast<float*>(arena_.data() + stage.place().gradients);
-    if (a.kind == ActionKind::reduce_tied) {
-      const std::vector<int> ends{context_.worker_of(context_.plan.stages.front().rank),
-                                  context_.worker_of(context_.plan.stages.back().rank)};
-      const ParameterEntry& table = *stage.table();
-      reduction_.sum(ends, {Lane::tied, 0, -1}, gradients + table.offset, table.elements);
-    } else {
-      std::vector<int> members;
-      for (int replica = 0; replica < context_.plan.replicas(); ++replica) {
-        for (const RankId rank : context_.placement.ranks(a.stage)) {
-          members.push_back(replica * context_.plan.ranks() + rank.value);
-        }
-      }
-      reduction_.sum(members, {Lane::gradient, a.stage.value, -1}, gradients, stage.layout().elements);
-    }
-    record(times_[index].end, device_.compute());
+    reductions_->finish(index, times_);
+    // The optimizer's kernels are loaded next.
+    if (steps_ == 1) reductions_->wait_for(device_.compute());
   });
 }
 
 double RankExecutor::squared_gradient_norm() {
-  return as_device_error([&] { return updater_->squared_gradient_norm(); });
+  return as_device_error([&] {
+    updater_->enqueue_squared_norm();
+    reductions_->wait_for(device_.compute());
+    return updater_->squared_norm();
+  });
 }
 
 void RankExecutor::optimizer_step(std::size_t index, double rate, double gradient_scale) {
@@ -357,6 +414,7 @@ void RankExecutor::optimizer_step(std::size_t index, double rate, double gradien
   as_device_error([&] {
     record(times_[index].start, device_.compute());
     updater_->step(action(index).stage.value, rate, step_, gradient_scale);
+    reductions_->gather(stage_of(action(index)).place());
     record(times_[index].end, device_.compute());
   });
 }
@@ -370,7 +428,7 @@ double RankExecutor::end_step() {
       wait_until_fetched(stage, slab);
     }
     for (const cudaStream_t stream : {device_.compute(), device_.arrivals(), device_.departures()}) {
-      STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(stream));
+      reductions_->wait_for(stream);
     }
     double sum = 0;
     if (layout_.stages.back().spec.has_head()) {

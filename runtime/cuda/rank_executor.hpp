@@ -20,11 +20,12 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/cuda/all_reduce.hpp"
 #include "runtime/cuda/device.hpp"
 #include "runtime/cuda/graphs.hpp"
 #include "runtime/cuda/pinned.hpp"
+#include "runtime/cuda/reductions.hpp"
 #include "runtime/cuda/stage.hpp"
+#include "runtime/cuda/times.hpp"
 #include "runtime/cuda/updater.hpp"
 #include "runtime/executor.hpp"
 
@@ -40,6 +41,7 @@ class RankExecutor : public Executor {
   const std::vector<HeldParameter>& parameters() const override { return parameters_; }
   void read(std::size_t parameter, int state, std::int64_t first, std::span<float> to) const override;
   void write(std::size_t parameter, int state, std::int64_t first, std::span<const float> from) override;
+  std::vector<Share> shares(std::size_t parameter, int state) const override;
 
   void begin_step(std::int64_t step) override;
   void compute(std::size_t index) override;
@@ -78,16 +80,15 @@ class RankExecutor : public Executor {
     int receiver = 0;
     std::int32_t microbatch = 0;
   };
-  // When an action ran on the device, and for messages that arrive: when they are there.
-  struct Times {
-    std::optional<kernels::cuda::Event> start, end, arrived;
-  };
-
   void make_stages();
   const Action& action(std::size_t index) const { return context_.actions()[index]; }
   const Place& place(std::size_t index) const { return layout_.places[index]; }
   Stage& stage_of(const Action& action) { return *stages_.at(action.stage.value); }
-  std::byte* address(std::size_t parameter, int state) const;
+  // Of element `first` of a value or state that is kept here.
+  std::byte* address(std::size_t parameter, int state, std::int64_t first) const;
+  bool is_shared(std::size_t parameter, int state) const;
+  KeptElements kept(std::size_t parameter) const;
+  void write_shared(std::size_t parameter, int state, std::span<const float> from);
   std::byte* outbox(int number) const;
 
   void prefetch(std::int64_t step);
@@ -95,13 +96,15 @@ class RankExecutor : public Executor {
                                                                           std::int64_t microbatch) const;
   void upload_tokens(const Stage& stage, std::int64_t microbatch, int slab);
   void wait_until_fetched(int stage, int slab);
-  void enqueue(const Action& action, const Place& place);
+  // All layers, or the last ones of a stage's last weight gradient.
+  void launch(const Action& action, const Place& place, LayerSpan layers);
+  void launch_in_buckets(std::size_t index, std::span<const Reduction> reductions);
+  void enqueue(const Action& action, const Place& place, LayerSpan layers);
   // Both return what the computation waits for.
   cudaEvent_t receive_output(std::size_t index, int peer);
   cudaEvent_t receive_gradient(std::size_t index, int peer);
   void copy(std::byte* to, int to_gpu, const std::byte* from, int from_gpu, std::int64_t bytes, cudaStream_t stream);
   static void wait(cudaStream_t stream, cudaEvent_t event);
-  static void record(std::optional<kernels::cuda::Event>& event, cudaStream_t stream);
 
   ExecutorContext context_;
   RankLayout layout_;
@@ -110,11 +113,11 @@ class RankExecutor : public Executor {
   std::unique_ptr<kernels::cuda::Gemm> gemm_;
   kernels::cuda::CudnnAttention attention_;
   Workspace workspace_;
-  AllReduce reduction_;
   std::map<int, std::unique_ptr<Stage>> stages_;  // by stage number
   std::vector<HeldParameter> parameters_;
   std::vector<std::pair<const Stage*, std::size_t>> places_;  // of the parameters: stage and entry
   std::optional<Updater> updater_;
+  std::optional<Reductions> reductions_;
   Graphs graphs_;
   std::vector<Times> times_;  // by action
   kernels::cuda::Event origin_;
@@ -126,7 +129,7 @@ class RankExecutor : public Executor {
 
   // Of the step that runs.
   std::int64_t step_ = 0;
-  bool captured_ = false;  // from the second step on: the first one loads all kernels
+  int steps_ = 0;  // begun: the first loads all kernels, the second captures all graphs
   Clock::time_point origin_time_;
   std::map<Key, cudaEvent_t> freed_;                    // by stage and slab: when its last micro-batch was done
   std::map<Key, Landing> landings_;                     // by stage and micro-batch

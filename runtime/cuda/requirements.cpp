@@ -1,5 +1,6 @@
 #include "runtime/cuda/requirements.hpp"
 
+#include <algorithm>
 #include <map>
 
 #include "models/text.hpp"
@@ -21,7 +22,20 @@ void check_plan(const Plan& plan) {
   if (precision == DataType::bf16 && t.hidden % 8 != 0) {
     throw bad_input("hidden: expected a multiple of 8 for bf16, got {}", t.hidden);
   }
+  // Overlap is what the runtime does where it can, whatever was predicted.
+  PlanLayout layout = plan.layout;
+  layout.zero = layout.zero == 1 ? 0 : layout.zero;
+  layout.overlap_gradients = layout.overlap_parameters = layout.overlap_pipeline = false;
+  if (layout != PlanLayout{}) {
+    throw bad_input("layout: the CUDA backend runs whole ranks on a device each, with \"zero\" 0 or 1, got {}",
+                    to_json(plan.layout).dump());
+  }
   const ComputeSchedule& schedule = plan.schedule;
+  if (plan.layout.zero > 0 && std::any_of(plan.stages.begin(), plan.stages.end(),
+                                          [](const PlanStage& stage) { return stage.second_rank.has_value(); })) {
+    throw bad_input("layout.zero: not done for stages on two ranks (schedule '{}'): expected 0, got {}", schedule.name,
+                    plan.layout.zero);
+  }
   if (schedule.updates != WeightUpdates::synchronous) refuse("asynchronous updates");
 }
 

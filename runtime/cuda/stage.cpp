@@ -44,13 +44,6 @@ ParameterView Stage::view(std::size_t entry) const {
   return {arena_ + place_.weights + offset * element, reinterpret_cast<float*>(arena_ + place_.gradients) + offset};
 }
 
-const ParameterEntry* Stage::table() const {
-  const auto& entries = layout().entries;
-  const auto found =
-      std::find_if(entries.begin(), entries.end(), [](const auto& e) { return e.parameter.name == token_table; });
-  return found == entries.end() ? nullptr : &*found;
-}
-
 // The blocks are alike: one of them speaks for all.
 void Stage::prepare(std::span<std::byte> scratch) const {
   for (std::size_t i = 0; i < layers_.size(); ++i) {
@@ -94,19 +87,22 @@ void Stage::forward(const Place& at, std::byte* output) const {
   }
 }
 
-void Stage::backward(const Place& at, std::byte* d_input) const {
-  const std::byte* from = layout().d_output >= 0 ? d_output(at.slab) : nullptr;
-  std::byte* to = workspace_.ping;
-  for (std::size_t i = layers_.size(); i-- > 0;) {
+void Stage::backward(const Place& at, std::byte* d_input, LayerSpan layers) const {
+  for (std::size_t i = layers.last; i-- > layers.first;) {
     Pass p = pass(i, at);
     if (layout().layers[i].recomputed) layers_[i]->forward(p);
-    p.d_output = from;
-    p.d_input = i > 0 ? to : d_input;
+    // Gradients go back and forth between two buffers.
+    std::byte* const buffers[] = {workspace_.ping, workspace_.pong};
+    const std::size_t passed = layers_.size() - 1 - i;
+    if (passed > 0) {
+      p.d_output = buffers[(passed - 1) % 2];
+    } else if (layout().d_output >= 0) {
+      p.d_output = d_output(at.slab);
+    }
+    p.d_input = i > 0 ? buffers[passed % 2] : d_input;
     p.gradients = workspace_.gradients;
     layers_[i]->backward_input(p);
     layers_[i]->backward_weight(p);
-    from = to;
-    to = to == workspace_.ping ? workspace_.pong : workspace_.ping;
   }
 }
 
@@ -130,8 +126,8 @@ void Stage::backward_input(const Place& at, std::byte* d_input) const {
   }
 }
 
-void Stage::backward_weight(const Place& at) const {
-  for (std::size_t i = layers_.size(); i-- > 0;) {
+void Stage::backward_weight(const Place& at, LayerSpan layers) const {
+  for (std::size_t i = layers.last; i-- > layers.first;) {
     const StageLayout::Layer& where = layout().layers[i];
     Pass p = pass(i, at);
     if (where.recomputed) p.stash = split(at.split) + where.recomputed_stash;

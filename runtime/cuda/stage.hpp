@@ -28,8 +28,7 @@ class Stage {
   const StageLayout& layout() const { return place_.layout; }
   const RankLayout::Stage& place() const { return place_; }
   ParameterView view(std::size_t entry) const;
-  // The token table, owned or a copy; null where the stage has none.
-  const ParameterEntry* table() const;
+  const ParameterEntry* table() const { return token_table_of(layout()); }
 
   // Chooses algorithms; `scratch` is overwritten.
   void prepare(std::span<std::byte> scratch) const;
@@ -45,9 +44,10 @@ class Stage {
 
   // `output` null with the head; `d_input` null with the embedding.
   void forward(const Place& at, std::byte* output) const;
-  void backward(const Place& at, std::byte* d_input) const;
+  // Layers [first, last) of the stage, which come after those behind them.
+  void backward(const Place& at, std::byte* d_input, LayerSpan layers) const;
   void backward_input(const Place& at, std::byte* d_input) const;
-  void backward_weight(const Place& at) const;
+  void backward_weight(const Place& at, LayerSpan layers) const;
 
  private:
   std::int32_t* integers(int slab_number, std::int64_t offset) const;

@@ -15,10 +15,11 @@ bool only_added_to(const Parameter& parameter) {
 
 }  // namespace
 
-Updater::Updater(const RankLayout& layout, std::byte* arena, Optimizer optimizer, const OptimizerOptions& options,
-                 cudaStream_t stream)
+Updater::Updater(const RankLayout& layout, std::byte* arena, int replica, Optimizer optimizer,
+                 const OptimizerOptions& options, cudaStream_t stream)
     : layout_(layout),
       arena_(arena),
+      replica_(replica),
       optimizer_(optimizer),
       options_(options),
       stream_(stream),
@@ -30,27 +31,32 @@ Updater::Updater(const RankLayout& layout, std::byte* arena, Optimizer optimizer
     const auto decay = [&](const ParameterEntry& entry) {
       return static_cast<float>(entry.parameter.decayed ? options.weight_decay : 0);
     };
-    const auto weight = [&](const ParameterEntry& entry) -> kernels::Bf16* {
-      if (stage.spec.precision != DataType::bf16) return nullptr;
-      return reinterpret_cast<kernels::Bf16*>(arena + stage.weights) + entry.offset;
+    // Of the elements that the replica keeps, in a slab of parameters.
+    const auto at = [](const ParameterEntry& entry, const KeptElements& kept) { return entry.offset + kept.first; };
+    const auto master = [&](const ParameterEntry& entry, const KeptElements& kept) {
+      return slab(stage.masters) + (stage.has_masters() ? kept.state : at(entry, kept));
+    };
+    const auto weight = [&](const ParameterEntry& entry, const KeptElements& kept) -> kernels::Bf16* {
+      if (!stage.has_masters()) return nullptr;
+      return reinterpret_cast<kernels::Bf16*>(arena + stage.weights) + at(entry, kept);
     };
     if (optimizer == Optimizer::adamw) {
-      list_tensors<kernels::AdamWTensor>(stage, [&](const ParameterEntry& entry) {
-        return kernels::AdamWTensor{slab(stage.masters) + entry.offset,
-                                    slab(stage.states[0]) + entry.offset,
-                                    slab(stage.states[1]) + entry.offset,
-                                    slab(stage.gradients) + entry.offset,
-                                    weight(entry),
-                                    entry.elements,
+      list_tensors<kernels::AdamWTensor>(stage, [&](const ParameterEntry& entry, const KeptElements& kept) {
+        return kernels::AdamWTensor{master(entry, kept),
+                                    slab(stage.states[0]) + kept.state,
+                                    slab(stage.states[1]) + kept.state,
+                                    slab(stage.gradients) + at(entry, kept),
+                                    weight(entry, kept),
+                                    kept.last - kept.first,
                                     decay(entry)};
       });
     } else {
-      list_tensors<kernels::SgdTensor>(stage, [&](const ParameterEntry& entry) {
-        return kernels::SgdTensor{slab(stage.masters) + entry.offset,
-                                  slab(stage.states[0]) + entry.offset,
-                                  slab(stage.gradients) + entry.offset,
-                                  weight(entry),
-                                  entry.elements,
+      list_tensors<kernels::SgdTensor>(stage, [&](const ParameterEntry& entry, const KeptElements& kept) {
+        return kernels::SgdTensor{master(entry, kept),
+                                  slab(stage.states[0]) + kept.state,
+                                  slab(stage.gradients) + at(entry, kept),
+                                  weight(entry, kept),
+                                  kept.last - kept.first,
                                   decay(entry)};
       });
     }
@@ -61,7 +67,10 @@ template <class Record, class Fill>
 void Updater::list_tensors(const RankLayout::Stage& stage, Fill&& fill) {
   static_assert(sizeof(Record) <= tensor_record_bytes);
   std::vector<Record> records;
-  for (const ParameterEntry& entry : stage.layout.entries) records.push_back(fill(entry));
+  for (const ParameterEntry& entry : stage.layout.entries) {
+    const KeptElements kept = kept_elements(stage.layout, entry, replica_);
+    if (kept.first < kept.last) records.push_back(fill(entry, kept));
+  }
   Tensors& tensors = tensors_[stage.number];
   tensors.stage = &stage;
   tensors.list = arena_ + layout_.tensors + stage.first_tensor * tensor_record_bytes;
@@ -72,19 +81,28 @@ void Updater::list_tensors(const RankLayout::Stage& stage, Fill&& fill) {
   STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(stream_));
 }
 
-double Updater::squared_gradient_norm() {
+void Updater::enqueue_squared_norm() {
   auto accumulate = kernels::Accumulate::no;
+  const auto add = [&](const RankLayout::Stage& stage, std::int64_t first, std::int64_t count) {
+    kernels::squared_norm(&scalars_->squared_norm, slab(stage.gradients) + first, count, norm_workspace_, accumulate,
+                          stream_);
+    accumulate = kernels::Accumulate::yes;
+  };
+  host_[0].squared_norm = 0;
   for (const RankLayout::Stage& stage : layout_.stages) {
     if (!stage.counted) continue;
-    kernels::squared_norm(&scalars_->squared_norm, slab(stage.gradients), stage.layout.owned_elements, norm_workspace_,
-                          accumulate, stream_);
-    accumulate = kernels::Accumulate::yes;
+    const StageLayout& layout = stage.layout;
+    if (!layout.buckets.front().is_sharded()) {
+      add(stage, 0, layout.owned_elements);
+      continue;
+    }
+    for (const Bucket& bucket : layout.buckets) {
+      if (bucket.offset < layout.owned_elements) add(stage, bucket.offset + replica_ * bucket.share, bucket.share);
+    }
   }
-  if (accumulate == kernels::Accumulate::no) return 0;
+  if (accumulate == kernels::Accumulate::no) return;
   STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(&host_[0].squared_norm, &scalars_->squared_norm, sizeof(double),
                                         cudaMemcpyDeviceToHost, stream_));
-  STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(stream_));
-  return host_[0].squared_norm;
 }
 
 void Updater::step(int stage, double rate, std::int64_t step, double gradient_scale) {

@@ -1,5 +1,5 @@
 // The optimizer of a rank's stages on its GPU: the norm of their gradients, and one launch a stage that updates all
-// tensors.
+// tensors, or with a sharded optimizer the replica's share of them.
 #pragma once
 
 #include <map>
@@ -13,11 +13,13 @@ namespace stagecraft::cuda {
 
 class Updater {
  public:
-  Updater(const RankLayout& layout, std::byte* arena, Optimizer optimizer, const OptimizerOptions& options,
+  Updater(const RankLayout& layout, std::byte* arena, int replica, Optimizer optimizer, const OptimizerOptions& options,
           cudaStream_t stream);
 
-  // Of the gradients of the stages that the rank counts, copies left out. Waits for the stream.
-  double squared_gradient_norm();
+  // Of the gradients that step() will use, of the stages that the rank counts, copies left out. Enqueued; the host
+  // reads the result when the stream is through.
+  void enqueue_squared_norm();
+  double squared_norm() const { return host_[0].squared_norm; }
   // Updates the stage's parameters and forgets the gradients that micro-batches only ever add to. Step counts from 1.
   void step(int stage, double rate, std::int64_t step, double gradient_scale);
 
@@ -41,6 +43,7 @@ class Updater {
 
   const RankLayout& layout_;
   std::byte* arena_;
+  int replica_;
   Optimizer optimizer_;
   OptimizerOptions options_;
   cudaStream_t stream_;

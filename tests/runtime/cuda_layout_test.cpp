@@ -96,6 +96,56 @@ TEST(CudaLayout, FullRecomputationKeepsOnlyTheInputsOfBlocks) {
   EXPECT_GT(stash(Recompute::none), stash(Recompute::full));
 }
 
+// Every element of every tensor is kept by one replica, and the shares are equal.
+TEST(CudaLayout, AShardedOptimizerIsSharedOutWithoutGapsOrOverlaps) {
+  for (const int stages : {1, 2}) {
+    Plan plan = plan_of("1f1b", stages);
+    plan.network.transformer->hidden = 640;  // so that a block is a bucket
+    plan.network.transformer->ffn = 2560;
+    const RankLayout whole = lay_out_rank(plan, plan.lowered(), stages - 1);
+    plan.devices.resize(3, plan.devices.front());
+    plan.layout.zero = 1;
+    const RankLayout sharded = lay_out_rank(plan, plan.lowered(), stages - 1);
+    const StageLayout& layout = sharded.stages.front().layout;
+    EXPECT_GT(layout.buckets.size(), 2U);
+    std::set<std::int64_t> kept_in_state;
+    for (const ParameterEntry& entry : layout.entries) {
+      std::int64_t next = 0;
+      for (int replica = 0; replica < 3; ++replica) {
+        const KeptElements kept = kept_elements(layout, entry, replica);
+        if (kept.first == kept.last) continue;
+        EXPECT_EQ(kept.first, next) << entry.parameter.name;
+        EXPECT_GE(kept.state, 0);
+        EXPECT_LE(kept.state + kept.last - kept.first, layout.state_elements);
+        EXPECT_EQ((entry.offset + kept.first) % 64, 0) << "aligned as the kernels expect";
+        if (replica == 1) {
+          EXPECT_TRUE(kept_in_state.insert(kept.state).second);
+        }
+        next = kept.last;
+      }
+      EXPECT_EQ(next, entry.elements) << entry.parameter.name;
+    }
+    const auto third = static_cast<double>(whole.need.optimizer_state) / 3;
+    EXPECT_NEAR(static_cast<double>(sharded.need.optimizer_state), third, 0.01 * third);
+    EXPECT_NEAR(static_cast<double>(sharded.need.gradients), static_cast<double>(whole.need.gradients), 0.01 * third);
+  }
+}
+
+TEST(CudaLayout, WithoutShardingEveryReplicaKeepsAll) {
+  const Plan plan = plan_of("1f1b", 2);
+  const RankLayout rank = lay_out_rank(plan, plan.lowered(), 1);
+  const StageLayout& layout = rank.stages.front().layout;
+  EXPECT_EQ(layout.state_elements, layout.elements);
+  for (const ParameterEntry& entry : layout.entries) {
+    for (const int replica : {0, 1}) {
+      const KeptElements kept = kept_elements(layout, entry, replica);
+      EXPECT_EQ(kept.first, 0);
+      EXPECT_EQ(kept.last, entry.elements);
+      EXPECT_EQ(kept.state, entry.offset);
+    }
+  }
+}
+
 // GPUs with 132 multiprocessors: whole, cut in four, cut unevenly.
 TEST(CudaPlace, SlicesFillOneGpuAfterTheOther) {
   DeviceType whole, quarter, half;

@@ -7,67 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "runtime/cuda/module.hpp"
-#include "tests/runtime/plans.hpp"
-#include "tests/runtime/steps.hpp"
+#include "tests/runtime/cuda_fixture.hpp"
 
 namespace stagecraft {
 namespace {
-
-// Larger than the others' networks, so that the libraries' fast paths are taken.
-Transformer small_gpt() {
-  Transformer t = tiny_gpt(true);
-  t.layers = 4;
-  t.hidden = 128;
-  t.head_size = 64;
-  t.ffn = 512;
-  t.vocabulary = 200;
-  t.max_sequence = 64;
-  return t;
-}
-
-Transformer small_llama() {
-  Transformer t = tiny_llama();
-  t.layers = 4;
-  t.hidden = 256;
-  t.heads = 4;
-  t.kv_heads = 2;
-  t.head_size = 64;
-  t.ffn = 384;
-  t.vocabulary = 200;
-  return t;
-}
-
-// The plan's ranks on GPUs of their own, or on slices of the first.
-Plan on_gpu(Plan plan, DataType precision, const cuda::Gpu& gpu, int slice_multiprocessors) {
-  plan.precision = precision;
-  DeviceType& type = plan.cluster.device_types.front();
-  type.kind = DeviceKind::gpu;
-  type.multiprocessors = slice_multiprocessors;
-  type.gpu_multiprocessors = slice_multiprocessors == 0 ? 0 : gpu.multiprocessors;
-  return plan;
-}
-
-class CudaTest : public testing::Test {
- protected:
-  void SetUp() override {
-    try {
-      gpus_ = cuda::load_module().gpus();
-    } catch (const Error& error) {
-      GTEST_SKIP() << error.what();
-    }
-    if (gpus_.empty()) GTEST_SKIP() << "no GPU";
-  }
-  Step step(const Plan& plan, DataType precision, int slice_multiprocessors = 0) const {
-    return take_step(on_gpu(plan, precision, gpus_.front(), slice_multiprocessors), Backend::cuda);
-  }
-
-  std::vector<cuda::Gpu> gpus_;
-};
-
-constexpr std::int64_t samples = 8;
-
-PlanShape whole() { return {.cuts = {}, .microbatches = 4, .microbatch = 2, .sequence = 32}; }
 
 Plan staged(const Transformer& t, int stages, const std::string& schedule, Recompute recompute) {
   PlanShape shape = whole();
@@ -197,19 +140,7 @@ TEST_F(CudaTest, InferenceReportsTheLossOfTheCpu) {
   for (std::size_t i = 0; i < expected.losses.size(); ++i) EXPECT_NEAR(actual.losses[i], expected.losses[i], 1e-4);
 }
 
-TEST_F(CudaTest, ReplicasSumTheirGradients) {
-  const Transformer t = small_gpt();
-  const Step expected = take_step(make_plan(t, whole()));
-  for (const std::vector<std::int64_t>& cuts : {std::vector<std::int64_t>{}, {3}}) {
-    PlanShape shape = whole();
-    shape.cuts = cuts;
-    shape.microbatches = 2;
-    shape.replicas = 2;
-    expect_close(step(make_plan(t, shape), DataType::fp32, cuts.empty() ? 64 : 32), expected);
-  }
-}
-
-TEST_F(CudaTest, SeveralGpus) {
+TEST_F(CudaTest, StagesOnSeveralGpus) {
   if (gpus_.size() < 2) GTEST_SKIP() << "one GPU";
   const Transformer t = small_gpt();
   const Step expected = take_step(make_plan(t, whole()));
@@ -217,10 +148,6 @@ TEST_F(CudaTest, SeveralGpus) {
     SCOPED_TRACE(schedule);
     expect_close(step(staged(t, 2, schedule, Recompute::none), DataType::fp32), expected);
   }
-  PlanShape shape = whole();
-  shape.microbatches = 2;
-  shape.replicas = 2;
-  expect_close(step(make_plan(t, shape), DataType::fp32), expected);
 }
 
 // Graphs are captured in the second step and replayed from the third on.
