@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "models/cost/memory.hpp"
 #include "models/error.hpp"
 #include "runtime/cuda/layout.hpp"
 #include "runtime/cuda/local_gpu.hpp"
@@ -101,7 +102,7 @@ TEST(CudaLayout, AShardedOptimizerIsSharedOutWithoutGapsOrOverlaps) {
   for (const int stages : {1, 2}) {
     Plan plan = plan_of("1f1b", stages);
     plan.network.transformer->hidden = 640;  // so that a block is a bucket
-    plan.network.transformer->ffn = 2560;
+    plan.network.transformer->ffn = 3840;
     const RankLayout whole = lay_out_rank(plan, plan.lowered(), stages - 1);
     plan.devices.resize(3, plan.devices.front());
     plan.layout.zero = 1;
@@ -128,6 +129,11 @@ TEST(CudaLayout, AShardedOptimizerIsSharedOutWithoutGapsOrOverlaps) {
     const auto third = static_cast<double>(whole.need.optimizer_state) / 3;
     EXPECT_NEAR(static_cast<double>(sharded.need.optimizer_state), third, 0.01 * third);
     EXPECT_NEAR(static_cast<double>(sharded.need.gradients), static_cast<double>(whole.need.gradients), 0.01 * third);
+    // As the planner counts: what AdamW and the fp32 master weights take is divided.
+    const double planned = parameter_bytes(DataType::bf16, Optimizer::adamw).optimizer_state.value() *
+                           static_cast<double>(whole.stages.front().layout.elements);
+    const auto held = [](const MemoryNeed& need) { return static_cast<double>(need.weights + need.optimizer_state); };
+    EXPECT_NEAR(held(whole.need) - held(sharded.need), planned * 2 / 3, 0.01 * planned);
   }
 }
 
