@@ -7,6 +7,7 @@
 #include <random>
 
 #include "models/cost/roofline.hpp"
+#include "models/network/layer_graph.hpp"
 #include "planner/cut_costs.hpp"
 #include "planner/cut_graph.hpp"
 #include "planner/partition.hpp"

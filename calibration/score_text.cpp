@@ -1,6 +1,7 @@
 #include "calibration/score_text.hpp"
 
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "models/text.hpp"
 

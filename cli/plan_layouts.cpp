@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "cli/console.hpp"
 #include "cli/plan_options.hpp"

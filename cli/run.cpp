@@ -1,5 +1,6 @@
 #include <array>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "cli/backend.hpp"
 #include "cli/command.hpp"

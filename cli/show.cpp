@@ -1,4 +1,5 @@
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "cli/clusters.hpp"
 #include "cli/command.hpp"

@@ -1,5 +1,6 @@
 #include <array>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
 #include "cli/console.hpp"

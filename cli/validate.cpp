@@ -1,4 +1,5 @@
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "calibration/score_svg.hpp"
 #include "calibration/score_text.hpp"

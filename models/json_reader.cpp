@@ -1,5 +1,7 @@
 #include "models/json_reader.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cmath>
 
@@ -61,6 +63,15 @@ Json read_json(const std::filesystem::path& path) { return parse_json(read_file(
 
 Error JsonValue::complain(std::string_view message) const {
   return bad_input("{}: {}{}{}", file_, path_, path_.empty() ? "" : ": ", message);
+}
+
+std::size_t JsonValue::one_of(const std::vector<std::string_view>& names) const {
+  std::string list;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (json().is_string() && json().get_ref<const std::string&>() == names[i]) return i;
+    list += (i == 0 ? "'" : ", '") + std::string(names[i]) + "'";
+  }
+  throw expected("one of " + list);
 }
 
 Error JsonValue::expected(std::string_view expected) const {

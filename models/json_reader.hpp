@@ -16,7 +16,7 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -64,6 +64,9 @@ class JsonValue {
   template <class T>
   T one_of(std::span<const std::pair<std::string_view, T>> names) const;
 
+  // Its position among the names.
+  std::size_t one_of(const std::vector<std::string_view>& names) const;
+
   // An error about this value: "file: path: expected EXPECTED, got VALUE".
   Error expected(std::string_view expected) const;
   // An error about this value in other words: "file: path: MESSAGE".
@@ -99,12 +102,9 @@ class JsonObject {
 
 template <class T>
 T JsonValue::one_of(std::span<const std::pair<std::string_view, T>> names) const {
-  std::string list;
-  for (const auto& [name, result] : names) {
-    if (json().is_string() && json().get_ref<const std::string&>() == name) return result;
-    list += (list.empty() ? "'" : ", '") + std::string(name) + "'";
-  }
-  throw expected("one of " + list);
+  std::vector<std::string_view> texts;
+  for (const auto& [name, result] : names) texts.push_back(name);
+  return names[one_of(texts)].second;
 }
 
 }  // namespace stagecraft

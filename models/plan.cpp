@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "models/network/layer_graph.hpp"
 #include "models/schedule/checker.hpp"
 #include "models/text.hpp"
 
@@ -49,7 +50,7 @@ std::vector<Tie> ties(const Plan& plan) {
 }
 
 void validate_order(const Plan& plan, const std::string& file) {
-  const std::size_t layers = boost::num_vertices(plan.network.graph);
+  const std::size_t layers = plan.network.graph.layers();
   if (plan.order.size() != layers) {
     fail(file, "order",
          fmt::format("expected each of the network's {} layers once, got {}", layers, plan.order.size()));
@@ -63,12 +64,12 @@ void validate_order(const Plan& plan, const std::string& file) {
     seen[plan.order[i]] = true;
   }
   const auto position = positions(plan);
-  for (auto [edge, end] = boost::edges(plan.network.graph); edge != end; ++edge) {
-    const LayerId from = boost::source(*edge, plan.network.graph), to = boost::target(*edge, plan.network.graph);
+  const LayerGraph& graph = plan.network.graph;
+  for (auto [edge, end] = boost::edges(graph); edge != end; ++edge) {
+    const LayerId from = boost::source(*edge, graph), to = boost::target(*edge, graph);
     if (position[from] > position[to]) {
       fail(file, fmt::format("order[{}]", position[to]),
-           fmt::format("layer '{}' stands before '{}', which it needs", plan.network.graph[to].name,
-                       plan.network.graph[from].name));
+           fmt::format("layer '{}' stands before '{}', which it needs", graph[to].name, graph[from].name));
     }
   }
 }

@@ -1,8 +1,10 @@
 // The JSON format of plans: docs/file_formats.md.
 #include <array>
+#include <nlohmann/json.hpp>
 #include <span>
 
 #include "models/files.hpp"
+#include "models/network/layer_graph.hpp"
 #include "models/plan.hpp"
 #include "models/schedule/torch_csv.hpp"
 #include "models/text.hpp"

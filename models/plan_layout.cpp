@@ -1,6 +1,7 @@
 #include "models/plan_layout.hpp"
 
 #include <array>
+#include <nlohmann/json.hpp>
 
 namespace stagecraft {
 namespace {

@@ -1,6 +1,7 @@
 #include "planner/assemble.hpp"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "models/files.hpp"
 #include "models/version.hpp"

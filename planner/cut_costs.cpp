@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "models/network/layer_graph.hpp"
+
 namespace stagecraft {
 namespace {
 

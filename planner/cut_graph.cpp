@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "models/error.hpp"
+#include "models/network/layer_graph.hpp"
 #include "models/text.hpp"
 
 namespace stagecraft {

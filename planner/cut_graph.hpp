@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "models/network/layer_graph.hpp"
+#include "models/network/layer.hpp"
 #include "models/plan.hpp"
 
 namespace stagecraft {

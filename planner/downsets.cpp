@@ -4,6 +4,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "models/network/layer_graph.hpp"
+
 namespace stagecraft {
 namespace {
 

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "models/error.hpp"
+#include "models/network/layer_graph.hpp"
 
 namespace stagecraft {
 namespace {

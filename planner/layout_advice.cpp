@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "models/cost/memory.hpp"
+#include "models/network/layer_graph.hpp"
 #include "models/text.hpp"
 
 namespace stagecraft {

@@ -1,10 +1,12 @@
 #include "planner/layout_plan.hpp"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "models/cost/memory.hpp"
 #include "models/cost/schedule_forms.hpp"
 #include "models/files.hpp"
+#include "models/network/layer_graph.hpp"
 #include "models/version.hpp"
 #include "planner/explain.hpp"
 #include "planner/own_order.hpp"

@@ -159,7 +159,7 @@ void check_space(const SearchSpace& space, const Network& network, const Cluster
   check_counts(space);
   check_batch(space);
   check_schedule(space);
-  const auto layers = static_cast<std::int64_t>(boost::num_vertices(network.graph));
+  const auto layers = static_cast<std::int64_t>(network.graph.layers());
   check_cuts(space, layers);
   if (network.transformer && space.sequence > network.transformer->max_sequence) {
     throw bad_input("sequence: expected at most the {} positions of network '{}', got {}",

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "models/error.hpp"
+#include "models/network/layer_graph.hpp"
 #include "models/text.hpp"
 #include "planner/assemble.hpp"
 #include "planner/downsets.hpp"

@@ -1,5 +1,6 @@
 // The comparison as text, Markdown and JSON.
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "models/text.hpp"
 #include "reports/comparison.hpp"

@@ -1,3 +1,5 @@
+#include <nlohmann/json.hpp>
+
 #include "models/text.hpp"
 #include "reports/framework_config.hpp"
 

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "models/cost/memory.hpp"
+#include "models/network/layer_graph.hpp"
 #include "models/schedule/checker.hpp"
 #include "models/text.hpp"
 #include "reports/text_width.hpp"
@@ -181,7 +183,7 @@ std::string network_table(const Network& network, const Workload& workload) {
   const std::vector<LayerGroup> groups = group_layers(network, workload);
   std::string out = wrap(fmt::format("{}: {} parameters in {} layers", printable(network.name),
                                      with_thousands(total_parameters(network.graph)),
-                                     with_thousands(static_cast<long long>(boost::num_vertices(network.graph)))));
+                                     with_thousands(static_cast<long long>(network.graph.layers()))));
   if (network.transformer) out += wrap(describe(*network.transformer));
   out += wrap(fmt::format("FLOPs: forward, one token of {}; stash: {}, one sample, recompute {}", workload.sequence,
                           name(workload.precision), name(workload.recompute))) +
@@ -207,7 +209,7 @@ Json network_summary(const Network& network, const Workload& workload) {
   Json json;
   json["name"] = network.name;
   json["parameters"] = total_parameters(network.graph);
-  json["layers"] = boost::num_vertices(network.graph);
+  json["layers"] = network.graph.layers();
   json["sequence"] = workload.sequence;
   json["precision"] = name(workload.precision);
   json["recompute"] = name(workload.recompute);

@@ -7,6 +7,7 @@
 #include <ctime>
 #include <exception>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
 #include <tuple>

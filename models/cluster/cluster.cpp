@@ -4,6 +4,7 @@
 #include <cassert>
 #include <charconv>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "models/presets.hpp"
 #include "models/text.hpp"

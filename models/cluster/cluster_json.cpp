@@ -1,6 +1,7 @@
 // Clusters as JSON: docs/file_formats.md, section "Cluster".
 #include <algorithm>
 #include <charconv>
+#include <nlohmann/json.hpp>
 #include <unordered_set>
 
 #include "models/cluster/cluster.hpp"

@@ -1,6 +1,7 @@
 #include "models/cost/constants.hpp"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "models/presets.hpp"
 #include "models/text.hpp"

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "models/cluster/cluster.hpp"
-#include "models/network/layer_graph.hpp"
+#include "models/network/layer.hpp"
 #include "models/units.hpp"
 
 namespace stagecraft {

@@ -1,9 +1,25 @@
 #include "models/network/network.hpp"
 
+#include <nlohmann/json.hpp>
+
+#include "models/network/layer_graph.hpp"
 #include "models/network/transformer_json.hpp"
 #include "models/presets.hpp"
 
 namespace stagecraft {
+
+GraphValue::GraphValue() : GraphValue(LayerGraph{}) {}
+GraphValue::GraphValue(LayerGraph graph) : graph_(std::make_unique<LayerGraph>(std::move(graph))) {}
+GraphValue::GraphValue(const GraphValue& other) : graph_(std::make_unique<LayerGraph>(*other.graph_)) {}
+GraphValue::GraphValue(GraphValue&& other) noexcept = default;
+GraphValue& GraphValue::operator=(GraphValue other) noexcept {
+  graph_ = std::move(other.graph_);
+  return *this;
+}
+GraphValue::~GraphValue() = default;
+const Layer& GraphValue::operator[](LayerId layer) const { return (*graph_)[layer]; }
+Layer& GraphValue::operator[](LayerId layer) { return (*graph_)[layer]; }
+std::size_t GraphValue::layers() const { return num_vertices(*graph_); }
 
 bool operator==(const Network& a, const Network& b) {
   return a.name == b.name && a.transformer == b.transformer && same_graph(a.graph, b.graph);

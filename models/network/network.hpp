@@ -3,12 +3,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "models/json_reader.hpp"
-#include "models/network/layer_graph.hpp"
+#include "models/network/layer.hpp"
 
 namespace stagecraft {
 
@@ -45,11 +46,32 @@ struct Transformer {
   bool operator==(const Transformer&) const = default;
 };
 
+// A LayerGraph as a value. It keeps Boost.Graph out of the many files that know networks but not graphs.
+class GraphValue {
+ public:
+  GraphValue();                  // without layers
+  GraphValue(LayerGraph graph);  // NOLINT(google-explicit-constructor): it stands for the graph
+  GraphValue(const GraphValue& other);
+  GraphValue(GraphValue&& other) noexcept;
+  GraphValue& operator=(GraphValue other) noexcept;
+  ~GraphValue();
+
+  operator const LayerGraph&() const { return *graph_; }  // NOLINT(google-explicit-constructor)
+  const LayerGraph& operator*() const { return *graph_; }
+  LayerGraph& operator*() { return *graph_; }
+  const Layer& operator[](LayerId layer) const;
+  Layer& operator[](LayerId layer);
+  std::size_t layers() const;
+
+ private:
+  std::unique_ptr<LayerGraph> graph_;
+};
+
 struct Network {
   std::string name;
   std::optional<Transformer> transformer;
   // Vertices of a transformer: 0 the embedding, 1..layers the blocks, layers+1 the head (final norm, projection, loss).
-  LayerGraph graph;
+  GraphValue graph;
 };
 
 bool operator==(const Network& a, const Network& b);

@@ -1,6 +1,7 @@
 // Costs of a transformer's layers. Derivations with sources: docs/cost_model.md; the letters here:
 // C hidden, A = heads * head_size, K = kv_heads * head_size, F ffn, V vocabulary, E experts, k experts per token,
 // s tokens of a sample, h heads.
+#include "models/network/layer_graph.hpp"
 #include "models/network/network.hpp"
 #include "models/network/transformer_json.hpp"
 

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <thread>
 
+#include "models/network/layer_graph.hpp"
 #include "models/version.hpp"
 #include "runtime/cuda/layout.hpp"
 #include "runtime/cuda/local_gpu.hpp"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "models/text.hpp"
 #include "runtime/cuda/module.hpp"

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <nlohmann/json.hpp>
+
 #include "calibration/score_text.hpp"
 #include "tests/calibration/rows.hpp"
 

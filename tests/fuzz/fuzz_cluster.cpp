@@ -1,5 +1,6 @@
 // Any text is read as a cluster or refused with an Error; what is read is written and reads back equal.
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 
 #include "models/cluster/cluster.hpp"
 #include "tests/fuzz/fuzz.hpp"

@@ -1,5 +1,6 @@
 // Any text is read as a profile or refused with an Error; what is read is written, reads back equal, and prices layers.
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 
 #include "models/cost/profiled.hpp"
 #include "tests/fuzz/fuzz.hpp"

@@ -1,3 +1,5 @@
+#include <nlohmann/json.hpp>
+
 #include "models/trace.hpp"
 #include "tests/fuzz/fuzz.hpp"
 

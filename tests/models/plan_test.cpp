@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "models/cost/roofline.hpp"
 #include "models/error.hpp"

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "models/error.hpp"
+#include "models/network/layer_graph.hpp"
 #include "tests/planner/helpers.hpp"
 
 namespace stagecraft {

@@ -7,6 +7,7 @@
 #include <limits>
 #include <set>
 
+#include "models/network/layer_graph.hpp"
 #include "tests/planner/helpers.hpp"
 
 namespace stagecraft {

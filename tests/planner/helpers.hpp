@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "models/cluster/cluster.hpp"
+#include "models/network/layer_graph.hpp"
 #include "planner/cut_costs.hpp"
 #include "planner/cut_graph.hpp"
 #include "planner/partition.hpp"

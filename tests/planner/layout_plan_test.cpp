@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "models/error.hpp"
+#include "models/network/layer_graph.hpp"
 #include "planner/layout_search.hpp"
 #include "sim/simgrid.hpp"
 #include "sim/timeline.hpp"

@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "models/network/layer_graph.hpp"
 #include "tests/planner/helpers.hpp"
 
 namespace stagecraft {

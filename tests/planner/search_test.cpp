@@ -1,11 +1,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "models/cluster/cluster.hpp"
 #include "models/error.hpp"
 #include "models/files.hpp"
+#include "models/network/layer_graph.hpp"
 #include "planner/planner.hpp"
 #include "sim/timeline.hpp"
 #include "tests/planner/helpers.hpp"
@@ -252,7 +254,7 @@ TEST(Search, LosesNothingByPruning) {
   std::mt19937 random(31);
   for (int round = 0; round < 12; ++round) {
     Network network = make_network(make_chain(6 + round % 4), 1, 4, 2);
-    for (LayerId layer = 0; layer < boost::num_vertices(network.graph); ++layer) {
+    for (LayerId layer = 0; layer < network.graph.layers(); ++layer) {
       network.graph[layer].kind += std::to_string(layer);
       network.graph[layer].matmul_flops.per_sample = 1 + random() % 9;
     }

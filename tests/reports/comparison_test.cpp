@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "models/error.hpp"
 #include "reports/text_width.hpp"
 #include "tests/reports/example.hpp"

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "models/network/layer_graph.hpp"
 #include "models/plan.hpp"
 #include "models/trace.hpp"
 
@@ -78,8 +79,8 @@ inline Plan example_plan() {
   layer.stash.elements.per_token = 4;
   for (int i = 0; i < 4; ++i) {
     layer.name = "block." + std::to_string(i);
-    boost::add_vertex(layer, plan.network.graph);
-    if (i > 0) boost::add_edge(static_cast<LayerId>(i - 1), static_cast<LayerId>(i), plan.network.graph);
+    boost::add_vertex(layer, *plan.network.graph);
+    if (i > 0) boost::add_edge(static_cast<LayerId>(i - 1), static_cast<LayerId>(i), *plan.network.graph);
     plan.order.push_back(static_cast<LayerId>(i));
   }
   DeviceType type;

@@ -5,10 +5,12 @@
 
 #include <functional>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "models/cluster/cluster.hpp"
 #include "models/error.hpp"
+#include "models/network/layer_graph.hpp"
 
 namespace stagecraft {
 namespace {

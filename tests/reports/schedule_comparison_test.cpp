@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "models/schedule/schedule.hpp"
 #include "reports/text_width.hpp"

@@ -1,5 +1,6 @@
 #include "tests/runtime/plans.hpp"
 
+#include "models/network/layer_graph.hpp"
 #include "models/network/network.hpp"
 
 namespace stagecraft {

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "models/cost/profiled.hpp"
+#include "models/network/layer_graph.hpp"
 #include "tests/runtime/plans.hpp"
 
 namespace stagecraft {
@@ -44,7 +47,7 @@ TEST(Profiler, MeasuresEveryKindAndModeAndTheChannel) {
   const Json json = to_json(profile);
   EXPECT_EQ(profile_from_json(JsonValue(json, "profile.json")), profile);
   const ProfiledCostModel model(profile);
-  for (LayerId id = 0; id < num_vertices(network.graph); ++id) {
+  for (LayerId id = 0; id < network.graph.layers(); ++id) {
     const Workload workload{1, 8, DataType::fp32, Optimizer::adamw, Recompute::full, false};
     EXPECT_GT(model.layer_cost(network.graph[id], workload, profile.device).forward, Seconds(0));
   }

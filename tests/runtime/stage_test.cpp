@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "kernels/cpu/random.hpp"
+#include "models/network/layer_graph.hpp"
 #include "tests/runtime/plans.hpp"
 
 namespace stagecraft::cpu {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "models/files.hpp"
 #include "runtime/checkpoint.hpp"

@@ -3,6 +3,7 @@
 
 #include <random>
 
+#include "models/network/layer_graph.hpp"
 #include "models/schedule/clock.hpp"
 #include "sim/simgrid.hpp"
 #include "sim/timeline.hpp"
@@ -23,7 +24,7 @@ Plan plan_of(const ComputeSchedule& schedule, int replicas, std::mt19937& random
   Plan plan = test::make_plan(shape);
   plan.schedule = schedule;
   plan.batch.sequence = schedule.slices;
-  plan.network.graph.clear();
+  plan.network.graph = LayerGraph{};
   plan.order.clear();
   plan.stages.clear();
   const Placement placement(schedule);
@@ -31,8 +32,8 @@ Plan plan_of(const ComputeSchedule& schedule, int replicas, std::mt19937& random
   for (std::int32_t s = 0; s < schedule.stages; ++s) {
     Layer layer;
     layer.name = "layer" + std::to_string(s);
-    plan.order.push_back(boost::add_vertex(layer, plan.network.graph));
-    if (s > 0) boost::add_edge(plan.order.end()[-2], plan.order.back(), Tensor{}, plan.network.graph);
+    plan.order.push_back(boost::add_vertex(layer, *plan.network.graph));
+    if (s > 0) boost::add_edge(plan.order.end()[-2], plan.order.back(), Tensor{}, *plan.network.graph);
     PlanStage& stage = plan.stages.emplace_back();
     stage.layers = {s, s + 1};
     stage.rank = placement.ranks(StageId{s}).front();

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "models/network/layer_graph.hpp"
 #include "models/plan.hpp"
 #include "models/schedule/schedule.hpp"
 
@@ -81,8 +82,8 @@ inline Plan make_plan(const PlanShape& shape) {
       layer.tied_to = "layer0";
       layer.tied_parameters = 1;
     }
-    const LayerId id = boost::add_vertex(layer, plan.network.graph);
-    if (s > 0) boost::add_edge(id - 1, id, Tensor{}, plan.network.graph);
+    const LayerId id = boost::add_vertex(layer, *plan.network.graph);
+    if (s > 0) boost::add_edge(id - 1, id, Tensor{}, *plan.network.graph);
     plan.order.push_back(id);
     const auto cost = std::min(static_cast<std::size_t>(s), shape.costs.size() - 1);
     plan.stages.push_back({{s, s + 1}, RankId{s}, shape.costs[cost]});

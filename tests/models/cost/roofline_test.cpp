@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "models/network/layer_graph.hpp"
 #include "models/network/network.hpp"
 
 namespace stagecraft {

@@ -1,5 +1,7 @@
 #include <gmock/gmock.h>
 
+#include <nlohmann/json.hpp>
+
 #include "models/error.hpp"
 #include "models/network/network.hpp"
 #include "models/network/transformer_json.hpp"

@@ -1,6 +1,9 @@
 #include <gmock/gmock.h>
 
+#include <nlohmann/json.hpp>
+
 #include "models/error.hpp"
+#include "models/network/layer_graph.hpp"
 #include "models/network/network.hpp"
 
 namespace stagecraft {
@@ -39,7 +42,7 @@ TEST(HandWrittenGraph, HasItsBranchesAmountsAndTies) {
   const Network network = read(agent);
   EXPECT_EQ(network.name, "agent");
   EXPECT_FALSE(network.transformer);
-  ASSERT_EQ(num_vertices(network.graph), 4U);
+  ASSERT_EQ(network.graph.layers(), 4U);
   EXPECT_EQ(total_parameters(network.graph), 5 + 40 + 30 + 90 - 30);
   EXPECT_THAT(topological_order(network.graph), testing::ElementsAre(1, 2, 3, 0));
   EXPECT_EQ(network.graph[1].kind, "vision");

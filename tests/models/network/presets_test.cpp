@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 
+#include "models/network/layer_graph.hpp"
 #include "models/network/network.hpp"
 
 namespace stagecraft {
@@ -53,7 +54,7 @@ TEST(NetworkPresets, DemosSpeakBytesAndTieNothing) {
     EXPECT_EQ(demo.transformer->vocabulary, 256);
     EXPECT_FALSE(demo.transformer->tied_head);
     EXPECT_FALSE(demo.transformer->dropout);
-    EXPECT_EQ(demo.graph[num_vertices(demo.graph) - 1].tied_parameters, 0);
+    EXPECT_EQ(demo.graph[demo.graph.layers() - 1].tied_parameters, 0);
   }
 }
 

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 
+#include "models/network/layer_graph.hpp"
 #include "models/network/network.hpp"
 
 namespace stagecraft {
@@ -106,8 +107,8 @@ TEST(TransformerGraph, RegressionHeadHasOneOutput) {
 
 TEST(TransformerGraph, IsAChainOfEmbeddingBlocksAndHead) {
   const Network network = load_network("gpt2");
-  ASSERT_EQ(num_vertices(network.graph), 14U);
-  ASSERT_EQ(num_edges(network.graph), 13U);
+  ASSERT_EQ(network.graph.layers(), 14U);
+  ASSERT_EQ(num_edges(*network.graph), 13U);
   EXPECT_EQ(network.graph[0].name, "embedding");
   EXPECT_EQ(network.graph[1].name, "block.0");
   EXPECT_EQ(network.graph[12].name, "block.11");
