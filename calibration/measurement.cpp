@@ -285,13 +285,12 @@ void set_machine(const Presets& presets, Measurement& m) {
   const DeviceConstants& d = device.constants;
   m.machine = {device.type, d, framework.constants, {}};
   if (m.gradients_in_16_bits) m.machine.framework.gradient_bytes = m.machine.framework.reduced_bytes = 2;
-  m.machine.levels.push_back({m.devices_a_node, d.local_bandwidth, d.local_latency_s, 0, d.local_start_s});
+  m.machine.levels.push_back(node_level(d, m.devices_a_node, d.local_bandwidth));
   if (m.fabric.empty()) return;
   const FabricConstants& f =
       named(presets.fabrics, [&](const FabricPreset& p) { return p.name == m.fabric; }).constants;
-  m.machine.levels.push_back({static_cast<double>(m.layout.devices()),
-                              (m.nominal_rate > 0 ? m.nominal_rate : f.rate) * f.efficiency, f.latency_s,
-                              f.tree_latency_s, f.start_s});
+  m.machine.levels.push_back(network_level(f, static_cast<double>(m.layout.devices()),
+                                           (m.nominal_rate > 0 ? m.nominal_rate : f.rate) * f.efficiency));
 }
 
 const DevicePreset* find_device(const Presets& presets, std::string_view name) {

@@ -107,13 +107,13 @@ double ratio(const KernelMeasurement& kernel, const Presets& presets) {
 double ratio(const CollectiveMeasurement& c, const Presets& presets) {
   const DeviceConstants& d = device_named(presets, c.device).constants;
   Machine machine;
-  machine.levels.push_back({c.devices / c.nodes, d.local_bandwidth, d.local_latency_s, 0, d.local_start_s});
+  machine.levels.push_back(node_level(d, c.devices / c.nodes, d.local_bandwidth));
   if (c.nodes > 1) {
     const auto fabric = std::find_if(presets.fabrics.begin(), presets.fabrics.end(),
                                      [&](const FabricPreset& p) { return p.name == c.fabric; });
     const FabricConstants& f = fabric->constants;
-    machine.levels.push_back({c.devices, (c.nominal_rate > 0 ? c.nominal_rate : f.rate) * f.efficiency, f.latency_s,
-                              f.tree_latency_s, f.start_s});
+    machine.levels.push_back(
+        network_level(f, c.devices, (c.nominal_rate > 0 ? c.nominal_rate : f.rate) * f.efficiency));
   }
   const GroupShape group{c.devices, c.devices / c.nodes, 1};
   const double time = c.kind == CollectiveMeasurement::Kind::all_reduce ? all_reduce_time(machine, group, c.bytes)

@@ -26,11 +26,11 @@ constexpr NamedConstant<D> device_table[] = {{"matmul", &D::matmul, 0.05, 1},
                                              {"local_latency_s", &D::local_latency_s, 0, 1e-3},
                                              {"local_start_s", &D::local_start_s, 0, 1e-3}};
 using N = FabricConstants;
-constexpr NamedConstant<N> fabric_table[] = {{"efficiency", &N::efficiency, 0.05, 1},
-                                             {"rate", &N::rate, 1e7, 2e12},
-                                             {"latency_s", &N::latency_s, 0, 1e-3},
-                                             {"tree_latency_s", &N::tree_latency_s, 0, 1e-2},
-                                             {"start_s", &N::start_s, 0, 1e-2}};
+constexpr NamedConstant<N> fabric_table[] = {
+    {"efficiency", &N::efficiency, 0.05, 1}, {"rate", &N::rate, 1e7, 2e12},
+    {"latency_s", &N::latency_s, 0, 1e-3},   {"tree_latency_s", &N::tree_latency_s, 0, 1e-2},
+    {"tree_nodes", &N::tree_nodes, 1, 1e6},  {"wide_latency_s", &N::wide_latency_s, 0, 1e-2},
+    {"start_s", &N::start_s, 0, 1e-2}};
 using F = FrameworkConstants;
 constexpr NamedConstant<F> framework_table[] = {{"dispatch_forward_s", &F::dispatch_forward_s, 0, 1e-2},
                                                 {"dispatch_backward_s", &F::dispatch_backward_s, 0, 1e-2},
@@ -222,13 +222,12 @@ Machine machine_of(const Cluster& cluster, const std::string& framework) {
   }
   machine.framework = software->constants;
   const auto in_node = static_cast<double>(node.devices.size());
-  machine.levels.push_back(
-      {in_node, node.local.bandwidth.value(), machine.constants.local_latency_s, 0, machine.constants.local_start_s});
+  machine.levels.push_back(node_level(machine.constants, in_node, node.local.bandwidth.value()));
   if (cluster.nodes.size() > 1) {
-    const FabricConstants fabric;
-    machine.levels.push_back(
-        {static_cast<double>(cluster.devices.size()), node.network.bandwidth.value() * node.nics / in_node,
-         std::max(fabric.latency_s, 2 * node.network.latency.value()), fabric.tree_latency_s, fabric.start_s});
+    FabricConstants constants;
+    constants.latency_s = std::max(constants.latency_s, 2 * node.network.latency.value());
+    machine.levels.push_back(network_level(constants, static_cast<double>(cluster.devices.size()),
+                                           node.network.bandwidth.value() * node.nics / in_node));
   }
   return machine;
 }

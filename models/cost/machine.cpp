@@ -32,6 +32,20 @@ double pipelined(double latency, double transfer) {
 
 }  // namespace
 
+NetworkLevel node_level(const DeviceConstants& constants, double devices, double bandwidth) {
+  return {devices, bandwidth, constants.local_latency_s, 0, constants.local_start_s};
+}
+
+NetworkLevel network_level(const FabricConstants& constants, double devices, double rate) {
+  return {devices,
+          rate,
+          constants.latency_s,
+          constants.tree_latency_s,
+          constants.start_s,
+          constants.tree_nodes,
+          constants.wide_latency_s};
+}
+
 GroupShape group_of(const Machine& machine, double stride, double members) {
   const double fit = std::max(1.0, std::floor(machine.levels.front().devices / stride));
   return {members, std::min(members, fit), stride};
@@ -61,6 +75,7 @@ double all_reduce_time(const Machine& machine, const GroupShape& group, double b
   const double inside = 2 * (group.per_node - 1) / group.per_node * bytes / local.bandwidth;
   const double between = 2 * (nodes - 1) / nodes * bytes / ring_bandwidth(machine, group);
   const double steps = 2 * (group.per_node - 1) * local.latency + 2 * std::ceil(std::log2(nodes)) * level.tree_latency;
+  if (nodes > level.tree_nodes) return level.start + 2 * (group.members - 1) * level.wide_latency + transfer;
   return level.start + std::min(latency + transfer, pipelined(steps, std::max(inside, between)));
 }
 

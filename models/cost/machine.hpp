@@ -40,6 +40,8 @@ struct FabricConstants {
   double rate = 25e9;            // bytes/s a device, nominal, where nothing else is known
   double latency_s = 1e-5;       // a step of a ring that leaves the node
   double tree_latency_s = 3e-5;  // a level of NCCL's tree over the nodes
+  double tree_nodes = 1e6;       // an all-reduce over more of them is a ring, of steps of
+  double wide_latency_s = 0;     // this latency
   double start_s = 4e-5;         // of a collective
   bool operator==(const FabricConstants&) const = default;
 };
@@ -79,6 +81,8 @@ struct NetworkLevel {
   double latency = 0;       // s, a step of a ring
   double tree_latency = 0;  // s, a level of a tree; unused innermost
   double start = 0;         // s, of a collective
+  double tree_nodes = 1e6;  // most nodes that a tree spans
+  double wide_latency = 0;  // s, a step of an all-reduce's ring over more nodes
   bool operator==(const NetworkLevel&) const = default;
 };
 
@@ -89,6 +93,10 @@ struct Machine {
   std::vector<NetworkLevel> levels;  // innermost first; at least one
   bool operator==(const Machine&) const = default;
 };
+
+// A node of `devices`, and the network between nodes that joins `devices` with `rate` bytes/s a device.
+NetworkLevel node_level(const DeviceConstants& constants, double devices, double bandwidth);
+NetworkLevel network_level(const FabricConstants& constants, double devices, double rate);
 
 // `members` devices, `stride` apart, `per_node` of them together on the innermost level.
 struct GroupShape {
@@ -101,7 +109,7 @@ GroupShape group_of(const Machine& machine, double stride, double members);
 // Collectives on `bytes` (of the whole vector: what each device begins or ends with), in seconds. v the bytes that pass
 // a device, B the bandwidth of the slowest link on the ring, k the steps of latency a: start + (sqrt(k a) +
 // sqrt(v/B))^2, a ring or tree that passes a message on in pieces of the best size. An all-reduce takes the better of
-// both.
+// both, beyond FabricConstants::tree_nodes the ring.
 double reduce_scatter_time(const Machine& machine, const GroupShape& group, double bytes);
 double all_gather_time(const Machine& machine, const GroupShape& group, double bytes);
 double all_reduce_time(const Machine& machine, const GroupShape& group, double bytes);

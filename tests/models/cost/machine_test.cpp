@@ -49,6 +49,16 @@ TEST(Collectives, ReduceByATreeWhereTheRingIsLong) {
   EXPECT_DOUBLE_EQ(all_reduce_time(machine(), group, 1), small_tree);
 }
 
+TEST(Collectives, ReduceByASlowRingOverMoreNodesThanATreeSpans) {
+  Machine m = machine();
+  m.levels.back().tree_nodes = 4;
+  m.levels.back().wide_latency = 20;
+  const GroupShape four = group_of(m, 8, 4), eight = group_of(m, 8, 8);
+  EXPECT_EQ(all_reduce_time(m, four, 1600), all_reduce_time(machine(), four, 1600));
+  EXPECT_DOUBLE_EQ(all_reduce_time(m, eight, 1600), 7 + 2 * 7 * 20 + 2 * 7.0 / 8 * 1600 / 10);
+  EXPECT_EQ(reduce_scatter_time(m, eight, 1600), reduce_scatter_time(machine(), eight, 1600));
+}
+
 TEST(Collectives, TakeNoTimeAloneOrForNothing) {
   for (const auto collective : {reduce_scatter_time, all_gather_time, all_reduce_time}) {
     EXPECT_EQ(collective(machine(), group_of(machine(), 1, 1), 100), 0);
