@@ -39,6 +39,7 @@ class ChannelEndpoint : public Transport {
   int worker() const override { return worker_; }
   int workers() const override { return network_.workers_; }
   bool shared_clock() const override { return true; }
+  bool one_process() const override { return true; }
   std::int64_t buffer_bytes() const override { return buffer_bytes_; }
 
   void check_running() const override {

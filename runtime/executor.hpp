@@ -43,6 +43,11 @@ struct ExecutorContext {
   int replica = 0, rank = 0;
   const std::vector<Action>& actions() const { return schedule.ranks[static_cast<std::size_t>(rank)]; }
   int worker_of(RankId other) const { return replica * plan.ranks() + other.value; }
+  // The other end of a SEND or RECV.
+  int peer_of(const Action& action) const {
+    const bool next = action.kind == ActionKind::send_forward || action.kind == ActionKind::recv_backward;
+    return worker_of(placement.rank(StageId{action.stage.value + (next ? 1 : -1)}, action.microbatch));
+  }
 };
 
 class Executor {

@@ -60,6 +60,7 @@ class MpiEndpoint : public Transport {
   int worker() const override { return process_; }
   int workers() const override { return processes_; }
   bool shared_clock() const override { return one_host_; }
+  bool one_process() const override { return false; }
   std::int64_t buffer_bytes() const override { return buffer_bytes_; }
 
   void check_running() const override {

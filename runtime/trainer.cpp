@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <ctime>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -257,6 +258,13 @@ long core_count(const MpiSession* mpi) {
   return mpi != nullptr ? ::sysconf(_SC_NPROCESSORS_ONLN) : static_cast<long>(available_cores().size());
 }
 
+void check_processes(const Plan& plan, const MpiSession& mpi) {
+  const int workers = plan.ranks() * plan.replicas();
+  if (mpi.processes() == workers) return;
+  throw device_error("the plan needs {} processes ({} replicas x {} ranks), the launcher started {}", workers,
+                     plan.replicas(), plan.ranks(), mpi.processes());
+}
+
 void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSession* mpi) {
   if (plan.layout != PlanLayout{}) {
     throw device_error(
@@ -278,11 +286,7 @@ void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSe
       }
     }
   }
-  const int workers = plan.ranks() * plan.replicas();
-  if (mpi != nullptr && mpi->processes() != workers) {
-    throw device_error("the plan needs {} processes ({} replicas x {} ranks), the launcher started {}", workers,
-                       plan.replicas(), plan.ranks(), mpi->processes());
-  }
+  if (mpi != nullptr) check_processes(plan, *mpi);
   if (options.oversubscribe) return;
   if (mpi == nullptr && nodes.size() > 1) {
     throw device_error(
@@ -290,7 +294,7 @@ void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSe
         "oversubscribe this machine",
         nodes.size());
   }
-  const int local = mpi != nullptr ? mpi->local_processes() : workers;
+  const int local = mpi != nullptr ? mpi->local_processes() : plan.ranks() * plan.replicas();
   if (local > core_count(mpi)) {
     throw device_error(
         "the plan needs {} CPU cores ({} replicas x {} ranks), this machine offers {}: allow to "
@@ -361,15 +365,23 @@ void train_in_processes(const Plan& plan, const LoweredSchedule& schedule, const
                         const TransportOptions& transport_options, const TokenData& data, const CheckpointInfo& start,
                         const StepCallback& callback, MpiSession& mpi, Trace& trace) {
   const std::vector<int> cores = available_cores();
-  if (options.pin && static_cast<int>(cores.size()) >= mpi.local_processes()) {
+  const bool pin = options.backend == Backend::cpu && options.pin;
+  if (pin && static_cast<int>(cores.size()) >= mpi.local_processes()) {
     pin_to_core(cores[static_cast<std::size_t>(mpi.local_process())]);
   }
   const auto transport = mpi.endpoint(transport_options);
-  Loop loop(plan, schedule, options, data, start, *transport);
-  if (mpi.process() == 0) {
-    loop.lead(trace, callback);
-  } else {
-    loop.follow();
+  auto loop = std::make_unique<Loop>(plan, schedule, options, data, start, *transport);
+  try {
+    if (mpi.process() == 0) {
+      loop->lead(trace, callback);
+    } else {
+      loop->follow();
+    }
+  } catch (...) {
+    // All processes are about to be aborted, and the launcher gives this one a second to say why. Taking down what
+    // waits for dead peers can last longer, so it is left to the end of the process.
+    static_cast<void>(loop.release());
+    throw;
   }
 }
 
@@ -379,8 +391,8 @@ void check_runnable(const Plan& plan, const TrainingOptions& options, const MpiS
   check_trainable(plan.network);
   if (options.backend == Backend::cuda) {
     validate(plan, "plan");
-    if (mpi != nullptr) throw device_error("the CUDA backend runs all ranks in one process: start it without mpirun");
-    return cuda::check_runnable(plan);
+    if (mpi != nullptr) check_processes(plan, *mpi);
+    return cuda::check_runnable(plan, mpi != nullptr ? mpi->process() : -1);
   }
   if (plan.precision != DataType::fp32) {
     throw bad_input("precision: the CPU backend trains in fp32, the plan says {}", name(plan.precision));
@@ -410,7 +422,8 @@ Trace train(const Plan& plan, const TrainingOptions& options, const StepCallback
   }
   // Callers are the parallelism; more threads inside a product would only compete.
   kernels::cpu::set_blas_threads_per_caller(1);
-  const LoweredSchedule schedule = plan.lowered();
+  const bool on_gpus = options.backend == Backend::cuda;
+  const LoweredSchedule schedule = on_gpus ? cuda::lowered(plan, mpi != nullptr) : plan.lowered();
   TransportOptions transport;
   // All messages of a step between two ranks fit, so that a send never waits: what the checker proved holds.
   transport.capacity = plan.schedule.microbatches * static_cast<int>(plan.stages.size());

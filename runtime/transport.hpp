@@ -50,6 +50,9 @@ class Transport {
   // Throws internal when the message has another size.
   virtual void receive(int from, const MessageTag& tag, std::span<std::byte> message) = 0;
 
+  // Whether all workers are threads of one process.
+  virtual bool one_process() const = 0;
+
   // For those that wait for something else: throws device, as a wait here would, once a worker has ended the run.
   virtual void check_running() const = 0;
 

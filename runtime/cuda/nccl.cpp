@@ -43,14 +43,26 @@ void poll(Transport& transport, std::chrono::milliseconds timeout, Done&& done) 
 
 }  // namespace
 
-void wait_for(cudaStream_t stream, std::span<const std::unique_ptr<Communicator>> communicators, Transport& transport,
-              std::chrono::milliseconds timeout) {
-  if (communicators.empty()) return STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(stream));
-  poll(transport, timeout, [&] {
+Communicators::Communicators(Transport& transport, const std::set<std::vector<int>>& groups,
+                             std::chrono::milliseconds timeout)
+    : transport_(transport), timeout_(timeout) {
+  for (const std::vector<int>& members : groups) {
+    all_.push_back(std::make_unique<Communicator>(transport, members, timeout));
+  }
+}
+
+Communicator* Communicators::find(const std::vector<int>& members) const {
+  const auto found = std::find_if(all_.begin(), all_.end(), [&](const auto& c) { return c->members() == members; });
+  return found == all_.end() ? nullptr : found->get();
+}
+
+void Communicators::wait_for(cudaStream_t stream) const {
+  if (all_.empty()) return STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(stream));
+  poll(transport_, timeout_, [&] {
     const cudaError_t status = cudaStreamQuery(stream);
     if (status == cudaSuccess) return true;
     if (status != cudaErrorNotReady) STAGECRAFT_CUDA_CHECK(status);
-    for (const auto& communicator : communicators) communicator->check();
+    for (const auto& communicator : all_) communicator->check();
     return false;
   });
 }

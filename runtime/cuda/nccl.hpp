@@ -10,7 +10,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <span>
+#include <set>
 #include <vector>
 
 #include "runtime/transport.hpp"
@@ -66,10 +66,25 @@ class Communicator {
   ncclComm* communicator_ = nullptr;
 };
 
-// Waits until the stream is idle, as cudaStreamSynchronize does, but ends with an error when a communicator has met a
-// fault, the run ends elsewhere, or `timeout` is over.
-void wait_for(cudaStream_t stream, std::span<const std::unique_ptr<Communicator>> communicators, Transport& transport,
-              std::chrono::milliseconds timeout);
+// All that a worker is a member of.
+class Communicators {
+ public:
+  // Makes one for each list of members, in the order of the set, which is the same for all workers. Errors as above.
+  Communicators(Transport& transport, const std::set<std::vector<int>>& groups, std::chrono::milliseconds timeout);
+
+  // Null when there is none with these members.
+  Communicator* find(const std::vector<int>& members) const;
+  // Waits until the stream is idle, as cudaStreamSynchronize does, but ends with an error when a communicator has met a
+  // fault, the run ends elsewhere, or the timeout is over.
+  void wait_for(cudaStream_t stream) const;
+  // Ends what is under way.
+  void abort() { all_.clear(); }
+
+ private:
+  Transport& transport_;
+  std::chrono::milliseconds timeout_;
+  std::vector<std::unique_ptr<Communicator>> all_;
+};
 
 // Leaves multicast over NVLink off unless the user asks for it: it has put whole hosts out of service. Call it before
 // the first thread starts.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <set>
 
 #include "kernels/cuda/elementwise.hpp"
 #include "kernels/cuda/error.hpp"
@@ -11,6 +12,9 @@ namespace stagecraft::cuda {
 namespace {
 
 namespace kernels = stagecraft::kernels::cuda;
+
+bool is_send(ActionKind kind) { return kind == ActionKind::send_forward || kind == ActionKind::send_backward; }
+bool is_receive(ActionKind kind) { return kind == ActionKind::recv_forward || kind == ActionKind::recv_backward; }
 
 template <class T>
 std::span<std::byte> bytes_in(T& value) {
@@ -33,6 +37,22 @@ kernels::Buffer allocate(std::int64_t bytes, const Device& device) {
                                      static_cast<double>(bytes) / gib, device.name(), static_cast<double>(free) / gib));
   }
   return kernels::Buffer(static_cast<std::size_t>(bytes));
+}
+
+// The members of all communicators that the rank needs: for sums, and between processes two workers for the messages
+// from the first to the second.
+std::set<std::vector<int>> groups_of(const ExecutorContext& context, const RankLayout& layout) {
+  std::set<std::vector<int>> groups;
+  for (const Reduction& reduction : layout.reductions) {
+    if (reduction.over_nccl) groups.insert(reduction.members);
+  }
+  if (context.transport.one_process()) return groups;
+  const int own = context.transport.worker();
+  for (const Action& action : context.actions()) {
+    if (is_send(action.kind)) groups.insert({own, context.peer_of(action)});
+    if (is_receive(action.kind)) groups.insert({context.peer_of(action), own});
+  }
+  return groups;
 }
 
 }  // namespace
@@ -74,12 +94,13 @@ RankExecutor::RankExecutor(const ExecutorContext& context, RankLayout layout, co
   std::fill(losses_.span().begin(), losses_.span().end(), 0.0);
   const std::int64_t rows = layout_.stages.front().spec.shape.rows();
   tokens_.emplace(static_cast<std::size_t>(4 * rows * context.plan.schedule.microbatches));
-  reductions_.emplace(context_, layout_, device_, arena_.data());
+  communicators_.emplace(context.transport, groups_of(context_, layout_), context.options.peer_timeout);
+  reductions_.emplace(context_, layout_, device_, *communicators_, arena_.data());
 }
 
 // What is enqueued still uses the arena, and may wait for ranks that are gone.
 RankExecutor::~RankExecutor() {
-  if (reductions_) reductions_->abort();
+  if (communicators_) communicators_->abort();
   static_cast<void>(cudaDeviceSynchronize());
 }
 
@@ -252,6 +273,7 @@ void RankExecutor::compute(std::size_t index) {
     const bool forward = a.kind == ActionKind::forward;
     if (forward) wait_until_fetched(a.stage.value, at.slab);
     if (forward) upload_tokens(stage, a.microbatch.value, at.slab);
+    await_message(a);
     if (at.outbox >= 0) wait(stream, sent_[at.outbox]);
     record(times_[index].start, stream);
     if (const auto reductions = reductions_->during(index); !reductions.empty()) {
@@ -270,6 +292,19 @@ void RankExecutor::compute(std::size_t index) {
       freed_[{a.stage.value, at.slab}] = last_computed_;
     }
   });
+}
+
+// The message that the computation needs: its RECV may come much earlier in the list.
+void RankExecutor::await_message(const Action& a) {
+  const bool forward = a.kind == ActionKind::forward;
+  if (a.kind == ActionKind::backward_weight) return;
+  const auto message =
+      awaited_.extract({forward ? ActionKind::recv_forward : ActionKind::recv_backward, a.stage, a.microbatch});
+  if (message.empty()) return;
+  Times& times = times_[message.mapped().index];
+  record(times.start, device_.compute());
+  wait(device_.compute(), message.mapped().arrived);
+  record(times.end, device_.compute());
 }
 
 // Without backwards nothing else says that an output has been fetched and its slab may be written again.
@@ -323,6 +358,7 @@ std::byte* RankExecutor::outbox(int number) const {
 void RankExecutor::send(std::size_t index, int peer) {
   const Range range(layout_.labels[index]);
   as_device_error([&] {
+    if (!context_.transport.one_process()) return send_to_process(index, peer);
     const Action& a = action(index);
     const Stage& stage = stage_of(a);
     if (a.kind == ActionKind::send_forward) {
@@ -350,11 +386,38 @@ void RankExecutor::receive(std::size_t index, int peer) {
   const Range range(layout_.labels[index]);
   as_device_error([&] {
     const bool forward = action(index).kind == ActionKind::recv_forward;
-    const cudaEvent_t arrived = forward ? receive_output(index, peer) : receive_gradient(index, peer);
-    record(times_[index].start, device_.compute());
-    wait(device_.compute(), arrived);
-    record(times_[index].end, device_.compute());
+    awaited_[action(index)] = {index, !context_.transport.one_process() ? receive_from_process(index, peer)
+                                      : forward                         ? receive_output(index, peer)
+                                                                        : receive_gradient(index, peer)};
   });
+}
+
+// The receiver has read the output when its gradient arrives in the same place.
+void RankExecutor::send_to_process(std::size_t index, int peer) {
+  const Action& a = action(index);
+  const Stage& stage = stage_of(a);
+  const bool forward = a.kind == ActionKind::send_forward;
+  const std::byte* const data = forward ? stage.output(place(index).slab) : outbox(place(index).outbox);
+  const cudaStream_t stream = device_.departures();
+  Times& times = times_[index];
+  wait(stream, last_computed_);
+  record(times.start, stream);
+  communicators_->find({context_.transport.worker(), peer})->send(data, stage.layout().boundary, 1, stream);
+  record(times.end, stream);
+  if (!forward) sent_[place(index).outbox] = times.end->get();
+}
+
+cudaEvent_t RankExecutor::receive_from_process(std::size_t index, int peer) {
+  const Action& a = action(index);
+  const Stage& stage = stage_of(a);
+  const int slab = place(index).slab;
+  const bool forward = a.kind == ActionKind::recv_forward;
+  std::byte* const data = forward ? stage.input(slab) : stage.d_output(slab);
+  const cudaStream_t stream = device_.arrivals();
+  if (forward) wait(stream, freed_[{a.stage.value, slab}]);
+  communicators_->find({peer, context_.transport.worker()})->receive(data, stage.layout().boundary, 0, stream);
+  record(times_[index].arrived, stream);
+  return times_[index].arrived->get();
 }
 
 cudaEvent_t RankExecutor::receive_output(std::size_t index, int peer) {
@@ -397,14 +460,32 @@ void RankExecutor::reduce(std::size_t index) {
   as_device_error([&] {
     reductions_->finish(index, times_);
     // The optimizer's kernels are loaded next.
-    if (steps_ == 1) reductions_->wait_for(device_.compute());
+    if (steps_ == 1) wait_for_device(device_.compute());
   });
+}
+
+// A failure names the first action that the device has not finished.
+void RankExecutor::wait_for_device(cudaStream_t stream) const {
+  const auto unfinished = [&](const std::exception& error) {
+    for (std::size_t i = 0; i < times_.size(); ++i) {
+      const bool is_late = times_[i].end && cudaEventQuery(times_[i].end->get()) != cudaSuccess;
+      if (is_late) return fmt::format("{}: {}", layout_.labels[i], error.what());
+    }
+    return std::string(error.what());
+  };
+  try {
+    communicators_->wait_for(stream);
+  } catch (const kernels::Error& error) {
+    throw kernels::Error(unfinished(error));
+  } catch (const Error& error) {
+    throw Error(error.kind(), unfinished(error));
+  }
 }
 
 double RankExecutor::squared_gradient_norm() {
   return as_device_error([&] {
     updater_->enqueue_squared_norm();
-    reductions_->wait_for(device_.compute());
+    wait_for_device(device_.compute());
     return updater_->squared_norm();
   });
 }
@@ -428,7 +509,7 @@ double RankExecutor::end_step() {
       wait_until_fetched(stage, slab);
     }
     for (const cudaStream_t stream : {device_.compute(), device_.arrivals(), device_.departures()}) {
-      reductions_->wait_for(stream);
+      wait_for_device(stream);
     }
     double sum = 0;
     if (layout_.stages.back().spec.has_head()) {

@@ -12,6 +12,9 @@
 //   RECV_B  the computation waits for that copy
 //
 // In inference, which has no backwards, the receiver of an output says when it has fetched it.
+//
+// Between processes SEND and RECV are NCCL's, on the streams for departures and arrivals, with a communicator for each
+// direction between two ranks. They pair by order, which the checker has proven of the list (Receives::as_sent).
 #pragma once
 
 #include <map>
@@ -76,6 +79,10 @@ class RankExecutor : public Executor {
   struct FetchedMessage {
     cudaEvent_t fetched = nullptr;
   };
+  struct Awaited {
+    std::size_t index = 0;
+    cudaEvent_t arrived = nullptr;
+  };
   struct Unfetched {
     int receiver = 0;
     std::int32_t microbatch = 0;
@@ -96,6 +103,10 @@ class RankExecutor : public Executor {
                                                                           std::int64_t microbatch) const;
   void upload_tokens(const Stage& stage, std::int64_t microbatch, int slab);
   void wait_until_fetched(int stage, int slab);
+  void wait_for_device(cudaStream_t stream) const;
+  void await_message(const Action& action);
+  void send_to_process(std::size_t index, int peer);
+  cudaEvent_t receive_from_process(std::size_t index, int peer);
   // All layers, or the last ones of a stage's last weight gradient.
   void launch(const Action& action, const Place& place, LayerSpan layers);
   void launch_in_buckets(std::size_t index, std::span<const Reduction> reductions);
@@ -117,6 +128,7 @@ class RankExecutor : public Executor {
   std::vector<HeldParameter> parameters_;
   std::vector<std::pair<const Stage*, std::size_t>> places_;  // of the parameters: stage and entry
   std::optional<Updater> updater_;
+  std::optional<Communicators> communicators_;
   std::optional<Reductions> reductions_;
   Graphs graphs_;
   std::vector<Times> times_;  // by action
@@ -133,6 +145,7 @@ class RankExecutor : public Executor {
   Clock::time_point origin_time_;
   std::map<Key, cudaEvent_t> freed_;                    // by stage and slab: when its last micro-batch was done
   std::map<Key, Landing> landings_;                     // by stage and micro-batch
+  std::map<Action, Awaited> awaited_;                   // by RECV: what a computation will wait for
   std::map<std::pair<int, int>, Unfetched> unfetched_;  // inference, by stage and slab: outputs offered
   cudaEvent_t sent_[outboxes] = {};                     // when an outbox had left
   cudaEvent_t last_computed_ = nullptr;

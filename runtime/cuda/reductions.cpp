@@ -1,38 +1,25 @@
 #include "runtime/cuda/reductions.hpp"
 
 #include <algorithm>
-#include <set>
 
 namespace stagecraft::cuda {
 
-Reductions::Reductions(const ExecutorContext& context, const RankLayout& layout, const Device& device, std::byte* arena)
+Reductions::Reductions(const ExecutorContext& context, const RankLayout& layout, const Device& device,
+                       const Communicators& communicators, std::byte* arena)
     : context_(context),
       layout_(layout),
       device_(device),
+      communicators_(communicators),
       arena_(arena),
       peers_(context.transport, device.gpu(),
              {arena + layout.exchange, static_cast<std::size_t>(layout.exchange_bytes)}, device.compute()),
       order_(layout.reductions),
       ready_(order_.size()),
-      started_(order_.size()) {
-  std::set<std::vector<int>> groups;  // sorted: all workers make theirs in one order
-  for (const Reduction& reduction : order_) {
-    if (reduction.over_nccl) groups.insert(reduction.members);
-  }
-  for (const std::vector<int>& members : groups) {
-    communicators_.push_back(std::make_unique<Communicator>(context.transport, members, context.options.peer_timeout));
-  }
-}
+      started_(order_.size()) {}
 
 const RankLayout::Stage& Reductions::stage_of(std::size_t action) const {
   const int number = context_.actions()[action].stage.value;
   return *std::find_if(layout_.stages.begin(), layout_.stages.end(), [&](const auto& s) { return s.number == number; });
-}
-
-Communicator* Reductions::communicator(std::span<const int> members) const {
-  const auto found = std::find_if(communicators_.begin(), communicators_.end(),
-                                  [&](const auto& c) { return std::ranges::equal(c->members(), members); });
-  return found == communicators_.end() ? nullptr : found->get();
 }
 
 void Reductions::begin_step(bool overlapped) {
@@ -65,7 +52,7 @@ void Reductions::finish(std::size_t action, std::vector<Times>& times) {
   for (const Reduction& reduction : order_) {
     if (reduction.action != action) continue;
     begun = begun || started_[number_of(reduction)];
-    if (communicator(reduction.members) != nullptr) stream = device_.sums();
+    if (communicators_.find(reduction.members) != nullptr) stream = device_.sums();
   }
   if (stream != device_.compute()) join(stream, device_.compute(), updated_);
   if (!begun) record(times[action].start, stream);
@@ -82,7 +69,7 @@ void Reductions::reduce(const Reduction& reduction) {
   started_[number_of(reduction)] = true;
   const Action& action = context_.actions()[reduction.action];
   const RankLayout::Stage& stage = stage_of(reduction.action);
-  Communicator* const group = communicator(reduction.members);
+  Communicator* const group = communicators_.find(reduction.members);
   auto* const gradients = reinterpret_cast<float*>(arena_ + stage.gradients);
   if (action.kind == ActionKind::reduce_tied) {
     const ParameterEntry& table = *token_table_of(stage.layout);
@@ -111,7 +98,7 @@ void Reductions::gather(const RankLayout::Stage& stage) {
   });
   if (reduction == order_.end()) return;
   const std::int64_t element = stage.has_masters() ? 2 : 4;
-  Communicator* const group = communicator(reduction->members);
+  Communicator* const group = communicators_.find(reduction->members);
   if (group != nullptr) join(device_.sums(), device_.compute(), updated_);
   for (const Bucket& bucket : stage.layout.buckets) {
     if (!bucket.is_sharded()) continue;
@@ -124,10 +111,6 @@ void Reductions::gather(const RankLayout::Stage& stage) {
     }
   }
   if (group != nullptr) join(device_.compute(), device_.sums(), gathered_);
-}
-
-void Reductions::wait_for(cudaStream_t stream) const {
-  cuda::wait_for(stream, communicators_, context_.transport, context_.options.peer_timeout);
 }
 
 }  // namespace stagecraft::cuda

@@ -18,8 +18,9 @@ namespace stagecraft::cuda {
 
 class Reductions {
  public:
-  // Makes the rank's communicators, which waits for their other members. All outlive it.
-  Reductions(const ExecutorContext& context, const RankLayout& layout, const Device& device, std::byte* arena);
+  // `communicators` has all groups that layout.reductions sum over NCCL. Everything outlives it.
+  Reductions(const ExecutorContext& context, const RankLayout& layout, const Device& device,
+             const Communicators& communicators, std::byte* arena);
 
   // When nobody looks at the last step's events any more. `overlapped`: sums may start before the backward's end.
   void begin_step(bool overlapped);
@@ -32,27 +33,20 @@ class Reductions {
   // After the update of a stage whose state its replicas share: fetches the others' part of the weights.
   void gather(const RankLayout::Stage& stage);
 
-  // Waits for the stream; ends with an error, like all waits, when another rank fails.
-  void wait_for(cudaStream_t stream) const;
-  // Ends what the device still waits for.
-  void abort() { communicators_.clear(); }
-
  private:
   std::size_t number_of(const Reduction& reduction) const {
     return static_cast<std::size_t>(&reduction - order_.data());
   }
   const RankLayout::Stage& stage_of(std::size_t action) const;
-  // Null where the members sum by peer copies.
-  Communicator* communicator(std::span<const int> members) const;
   void reduce(const Reduction& reduction);
 
   const ExecutorContext& context_;
   const RankLayout& layout_;
   const Device& device_;
+  const Communicators& communicators_;
   std::byte* arena_;
   PeerCollectives peers_;
   const std::vector<Reduction>& order_;
-  std::vector<std::unique_ptr<Communicator>> communicators_;
   std::vector<std::optional<kernels::cuda::Event>> ready_;  // by number: when its gradients were there
   std::vector<bool> started_;                               // by number, in this step
   std::optional<kernels::cuda::Event> updated_, gathered_;

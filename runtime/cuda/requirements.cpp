@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "models/schedule/checker.hpp"
 #include "models/text.hpp"
 #include "runtime/cuda/module.hpp"
 
@@ -42,12 +43,30 @@ void check_plan(const Plan& plan) {
 
 std::string text(std::int64_t bytes) { return to_string(Bytes(static_cast<double>(bytes))); }
 
-// What the plan's ranks need of each GPU, and whether it is there.
-void check_gpus(const Plan& plan, const std::vector<Gpu>& gpus) {
-  const LoweredSchedule schedule = plan.lowered();
+// Processes reach each other over NCCL alone.
+void check_processes(const Plan& plan) {
+  if (!load_module().has_nccl()) {
+    throw device_error("several processes need NCCL, which this build does not have: start one process for all GPUs");
+  }
+  for (const DeviceType& type : plan.cluster.device_types) {
+    if (!type.is_slice()) continue;
+    throw bad_input("cluster.device_types: '{}' is a slice of a GPU: several processes need whole GPUs; start one",
+                    type.name);
+  }
+  if (plan.schedule.forward_only) throw bad_input("schedule: inference runs in one process on GPUs; start one");
+  const std::vector<ScheduleFault> faults = check(lowered(plan, true), 0, Pairing::by_order);
+  if (faults.empty()) return;
+  throw bad_input("schedule '{}': does not run in several processes, whose messages pair by their order: {}",
+                  plan.schedule.name, faults.front().message);
+}
+
+// What the plan's ranks, or this process's, need of each GPU, and whether it is there.
+void check_gpus(const Plan& plan, int process, const std::vector<Gpu>& gpus) {
+  const LoweredSchedule schedule = lowered(plan, process >= 0);
   std::map<int, std::int64_t> needed;
   for (int replica = 0; replica < plan.replicas(); ++replica) {
     for (int rank = 0; rank < plan.ranks(); ++rank) {
+      if (process >= 0 && process != replica * plan.ranks() + rank) continue;
       const DeviceId id = plan.devices[static_cast<std::size_t>(replica)][static_cast<std::size_t>(rank)];
       const DeviceType& type = plan.cluster.type_of(id);
       if (type.kind != DeviceKind::gpu) {
@@ -71,9 +90,15 @@ void check_gpus(const Plan& plan, const std::vector<Gpu>& gpus) {
 
 }  // namespace
 
-void check_runnable(const Plan& plan) {
+void check_runnable(const Plan& plan, int process) {
   check_plan(plan);
-  check_gpus(plan, load_module().gpus());
+  if (process >= 0) check_processes(plan);
+  check_gpus(plan, process, load_module().gpus());
+}
+
+LoweredSchedule lowered(const Plan& plan, bool processes) {
+  if (!processes) return plan.lowered();
+  return lower(plan.schedule, {plan.replicas() > 1, plan.tied_ends()}, Receives::as_sent);
 }
 
 std::string machine_name() {

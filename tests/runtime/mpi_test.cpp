@@ -79,5 +79,44 @@ TEST_F(MpiTest, ASilentProcessEndsTheRunAfterThePeerTimeout) {
       testing::ContainsRegex("error: rank 0: .*from (rank|worker) 1: no message within 3 s; has its process died"));
 }
 
+// With a GPU each. What a machine with fewer cannot do, it says.
+class MpiOnTwoGpus : public MpiTest {
+ protected:
+  void SetUp() override {
+    const Outcome outcome = run(program("2 - cuda"));
+    if (outcome.exit_code == 4) GTEST_SKIP() << outcome.output;
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
+  }
+};
+
+TEST_F(MpiOnTwoGpus, ProcessesGiveTheLossesOfThreads) {
+  for (const std::string arguments : {"2 - cuda", "1 2 cuda gpipe", "1 2 cuda 1f1b", "1 2 cuda zb-h1"}) {
+    SCOPED_TRACE(arguments);
+    const Outcome threads = run(program(arguments));
+    ASSERT_EQ(threads.exit_code, 0) << threads.output;
+    ASSERT_THAT(threads.output, HasSubstr("loss 0x1."));
+    const Outcome processes = run(launch(2) + program(arguments));
+    EXPECT_EQ(processes.exit_code, 0);
+    EXPECT_EQ(processes.output, threads.output);
+  }
+}
+
+TEST_F(MpiOnTwoGpus, AKilledProcessEndsTheRunWithRankAndActionNamed) {
+  for (const std::string arguments : {"2 - cuda kill 1", "1 2 cuda kill 1"}) {
+    const Outcome outcome = run(launch(2) + program(arguments));
+    EXPECT_NE(outcome.exit_code, 0);
+    EXPECT_NE(outcome.exit_code, 124) << "hung";
+    EXPECT_THAT(outcome.output, testing::ContainsRegex("error: rank 0: .*told to terminate"));
+  }
+}
+
+TEST_F(MpiOnTwoGpus, ASilentProcessEndsTheRunAfterThePeerTimeout) {
+  for (const std::string arguments : {"2 - cuda stop 1", "1 2 cuda stop 1"}) {
+    const Outcome outcome = run(launch(2) + program(arguments));
+    EXPECT_EQ(outcome.exit_code, 4) << outcome.output;
+    EXPECT_THAT(outcome.output, testing::ContainsRegex("error: rank 0: .*within 10 s"));
+  }
+}
+
 }  // namespace
 }  // namespace stagecraft

@@ -1,6 +1,6 @@
 // What the MPI tests start under mpirun: trains a tiny network and prints the losses, exactly.
 //
-//   mpi_train DATA REPLICAS CUT[,CUT...] [kill|stop PROCESS]
+//   mpi_train DATA REPLICAS CUT[,CUT...]|- [cuda [SCHEDULE]] [kill|stop PROCESS]
 // With `kill` or `stop` that process kills or stops itself in the middle of the run.
 #include <fmt/format.h>
 #include <signal.h>
@@ -24,6 +24,7 @@ void on_terminate(int) { terminate = true; }
 
 std::vector<std::int64_t> numbers(const std::string& text) {
   std::vector<std::int64_t> list;
+  if (text == "-") return list;
   std::istringstream stream(text);
   for (std::string word; std::getline(stream, word, ',');) list.push_back(std::stoll(word));
   return list;
@@ -38,21 +39,38 @@ int main(int argc, char** argv) {
   std::optional<MpiSession> mpi;
   if (MpiSession::launched()) mpi.emplace();
   try {
-    const int replicas = std::stoi(argv[2]);
-    const Plan plan = make_plan(tiny_gpt(true), {.cuts = numbers(argv[3]), .microbatches = 4, .replicas = replicas});
+    std::vector<std::string> arguments(argv + 2, argv + argc);
+    const auto take = [&] {
+      const std::string first = arguments.empty() ? "" : arguments.front();
+      if (!arguments.empty()) arguments.erase(arguments.begin());
+      return first;
+    };
+    const int replicas = std::stoi(take());
+    PlanShape shape{.cuts = numbers(take()), .microbatches = 4, .replicas = replicas};
     TrainingOptions options;
     options.steps = 5;
     options.data = {argv[1]};
     options.oversubscribe = true;
     options.peer_timeout = std::chrono::seconds(60);
     options.terminate = &terminate;
-    if (argc == 6) {
+    const bool on_gpus = !arguments.empty() && arguments.front() == "cuda";
+    if (on_gpus) {
+      take();
+      options.backend = Backend::cuda;
+      options.algorithm_cache = std::string(argv[1]) + ".algorithms";  // the same products, the same bits
+      if (arguments.size() % 2 == 1) shape.schedule = take();
+    }
+    Plan plan = make_plan(tiny_gpt(true), shape);
+    if (on_gpus) plan.cluster.device_types.front().kind = DeviceKind::gpu;
+    if (arguments.size() == 2) {
+      const std::string what = take();
       options.steps = 100'000'000;
-      options.peer_timeout = std::chrono::seconds(3);
-      if (mpi && mpi->process() == std::stoi(argv[5])) {
-        const int signal_number = std::string(argv[4]) == "kill" ? SIGKILL : SIGSTOP;
-        std::thread([signal_number] {
-          std::this_thread::sleep_for(std::chrono::seconds(1));
+      options.peer_timeout = std::chrono::seconds(on_gpus ? 10 : 3);
+      if (mpi && mpi->process() == std::stoi(take())) {
+        const int signal_number = what == "kill" ? SIGKILL : SIGSTOP;
+        // GPUs take their time to start.
+        std::thread([signal_number, on_gpus] {
+          std::this_thread::sleep_for(std::chrono::seconds(on_gpus ? 8 : 1));
           raise(signal_number);
         }).detach();
       }
