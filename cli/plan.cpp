@@ -10,6 +10,7 @@
 #include "models/cost/roofline.hpp"
 #include "models/files.hpp"
 #include "models/profile.hpp"
+#include "models/text.hpp"
 #include "models/version.hpp"
 #include "planner/layout_search.hpp"
 #include "planner/own_order.hpp"
@@ -166,6 +167,10 @@ void run(const PlanOptions& options, const CLI::App& command) {
   if (const auto given = layout_options_given(command); !given.empty()) {
     throw bad_input("{}: only pipelines and replicas are planned here, as {}", given.front(), reason);
   }
+  if (options.precisions.size() > 1) {
+    throw bad_input("--precision: expected one, got {}; only pipelines and replicas are planned here, as {}",
+                    join(options.precisions), reason);
+  }
   plan_partitions(options, network, cluster);
 }
 
@@ -188,7 +193,14 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   group->add_option("--context", layout.context, "Context-parallel width")->check(positive);
   group->add_option("--expert", layout.expert, "Expert-parallel width, within data x context")->check(positive);
   group->add_option("--zero", layout.zero, "ZeRO stage: 1 distributed optimizer .. 3 FSDP")->check(CLI::Range(0, 3));
-  group->add_option("--recompute-layers", layout.recomputed_layers, "Blocks a rank that recompute")->check(positive);
+  group
+      ->add_option_function<std::string>(
+          "--recompute-layers",
+          [&layout](const std::string& text) {
+            layout.recomputed_layers = text == "fewest" ? fewest_layers : std::stoi(text);
+          },
+          "Blocks a rank that recompute, or fewest: on each rank as few as it needs")
+      ->check(positive | CLI::IsMember({"fewest"}));
   add_switch(*group, "--sequence-parallel", layout.sequence_parallel,
              "Norms and dropouts sharded with the tensors: on, off");
   add_switch(*group, "--offload-optimizer", layout.offload_optimizer, "Optimizer in host memory: on, off");
@@ -205,6 +217,8 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   group->add_flag("--staggered-steps", layout.staggered_steps,
                   "Also schedules that need ranks to begin the next step without a barrier: zb-h2, zb-2p, zb-v");
   group->add_option("--objective", options.objective, list_of(layout_objective_names()))->capture_default_str();
+  group->add_option("--price", options.price, "US dollars an hour of one device (default: the cluster's)")
+      ->check(CLI::PositiveNumber);
   group->add_flag("--explain", options.explain, "What faster links, memory or devices would change");
   group->add_flag("--pareto", options.pareto, "Layouts of which none is as fast, as small and takes as few devices");
   group->add_option("--scaling", options.scaling, "The best layout on so many devices, e.g. 8,16,32")
@@ -217,7 +231,7 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
 
 SearchSpace search_space(const PlanOptions& options, const Network& network) {
   SearchSpace space = options.space;
-  space.precision = choose("--precision", options.precision, data_type_names());
+  space.precision = choose("--precision", options.precisions.front(), data_type_names());
   space.optimizer = choose("--optimizer", options.optimizer, optimizer_names());
   if (!options.recompute.empty()) space.recompute = choose("--recompute", options.recompute, recompute_names());
   if (!options.schedule.empty()) space.schedule = options.schedule;
@@ -252,7 +266,11 @@ void add_plan_command(CLI::App& app) {
   fixed->add_option("--recompute", options->recompute, list_of(recompute_names()));
   fixed->add_option("--cuts", options->cuts, "First layer of each stage but the first, e.g. 7,13,19")->delimiter(',');
   command->add_option("--devices", options->devices, "Use at most this many")->check(positive);
-  command->add_option("--precision", options->precision, list_of(data_type_names()))->capture_default_str();
+  command
+      ->add_option("--precision", options->precisions,
+                   list_of(data_type_names()) + "; several, such as bf16,fp8: the fastest of them")
+      ->delimiter(',')
+      ->capture_default_str();
   command->add_option("--optimizer", options->optimizer, list_of(optimizer_names()))->capture_default_str();
   command->add_flag("--fused-attention", space.fused_attention,
                     "The attention kernel keeps no sequence x sequence matrix");

@@ -1,10 +1,12 @@
 #include <algorithm>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "cli/console.hpp"
 #include "cli/plan_options.hpp"
 #include "planner/layout_advice.hpp"
 #include "planner/layout_plan.hpp"
+#include "planner/layout_ranking.hpp"
 #include "planner/layouts.hpp"
 #include "reports/tables.hpp"
 #include "reports/text_width.hpp"
@@ -34,6 +36,12 @@ TrainingJob job_of(const SearchSpace& space, const Network& network) {
           space.precision,      space.optimizer,    space.fused_attention};
 }
 
+// "p8v1t4c1d16b2 1f1b": what tables have room for.
+std::string short_text(const ParallelLayout& l) {
+  return fmt::format("p{}v{}t{}c{}d{}b{} {}", l.pipeline, l.virtual_stages, l.tensor, l.context, l.data, l.microbatch,
+                     printable(name(l.schedule), 12));
+}
+
 // A layout with its plan, judged by the simulators.
 struct Ranked {
   JudgedLayout judged;
@@ -47,13 +55,13 @@ Seconds best_prediction(const Ranked& ranked) {
 
 class LayoutPlanning {
  public:
-  LayoutPlanning(const PlanOptions& options, const Network& network, const Cluster& cluster)
-      : options_(options),
+  LayoutPlanning(PlanOptions options, const Network& network, const Cluster& cluster)
+      : options_(std::move(options)),
         network_(network),
         cluster_(cluster),
-        search_space_(search_space(options, network)),
+        search_space_(search_space(options_, network)),
         model_(job_of(search_space_, network), machine_of(cluster)),
-        objective_(choose("--objective", options.objective, layout_objective_names())) {
+        objective_(choose("--objective", options_.objective, layout_objective_names())) {
     check_space(search_space_, network, cluster);
     const DeviceType& device = model_.machine().device;
     if (!(device.peak_of(search_space_.precision) > FlopsPerSecond(0))) {
@@ -61,24 +69,45 @@ class LayoutPlanning {
     }
   }
 
-  void run() {
+  // Searches, and re-judges the best few.
+  void search() {
     Progress progress;
-    progress.show("searching ...");
+    progress.show(fmt::format("searching in {} ...", precision()));
     space_.emplace(model_, choices_of(options_, search_space_, cluster_));
-    LayoutSearchOptions search;
-    search.objective = objective_;
-    search.keep = static_cast<std::size_t>(std::max(search_space_.keep, options_.confirm));
-    search.near_misses = static_cast<std::size_t>(search_space_.keep);
-    result_ = search_layouts(*space_, search);
+    LayoutSearchOptions wanted;
+    wanted.objective = objective_;
+    wanted.keep = static_cast<std::size_t>(std::max(search_space_.keep, options_.confirm));
+    wanted.near_misses = static_cast<std::size_t>(search_space_.keep);
+    result_ = search_layouts(*space_, wanted);
     if (result_.best.empty()) throw no_layout_fits(*space_, network_.name, cluster_.name);
     if (options_.pareto) result_.front = pareto_front(*space_);
     progress.show("confirming with SimGrid ...");
     confirm();
-    const Plan& plan = ranked_.front().plan;
-    if (!options_.output.empty()) save_plan(plan, options_.output);
     progress.show("");
-    options_.json ? print_json(json()) : print(text());
-    if (!options_.output.empty()) note("wrote " + options_.output);
+  }
+
+  // REQUIRES of what follows: search().
+  const Plan& plan() const { return ranked_.front().plan; }
+  const JudgedLayout& best() const { return ranked_.front().judged; }
+  Seconds step() const { return best_prediction(ranked_.front()); }
+  const std::string& precision() const { return options_.precisions.front(); }
+  // What the objective compares.
+  LayoutScore score() const {
+    return score_of(objective_, best().layout, step().value(), best().estimate.memory.total());
+  }
+  std::string text() const;
+  Json json() const;
+  // A row of the table of precisions, and its entry.
+  std::vector<std::string> precision_row() const {
+    const double tokens = static_cast<double>(model_.job().global_batch * model_.job().sequence);
+    return {precision(), to_string(step()), with_thousands(static_cast<long long>(tokens / step().value())),
+            to_string(Bytes(best().estimate.memory.total())), short_text(best().layout)};
+  }
+  Json precision_json() const {
+    Json entry = judged_json(best());
+    entry["precision"] = precision();
+    entry["step_s"] = step().value();
+    return entry;
   }
 
  private:
@@ -100,11 +129,23 @@ class LayoutPlanning {
     ranked_.resize(std::min(ranked_.size(), static_cast<std::size_t>(search_space_.keep)));
   }
 
+  // Where ranks recompute as many blocks as each needs; else empty.
+  std::vector<std::int64_t> recomputed_by_rank(const ParallelLayout& layout) const {
+    std::vector<std::int64_t> counts;
+    if (layout.recompute == Recompute::none || layout.recomputed_layers != fewest_layers) return counts;
+    const Shard shard = model_.shard(layout);
+    for (std::int32_t rank = 0; rank < layout.pipeline; ++rank) {
+      counts.push_back(model_.recomputed_of(layout, shard, rank));
+    }
+    return counts;
+  }
+
   double mfu(const JudgedLayout& judged, Seconds step) const { return model_.mfu(step, judged.layout.devices()); }
 
   // US dollars a step; zero without a price.
   double cost(const ParallelLayout& layout, double step) const {
-    return model_.machine().device.price * static_cast<double>(layout.devices()) * step / seconds_an_hour;
+    const double price = options_.price > 0 ? options_.price : model_.machine().device.price;
+    return price * static_cast<double>(layout.devices()) * step / seconds_an_hour;
   }
   std::string cost_text(const ParallelLayout& layout, double step) const {
     const double dollars = cost(layout, step);
@@ -146,49 +187,29 @@ class LayoutPlanning {
         percent(counts.dominated, counts.points)));
   }
 
-  std::string text() const {
-    const Ranked& best = ranked_.front();
-    const StepEstimate& estimate = best.judged.estimate;
-    std::string out = ranking_table() + "\n" + wrap("best: " + to_string(best.judged.layout));
-    std::string terms;
-    for (const auto& [name, seconds] : terms_of(estimate)) {
-      terms += fmt::format("{}{} {} ({:.3g} %)", terms.empty() ? "" : ", ", name, to_string(Seconds(seconds)),
-                           100 * seconds / estimate.time.value());
-    }
-    out += wrap(fmt::format("closed form {} a step, of which {}", to_string(estimate.time), terms));
-    const StageMemory& memory = estimate.memory;
-    out += wrap(fmt::format(
-        "memory of stage {}, the fullest: weights {}, gradients {}, optimizer {}, activations {}, workspace {}, "
-        "reserved {}",
-        estimate.worst_rank, to_string(Bytes(memory.weights)), to_string(Bytes(memory.gradients)),
-        to_string(Bytes(memory.optimizer_state)), to_string(Bytes(memory.activations)),
-        to_string(Bytes(memory.workspace)), to_string(Bytes(memory.reserved))));
-    if (const double dollars = cost(best.judged.layout, best_prediction(best).value()); dollars > 0) {
-      out += fmt::format("{:.3g} USD a step\n", dollars);
-    }
-    if (!result_.near_misses.empty()) out += "\nNear misses:\n";
-    for (const JudgedLayout& miss : result_.near_misses) {
-      out += wrap(fmt::format("  {}: would take {}, but {}", to_string(miss.layout), to_string(miss.estimate.time),
-                              why_not(model_, miss)));
-    }
-    if (options_.explain) out += "\n" + what_if_table();
-    if (options_.pareto) out += "\n" + front_table();
-    if (!options_.scaling.empty()) out += "\n" + scaling_table();
-    return out + "\n" + counts_text() + "\n" + plan_table(best.plan);
-  }
-
+  // How the step changes when one property of the machine does: this layout, and the best one there.
   std::string what_if_table() const {
     const JudgedLayout& best = ranked_.front().judged;
-    const double now = best.estimate.time.value();
-    const auto change = [&](double step) { return fmt::format("{:+.1f} %", 100 * (step / now - 1)); };
-    std::vector<std::vector<std::string>> rows{{"what if", "this layout", "planned anew", "as"}};
-    for (const WhatIf& what : what_would_help(*space_, best)) {
-      const ParallelLayout& l = what.layout;
-      rows.push_back({what.change, change(what.same_layout), change(what.best_layout),
-                      fmt::format("p{} v{} t{} c{} d{} b{} {}", l.pipeline, l.virtual_stages, l.tensor, l.context,
-                                  l.data, l.microbatch, name(l.schedule))});
+    const auto change = [&](std::optional<double> step) {
+      return step ? fmt::format("{:+.1f} %", 100 * (*step / best.estimate.time.value() - 1)) : "no fit";
+    };
+    const auto anew = [&](const WhatIf& what) {
+      return what.best ? change(what.best->estimate.time.value()) : "no fit";
+    };
+    std::vector<std::vector<std::string>> rows{
+        {"what if", "x 1/2", "-10 %", "+10 %", "x 2", "1/2 anew", "2 anew", "as"}};
+    const std::vector<WhatIf> all = what_if(*space_, best);
+    for (auto what = all.begin(); what != all.end(); what += 4) {
+      std::string as = "the same";
+      if (const auto& other = what[3].best; other && !same_candidate(other->layout, best.layout)) {
+        const ParallelLayout& l = other->layout;
+        as = fmt::format("p{}v{}t{}c{}d{}b{}", l.pipeline, l.virtual_stages, l.tensor, l.context, l.data, l.microbatch);
+      }
+      rows.push_back({what->property, change(what[0].same_layout), change(what[1].same_layout),
+                      change(what[2].same_layout), change(what[3].same_layout), anew(what[0]), anew(what[3]), as});
     }
-    return format_table(rows);
+    return "Step time when one property of the machine changes, with this layout and planned anew:\n" +
+           format_table(rows);
   }
 
   std::string front_table() const {
@@ -251,9 +272,7 @@ class LayoutPlanning {
           {std::to_string(row.devices), std::to_string(row.batch), to_string(row.best.estimate.time),
            with_thousands(static_cast<long long>(tokens)), fmt::format("{:.1f} %", 100 * each / first),
            fmt::format("{:.1f} %", 100 * StepModel(job, model_.machine()).mfu(row.best.estimate.time, row.devices)),
-           to_string(Bytes(row.best.estimate.memory.total())), cost_text(l, step),
-           fmt::format("p{}v{}t{}c{}d{}b{} {}", l.pipeline, l.virtual_stages, l.tensor, l.context, l.data, l.microbatch,
-                       printable(name(l.schedule), 12))});
+           to_string(Bytes(row.best.estimate.memory.total())), cost_text(l, step), short_text(l)});
     }
     return fmt::format("{} scaling:\n", options_.weak ? "Weak" : "Strong") + format_table(rows);
   }
@@ -271,52 +290,7 @@ class LayoutPlanning {
     return json;
   }
 
-  Json json() const {
-    Json json;
-    json["ranked"] = Json::array();
-    for (const Ranked& ranked : ranked_) {
-      Json entry = judged_json(ranked.judged);
-      entry["terms_s"] = Json::object();
-      for (const auto& [name, seconds] : terms_of(ranked.judged.estimate)) entry["terms_s"][name] = seconds;
-      entry["prediction"] = to_json(ranked.plan)["prediction"];
-      json["ranked"].push_back(std::move(entry));
-    }
-    json["near_misses"] = Json::array();
-    for (const JudgedLayout& miss : result_.near_misses) {
-      Json entry = judged_json(miss);
-      entry["verdict"] = why_not(model_, miss);
-      json["near_misses"].push_back(std::move(entry));
-    }
-    const LayoutCounts& counts = result_.counts;
-    json["counts"] = {
-        {"points", counts.points}, {"judged", counts.judged},       {"slower_widths", counts.slower_widths},
-        {"slower", counts.slower}, {"too_large", counts.too_large}, {"dominated", counts.dominated}};
-    if (options_.pareto) {
-      json["front"] = Json::array();
-      for (const JudgedLayout& point : result_.front) json["front"].push_back(judged_json(point));
-    }
-    if (options_.explain) {
-      json["what_if"] = Json::array();
-      for (const WhatIf& what : what_would_help(*space_, ranked_.front().judged)) {
-        json["what_if"].push_back({{"change", what.change},
-                                   {"same_layout_step_s", what.same_layout},
-                                   {"best_layout_step_s", what.best_layout},
-                                   {"best_layout", to_string(what.layout)}});
-      }
-    }
-    if (!options_.scaling.empty()) {
-      json["scaling"] = Json::array();
-      for (const ScalingRow& row : scaling()) {
-        Json entry = judged_json(row.best);
-        entry["devices"] = row.devices;
-        entry["global_batch"] = row.batch;
-        json["scaling"].push_back(std::move(entry));
-      }
-    }
-    return json;
-  }
-
-  const PlanOptions& options_;
+  const PlanOptions options_;
   const Network& network_;
   const Cluster& cluster_;
   const SearchSpace search_space_;
@@ -325,6 +299,137 @@ class LayoutPlanning {
   std::optional<LayoutSpace> space_;
   LayoutResult result_;
   std::vector<Ranked> ranked_;
+};
+
+std::string LayoutPlanning::text() const {
+  const Ranked& best = ranked_.front();
+  const StepEstimate& estimate = best.judged.estimate;
+  std::string out = ranking_table() + "\n" + wrap("best: " + to_string(best.judged.layout));
+  std::string terms;
+  for (const auto& [name, seconds] : terms_of(estimate)) {
+    terms += fmt::format("{}{} {} ({:.3g} %)", terms.empty() ? "" : ", ", name, to_string(Seconds(seconds)),
+                         100 * seconds / estimate.time.value());
+  }
+  out += wrap(fmt::format("closed form {} a step, of which {}", to_string(estimate.time), terms));
+  const StageMemory& memory = estimate.memory;
+  out += wrap(fmt::format(
+      "memory of stage {}, the fullest: weights {}, gradients {}, optimizer {}, activations {}, workspace {}, "
+      "reserved {}",
+      estimate.worst_rank, to_string(Bytes(memory.weights)), to_string(Bytes(memory.gradients)),
+      to_string(Bytes(memory.optimizer_state)), to_string(Bytes(memory.activations)),
+      to_string(Bytes(memory.workspace)), to_string(Bytes(memory.reserved))));
+  if (const auto counts = recomputed_by_rank(best.judged.layout); !counts.empty()) {
+    out += wrap(fmt::format("blocks that recompute, by rank: {}", fmt::join(counts, " ")));
+  }
+  if (const double dollars = cost(best.judged.layout, best_prediction(best).value()); dollars > 0) {
+    out += fmt::format("{:.3g} USD a step\n", dollars);
+  }
+  if (!result_.near_misses.empty()) out += "\nNear misses:\n";
+  for (const JudgedLayout& miss : result_.near_misses) {
+    out += wrap(fmt::format("  {}: would take {}, but {}", to_string(miss.layout), to_string(miss.estimate.time),
+                            why_not(model_, miss)));
+  }
+  if (options_.explain) out += "\n" + what_if_table();
+  if (options_.pareto) out += "\n" + front_table();
+  if (!options_.scaling.empty()) out += "\n" + scaling_table();
+  return out + "\n" + counts_text() + "\n" + plan_table(best.plan);
+}
+
+Json LayoutPlanning::json() const {
+  Json json;
+  json["ranked"] = Json::array();
+  for (const Ranked& ranked : ranked_) {
+    Json entry = judged_json(ranked.judged);
+    entry["terms_s"] = Json::object();
+    for (const auto& [name, seconds] : terms_of(ranked.judged.estimate)) entry["terms_s"][name] = seconds;
+    if (const auto counts = recomputed_by_rank(ranked.judged.layout); !counts.empty()) {
+      entry["recomputed_by_rank"] = counts;
+    }
+    entry["prediction"] = to_json(ranked.plan)["prediction"];
+    json["ranked"].push_back(std::move(entry));
+  }
+  json["near_misses"] = Json::array();
+  for (const JudgedLayout& miss : result_.near_misses) {
+    Json entry = judged_json(miss);
+    entry["verdict"] = why_not(model_, miss);
+    json["near_misses"].push_back(std::move(entry));
+  }
+  const LayoutCounts& counts = result_.counts;
+  json["counts"] = {{"points", counts.points}, {"judged", counts.judged},       {"slower_widths", counts.slower_widths},
+                    {"slower", counts.slower}, {"too_large", counts.too_large}, {"dominated", counts.dominated}};
+  if (options_.pareto) {
+    json["front"] = Json::array();
+    for (const JudgedLayout& point : result_.front) json["front"].push_back(judged_json(point));
+  }
+  if (options_.explain) {
+    json["what_if"] = Json::array();
+    for (const WhatIf& what : what_if(*space_, ranked_.front().judged)) {
+      Json entry{{"property", what.property}, {"factor", what.factor}};
+      if (what.same_layout) entry["same_layout_step_s"] = *what.same_layout;
+      if (what.best) {
+        entry["best_layout_step_s"] = what.best->estimate.time.value();
+        entry["best_layout"] = to_string(what.best->layout);
+      }
+      json["what_if"].push_back(std::move(entry));
+    }
+  }
+  if (!options_.scaling.empty()) {
+    json["scaling"] = Json::array();
+    for (const ScalingRow& row : scaling()) {
+      Json entry = judged_json(row.best);
+      entry["devices"] = row.devices;
+      entry["global_batch"] = row.batch;
+      json["scaling"].push_back(std::move(entry));
+    }
+  }
+  return json;
+}
+
+// One search for each precision that the user would train in.
+class PrecisionPlanning {
+ public:
+  PrecisionPlanning(const PlanOptions& options, const Network& network, const Cluster& cluster) : options_(options) {
+    for (const std::string& precision : options.precisions) {
+      PlanOptions alone = options;
+      alone.precisions = {precision};
+      plannings_.push_back(std::make_unique<LayoutPlanning>(std::move(alone), network, cluster));
+    }
+  }
+
+  void run() {
+    for (const auto& planning : plannings_) planning->search();
+    const auto best = std::min_element(plannings_.begin(), plannings_.end(),
+                                       [](const auto& a, const auto& b) { return a->score() < b->score(); });
+    if (!options_.output.empty()) save_plan((*best)->plan(), options_.output);
+    if (options_.json) {
+      print_json(json(**best));
+    } else {
+      print((*best)->text() + comparison(**best));
+    }
+    if (!options_.output.empty()) note("wrote " + options_.output);
+  }
+
+ private:
+  Json json(const LayoutPlanning& best) const {
+    Json json = best.json();
+    json["precision"] = best.precision();
+    json["precisions"] = Json::array();
+    for (const auto& planning : plannings_) json["precisions"].push_back(planning->precision_json());
+    return json;
+  }
+
+  std::string comparison(const LayoutPlanning& best) const {
+    if (plannings_.size() == 1) return "";
+    std::vector<std::vector<std::string>> rows{{"precision", "step", "tokens/s", "memory", "best layout"}};
+    for (const auto& planning : plannings_) rows.push_back(planning->precision_row());
+    return "\nBest layout in each precision:\n" + format_table(rows) +
+           wrap(fmt::format("note: planned in {} for its step alone; whether the network trains as well in it is not "
+                            "part of the prediction, and --precision with one name decides",
+                            best.precision()));
+  }
+
+  const PlanOptions& options_;
+  std::vector<std::unique_ptr<LayoutPlanning>> plannings_;
 };
 
 }  // namespace
@@ -357,7 +462,7 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
 }
 
 void plan_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster) {
-  LayoutPlanning(options, network, cluster).run();
+  PrecisionPlanning(options, network, cluster).run();
 }
 
 }  // namespace stagecraft

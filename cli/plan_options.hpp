@@ -13,7 +13,8 @@ namespace stagecraft {
 
 struct PlanOptions {
   std::string network, cluster, profile, output;
-  std::string precision = "bf16", optimizer = "adamw", recompute;
+  std::vector<std::string> precisions{"bf16"};  // several: layouts only
+  std::string optimizer = "adamw", recompute;
   std::string schedule, order, objective = "time";
   std::int64_t sequence = 0;  // 0: the network's longest
   std::int64_t microbatch = 0;
@@ -26,6 +27,7 @@ struct PlanOptions {
   bool explain = false;
   bool pareto = false;
   int confirm = 3;
+  double price = 0;  // US dollars an hour of one device; 0: as the cluster says
   bool json = false;
 };
 

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "models/recomputed_layers.hpp"
 #include "models/text.hpp"
 
 namespace stagecraft {
@@ -58,6 +59,8 @@ constexpr Flag overlaps[] = {{"gradients", "overlap_gradients", &ParallelLayout:
                              {"parameters", "overlap_parameters", &ParallelLayout::overlap_parameters},
                              {"tensor", "overlap_tensor", &ParallelLayout::overlap_tensor},
                              {"pipeline", "overlap_pipeline", &ParallelLayout::overlap_pipeline}};
+
+constexpr std::string_view fewest_text = "fewest";
 
 constexpr std::string_view dimension_letters = "tcdp";  // by Dimension
 
@@ -117,6 +120,7 @@ bool parse_recompute(std::string_view word, ParallelLayout& layout) {
   if (!mode) return false;
   layout.recompute = *mode;
   if (colon == std::string_view::npos) return true;
+  if (word.substr(colon + 1) == fewest_text) return layout.recomputed_layers = fewest_layers, true;
   const auto layers = parse_number(word.substr(colon + 1), 0);
   if (layers) layout.recomputed_layers = *layers;
   return layers.has_value();
@@ -164,7 +168,10 @@ std::string to_string(const ParallelLayout& layout) {
   if (layout.zero > 0) text += fmt::format(" zero{}", layout.zero);
   if (layout.recompute != Recompute::none || layout.recomputed_layers != all_layers) {
     text += fmt::format(" {}", name(layout.recompute));
-    if (layout.recomputed_layers != all_layers) text += fmt::format(":{}", layout.recomputed_layers);
+    if (layout.recomputed_layers == fewest_layers)
+      text += fmt::format(":{}", fewest_text);
+    else if (layout.recomputed_layers != all_layers)
+      text += fmt::format(":{}", layout.recomputed_layers);
   }
   text += flags_text("offload", offloads, layout) + flags_text("overlap", overlaps, layout);
   if (layout.order != megatron_order) text += " order=" + order_text(layout.order);
@@ -185,6 +192,14 @@ ParallelLayout parse_layout(std::string_view text) {
   }
 }
 
+std::int32_t recomputed_layers_from_json(const JsonValue& value) {
+  constexpr std::pair<std::string_view, std::int32_t> words[] = {{fewest_text, fewest_layers}};
+  if (value.json().is_string()) return value.one_of(std::span<const std::pair<std::string_view, std::int32_t>>(words));
+  return static_cast<std::int32_t>(value.integer(0, all_layers - 1));
+}
+
+Json recomputed_layers_json(std::int32_t layers) { return layers == fewest_layers ? Json(fewest_text) : Json(layers); }
+
 ParallelLayout layout_from_json(const JsonValue& value) {
   ParallelLayout layout;
   JsonObject object = value.object();
@@ -194,7 +209,7 @@ ParallelLayout layout_from_json(const JsonValue& value) {
     }
   }
   if (const auto layers = object.optional("recomputed_layers")) {
-    layout.recomputed_layers = static_cast<std::int32_t>(layers->integer(0, all_layers));
+    layout.recomputed_layers = recomputed_layers_from_json(*layers);
   }
   if (const auto schedule = object.optional("schedule")) layout.schedule = schedule->one_of(pipeline_schedule_names());
   if (const auto recompute = object.optional("recompute")) layout.recompute = recompute->one_of(recompute_names());
@@ -219,7 +234,8 @@ Json to_json(const ParallelLayout& layout) {
   for (const NumberField& field : numbers) json[std::string(field.key)] = layout.*field.member;
   json["schedule"] = name(layout.schedule);
   json["recompute"] = name(layout.recompute);
-  if (layout.recomputed_layers != all_layers) json["recomputed_layers"] = layout.recomputed_layers;
+  if (layout.recomputed_layers != all_layers)
+    json["recomputed_layers"] = recomputed_layers_json(layout.recomputed_layers);
   json["zero"] = layout.zero;
   json["sequence_parallel"] = layout.sequence_parallel;
   for (const std::span<const Flag> flags : {std::span<const Flag>(offloads), std::span<const Flag>(overlaps)}) {

@@ -3,6 +3,8 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "models/recomputed_layers.hpp"
+
 namespace stagecraft {
 namespace {
 
@@ -53,7 +55,7 @@ PlanLayout plan_layout_from_json(const JsonValue& value) {
     }
   }
   if (const auto layers = object.optional("recomputed_layers")) {
-    layout.recomputed_layers = static_cast<std::int32_t>(layers->integer(0, all_layers - 1));
+    layout.recomputed_layers = recomputed_layers_from_json(*layers);
   }
   if (const auto zero = object.optional("zero")) layout.zero = static_cast<std::uint8_t>(zero->integer(0, 3));
   for (const auto& [name, field] : flags) {
@@ -68,7 +70,8 @@ Json to_json(const PlanLayout& layout) {
   for (const auto& [name, field] : widths) {
     if (layout.*field != 1) json[name] = layout.*field;
   }
-  if (layout.recomputed_layers != all_layers) json["recomputed_layers"] = layout.recomputed_layers;
+  if (layout.recomputed_layers != all_layers)
+    json["recomputed_layers"] = recomputed_layers_json(layout.recomputed_layers);
   if (layout.zero != 0) json["zero"] = layout.zero;
   for (const auto& [name, field] : flags) {
     if (layout.*field) json[name] = true;

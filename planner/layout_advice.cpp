@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <functional>
 
 #include "models/cost/memory.hpp"
 #include "models/network/layer_graph.hpp"
@@ -26,25 +25,30 @@ constexpr std::array<Term, 10> all_terms{{{"compute", &StepTerms::compute},
                                           {"optimizer", &StepTerms::optimizer},
                                           {"other", &StepTerms::other}}};
 
-struct Improvement {
-  const char* change;
-  std::function<void(Machine&)> apply;
+struct Property {
+  const char* name;
+  void (*scale)(Machine&, double factor);
 };
 
-std::vector<Improvement> improvements(const Machine& machine) {
-  std::vector<Improvement> list{{"products 2x",
-                                 [](Machine& m) {
-                                   for (auto& peak : m.device.peak) peak *= 2;
-                                 }},
-                                {"memory bandwidth 2x", [](Machine& m) { m.device.memory_bandwidth *= 2; }},
-                                {"memory 2x", [](Machine& m) { m.device.memory *= 2; }},
-                                {"local links 2x", [](Machine& m) { m.levels.front().bandwidth *= 2; }}};
+std::vector<Property> properties(const Machine& machine) {
+  std::vector<Property> list{
+      {"products",
+       [](Machine& m, double factor) {
+         for (auto& peak : m.device.peak) peak *= factor;
+       }},
+      {"memory bandwidth", [](Machine& m, double factor) { m.device.memory_bandwidth *= factor; }},
+      {"memory", [](Machine& m, double factor) { m.device.memory *= factor; }},
+      {"local links", [](Machine& m, double factor) { m.levels.front().bandwidth *= factor; }},
+      {"local latency", [](Machine& m, double factor) {
+         m.levels.front().latency *= factor;
+         m.levels.front().start *= factor;
+       }}};
   if (machine.levels.size() > 1) {
-    list.push_back({"network 2x", [](Machine& m) {
-                      for (std::size_t i = 1; i < m.levels.size(); ++i) m.levels[i].bandwidth *= 2;
-                    }});
-    list.push_back({"network latency 1/2", [](Machine& m) {
-                      for (std::size_t i = 1; i < m.levels.size(); ++i) m.levels[i].latency *= 0.5;
+    list.push_back({"network", [](Machine& m, double factor) { m.levels.back().bandwidth *= factor; }});
+    list.push_back({"network latency", [](Machine& m, double factor) {
+                      m.levels.back().latency *= factor;
+                      m.levels.back().tree_latency *= factor;
+                      m.levels.back().start *= factor;
                     }});
   }
   return list;
@@ -136,18 +140,20 @@ std::string why_not(const StepModel& model, const JudgedLayout& judged) {
                      to_string(Bytes(judged.estimate.memory.total())), to_string(device.memory));
 }
 
-std::vector<WhatIf> what_would_help(const LayoutSpace& space, const JudgedLayout& best) {
+std::vector<WhatIf> what_if(const LayoutSpace& space, const JudgedLayout& best) {
   std::vector<WhatIf> result;
-  for (const Improvement& improvement : improvements(space.model().machine())) {
-    Machine machine = space.model().machine();
-    improvement.apply(machine);
-    const StepModel better(space.model().job(), machine);
-    WhatIf& what = result.emplace_back();
-    what.change = improvement.change;
-    what.same_layout = better.estimate(best.layout).time.value();
-    const auto planned = best_of(better, space.choices());
-    what.layout = planned ? planned->layout : best.layout;
-    what.best_layout = planned ? planned->estimate.time.value() : what.same_layout;
+  for (const Property& property : properties(space.model().machine())) {
+    for (const double factor : {0.5, 0.9, 1.1, 2.0}) {
+      Machine machine = space.model().machine();
+      property.scale(machine, factor);
+      const StepModel model(space.model().job(), machine);
+      WhatIf& what = result.emplace_back();
+      what.property = property.name;
+      what.factor = factor;
+      const StepEstimate same = model.estimate(best.layout);
+      if (same.fits) what.same_layout = same.time.value();
+      if (factor == 0.5 || factor == 2) what.best = best_of(model, space.choices());
+    }
   }
   return result;
 }

@@ -1,6 +1,7 @@
-// What to tell about layouts in words: where a step's time goes, what would shorten it, and why nothing fits.
+// What to tell about layouts in words: where a step's time goes, what it depends on, and why nothing fits.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,15 +17,15 @@ std::vector<std::pair<std::string, double>> terms_of(const StepEstimate& estimat
 // "out of memory on stage 3 (A100): needs 95.0 GiB, has 80.0 GiB".
 std::string why_not(const StepModel& model, const JudgedLayout& judged);
 
-// The same job on a machine with one thing better.
+// The same job on a machine with one property scaled: rates, memory or latencies.
 struct WhatIf {
-  std::string change;      // "local links 2x"
-  double same_layout = 0;  // seconds a step
-  double best_layout = 0;  // seconds a step, planned anew
-  ParallelLayout layout;   // of that plan
+  std::string property;               // "local links"
+  double factor = 1;                  // 0.5, 0.9, 1.1, 2
+  std::optional<double> same_layout;  // seconds a step; empty where it does not fit
+  std::optional<JudgedLayout> best;   // planned anew, for halves and doubles; empty where nothing fits
 };
-// REQUIRES: `best` is of the space.
-std::vector<WhatIf> what_would_help(const LayoutSpace& space, const JudgedLayout& best);
+// Property by property, by rising factor. REQUIRES: `best` is of the space.
+std::vector<WhatIf> what_if(const LayoutSpace& space, const JudgedLayout& best);
 
 // No layout of the space fits: how near it comes, and which fixed choice to free so that something fits (tried).
 // `network` and `cluster` are names.

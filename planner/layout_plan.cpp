@@ -58,8 +58,7 @@ class Pricing {
   std::int64_t layers_on(std::size_t stage) const { return model_.layers_of(layout_, plan_.stages[stage].rank.value); }
   // Blocks of the stage that recompute.
   double repeated(std::size_t stage) const {
-    if (layout_.recompute == Recompute::none) return 0;
-    return share(stage) * std::min<double>(static_cast<double>(layers_on(stage)), layout_.recomputed_layers);
+    return share(stage) * static_cast<double>(model_.recomputed_of(layout_, shard_, plan_.stages[stage].rank.value));
   }
 
   void add_times(std::size_t s) {

@@ -71,9 +71,11 @@ LayoutScore LayoutRanking::threshold() const {
   return best_.size() < keep_ ? LayoutScore{} : score_of(objective_, best_.back());
 }
 
-bool LayoutFront::covers(double time, double memory) const {
-  time = rounded(time);
-  memory = rounded(memory);
+bool LayoutFront::covers(double time, double memory) const { return covers(time, memory, tolerance_); }
+
+bool LayoutFront::covers(double time, double memory, double tolerance) const {
+  time = rounded(time * (1 + tolerance));
+  memory = rounded(memory * (1 + tolerance));
   // The slowest of those at least as fast is the smallest of them.
   const auto after = std::upper_bound(points_.begin(), points_.end(), time,
                                       [](double bound, const JudgedLayout& point) { return bound < time_of(point); });
@@ -83,8 +85,17 @@ bool LayoutFront::covers(double time, double memory) const {
 }
 
 void LayoutFront::add(const JudgedLayout& judged) {
+  if (!covers(time_of(judged), memory_of(judged))) insert(judged);
+}
+
+void LayoutFront::merge(const LayoutFront& other) {
+  for (const JudgedLayout& judged : other.points_) {
+    if (!covers(time_of(judged), memory_of(judged), 0)) insert(judged);
+  }
+}
+
+void LayoutFront::insert(const JudgedLayout& judged) {
   const double time = time_of(judged), memory = memory_of(judged);
-  if (covers(time, memory)) return;
   const auto equal = std::find_if(points_.begin(), points_.end(), [&](const JudgedLayout& point) {
     return time_of(point) == time && memory_of(point) == memory;
   });

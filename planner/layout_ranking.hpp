@@ -40,15 +40,22 @@ class LayoutRanking {
   std::vector<JudgedLayout> best_;  // in the order of is_before
 };
 
-// Layouts of which none is as fast and as small as another.
+// Layouts of which none is as fast and as small as another, but for a share `tolerance` of either.
 class LayoutFront {
  public:
+  explicit LayoutFront(double tolerance = 0) : tolerance_(tolerance) {}
   void add(const JudgedLayout& judged);
+  // All points of another front that none here beats, tolerance or not: what that one left out is near its points only.
+  void merge(const LayoutFront& other);
   // Whether one is as fast and as small as the bounds and better in one of them: nothing within them can get in.
   bool covers(double time, double memory) const;
   const std::vector<JudgedLayout>& points() const { return points_; }
 
  private:
+  bool covers(double time, double memory, double tolerance) const;
+  void insert(const JudgedLayout& judged);
+
+  double tolerance_;
   std::vector<JudgedLayout> points_;  // by rising time, falling memory
 };
 

@@ -26,7 +26,9 @@ struct LayoutSearchOptions {
   LayoutObjective objective = LayoutObjective::time;  // cost: devices x time, as all devices cost the same
   std::size_t keep = 20;
   std::size_t near_misses = 5;
-  bool front = false;    // find the Pareto front of time and memory as well
+  bool front = false;  // find the Pareto front of time and memory as well
+  // Leaves out of the front what another point beats but for this share of its time and memory; 0: exact.
+  double front_tolerance = 0;
   unsigned threads = 0;  // 0: as many as the machine has
 };
 
@@ -59,8 +61,9 @@ LayoutResult search_layouts(const LayoutSpace& space, const LayoutSearchOptions&
 LayoutResult judge_all_layouts(const LayoutSpace& space, const LayoutSearchOptions& options = {});
 
 // Layouts of which none is as fast and as small and takes as few devices as another, for all of the space's devices,
-// half of them, a quarter and so on; most devices first, then fastest.
-std::vector<JudgedLayout> pareto_front(const LayoutSpace& space);
+// half of them, a quarter and so on; most devices first, then fastest. Each number's fastest is exact; for every other
+// layout there is one in the front that is at most `tolerance` slower and larger.
+std::vector<JudgedLayout> pareto_front(const LayoutSpace& space, double tolerance = 0.01);
 
 // The layout that needs least memory, whether it fits or not: what to tell someone for whom nothing fits.
 JudgedLayout smallest_layout(const LayoutSpace& space);

@@ -309,24 +309,34 @@ std::int32_t LayoutSpace::most_layers(std::int32_t pipeline, const PipelineShape
   return std::max({shape.first, shape.last, middle > 0 ? (rest + middle - 1) / middle : 0});
 }
 
-std::vector<Recomputation> LayoutSpace::recomputations(std::int32_t layers, bool offload_activations) const {
-  std::vector<Recomputation> result;
+std::vector<Recomputation> LayoutSpace::recomputations(const Widths& widths, std::int32_t layers,
+                                                       bool offload_activations) const {
+  std::vector<Recomputation> result, by_rank;
   const auto wanted = [&](Recompute mode) { return choices_.recompute.value_or(mode) == mode; };
-  if (wanted(Recompute::none) && choices_.recomputed_layers.value_or(0) == 0) result.push_back({});
+  const auto fixed = choices_.recomputed_layers;
+  if (wanted(Recompute::none) && fixed.value_or(0) == 0) result.push_back({});
   for (const Recompute mode : {Recompute::selective, Recompute::full}) {
     // A fused attention keeps nothing that could be repeated.
     if (!wanted(mode) || (mode == Recompute::selective && model_->job().fused_attention && !choices_.recompute))
       continue;
     for (std::int32_t count = offload_activations ? layers : 1; count <= layers; ++count) {
-      if (choices_.recomputed_layers.value_or(count) == count) result.push_back({mode, count});
+      if (fixed.value_or(count) == count) result.push_back({mode, count});
+    }
+    if (widths.pipeline > 1 && !offload_activations && fixed.value_or(fewest_layers) == fewest_layers) {
+      by_rank.push_back({mode, fewest_layers});
     }
   }
+  result.insert(result.end(), by_rank.begin(), by_rank.end());
   return result;
 }
 
-std::int64_t LayoutSpace::recomputation_count(std::int32_t layers, bool offload_activations) const {
-  if (choices_.recompute || choices_.recomputed_layers) return std::ssize(recomputations(layers, offload_activations));
-  return 1 + std::int64_t{offload_activations ? 1 : layers} * (model_->job().fused_attention ? 1 : 2);
+std::int64_t LayoutSpace::recomputation_count(const Widths& widths, std::int32_t layers,
+                                              bool offload_activations) const {
+  if (choices_.recompute || choices_.recomputed_layers) {
+    return std::ssize(recomputations(widths, layers, offload_activations));
+  }
+  const std::int64_t counted = offload_activations ? 1 : layers + (widths.pipeline > 1 ? 1 : 0);
+  return 1 + counted * (model_->job().fused_attention ? 1 : 2);
 }
 
 std::vector<ParallelLayout> LayoutSpace::overlaps(const ParallelLayout& layout) const {
@@ -397,7 +407,7 @@ void LayoutSpace::apply(const Recomputation& recomputation, ParallelLayout& layo
 std::int64_t LayoutSpace::tactics(const Widths& widths, std::int32_t layers) const {
   std::int64_t sum = 0;
   for (const Residence& residence : residences(widths)) {
-    sum += overlap_count(widths, residence) * recomputation_count(layers, residence.offload_activations);
+    sum += overlap_count(widths, residence) * recomputation_count(widths, layers, residence.offload_activations);
   }
   return sum;
 }

@@ -18,6 +18,7 @@
 
 #include "models/cost/step_model.hpp"
 #include "models/layout.hpp"
+#include "models/recomputed_layers.hpp"
 
 namespace stagecraft {
 
@@ -63,7 +64,7 @@ struct Residence {
   bool offload_optimizer = false, offload_activations = false;
 };
 
-// Blocks that recompute: `layers` of them on a rank in `mode`; mode none: 0.
+// Blocks that recompute: `layers` of them on a rank in `mode`, or fewest_layers; mode none: 0.
 struct Recomputation {
   Recompute mode = Recompute::none;
   std::int32_t layers = 0;
@@ -91,9 +92,10 @@ class LayoutSpace {
   std::vector<Residence> residences(const Widths& widths) const;
   // Most blocks that a rank holds.
   std::int32_t most_layers(std::int32_t pipeline, const PipelineShape& shape) const;
-  // In the order of rising layers, mode by mode. `layers`: most_layers(). Offloaded activations go with no
-  // recomputation or with that of all blocks: with some of them, the others' would have to pass through the device.
-  std::vector<Recomputation> recomputations(std::int32_t layers, bool offload_activations) const;
+  // In the order of rising layers, mode by mode, and behind them as few layers as each rank needs, where there are
+  // several ranks. `layers`: most_layers(). Offloaded activations go with no recomputation or with that of all blocks:
+  // with some of them, the others' would have to pass through the device.
+  std::vector<Recomputation> recomputations(const Widths& widths, std::int32_t layers, bool offload_activations) const;
   // Settings of the overlap flags that the space has for this point, all on first.
   std::vector<ParallelLayout> overlaps(const ParallelLayout& layout) const;
   std::int64_t overlap_count(const Widths& widths, const Residence& residence) const;
@@ -122,7 +124,7 @@ class LayoutSpace {
   std::int64_t placements(const Widths& widths) const;
   // Residences, overlaps and recomputations, for each number of blocks on the fullest rank.
   std::int64_t tactics(const Widths& widths, std::int32_t layers) const;
-  std::int64_t recomputation_count(std::int32_t layers, bool offload_activations) const;
+  std::int64_t recomputation_count(const Widths& widths, std::int32_t layers, bool offload_activations) const;
 
   const StepModel* model_;
   LayoutChoices choices_;

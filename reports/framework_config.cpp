@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "models/recomputed_layers.hpp"
 #include "models/text.hpp"
 
 namespace stagecraft::framework {
@@ -17,6 +18,9 @@ const Transformer& transformer_of(const Plan& plan, std::string_view framework) 
   }
   if (plan.schedule.forward_only || plan.schedule.updates != WeightUpdates::synchronous) {
     throw refused(framework, fmt::format("schedule '{}' is no synchronous training", printable(plan.schedule.name)));
+  }
+  if (plan.recompute != Recompute::none && plan.layout.recomputed_layers == fewest_layers) {
+    throw refused(framework, "it takes one number of recomputed blocks for all ranks; plan with --recompute-layers N");
   }
   return *plan.network.transformer;
 }

@@ -8,6 +8,7 @@
 
 #include "models/cost/memory.hpp"
 #include "models/network/layer_graph.hpp"
+#include "models/recomputed_layers.hpp"
 #include "models/schedule/checker.hpp"
 #include "models/text.hpp"
 #include "reports/text_width.hpp"
@@ -99,7 +100,9 @@ std::string rank_text(const PlanLayout& layout, Recompute recompute) {
   if (layout.expert > 1) parts.push_back(fmt::format("expert {}", layout.expert));
   if (layout.zero > 0) parts.push_back(fmt::format("ZeRO {}", layout.zero));
   if (recompute != Recompute::none && layout.recomputed_layers != all_layers) {
-    parts.push_back(fmt::format("recomputes {} blocks", layout.recomputed_layers));
+    parts.push_back(layout.recomputed_layers == fewest_layers
+                        ? "recomputes as few blocks as each rank needs"
+                        : fmt::format("recomputes {} blocks", layout.recomputed_layers));
   }
   if (layout.offload_optimizer) parts.emplace_back("optimizer offloaded");
   if (layout.offload_activations) parts.emplace_back("activations offloaded");

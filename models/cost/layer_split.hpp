@@ -2,10 +2,12 @@
 #pragma once
 
 #include <algorithm>
+#include <cassert>
 #include <cstdint>
 #include <cstdlib>
 
 #include "models/layout.hpp"
+#include "models/recomputed_layers.hpp"
 
 namespace stagecraft {
 
@@ -45,8 +47,9 @@ class LayerSplit {
 
 inline std::size_t index(Recompute recompute) { return static_cast<std::size_t>(recompute); }
 
-// Of `layers` blocks of a rank, those that recompute.
+// Of `layers` blocks of a rank, those that recompute. REQUIRES: a number of them that is the same on all ranks.
 inline double recomputing(const ParallelLayout& layout, double layers) {
+  assert(layout.recompute == Recompute::none || layout.recomputed_layers != fewest_layers);
   return layout.recompute == Recompute::none ? 0 : std::min<double>(layers, layout.recomputed_layers);
 }
 

@@ -1,5 +1,6 @@
 // What a rank holds at its peak: Korthikanti et al. 2022 for activations, Rajbhandari et al. 2020 for the rest.
 #include <algorithm>
+#include <cmath>
 
 #include "models/cost/layer_split.hpp"
 #include "models/cost/schedule_forms.hpp"
@@ -8,9 +9,35 @@
 namespace stagecraft {
 
 StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const {
+  return memory(layout, shard, rank, static_cast<double>(layers_of(layout, rank)),
+                static_cast<double>(recomputed_of(layout, shard, rank)));
+}
+
+// The fewest blocks with which the rank fits: beyond the first, which brings its workspace along, each saves as much.
+std::int64_t StepModel::recomputed_of(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const {
+  const std::int64_t layers = layers_of(layout, rank);
+  if (layout.recompute == Recompute::none) return 0;
+  if (layout.recomputed_layers != fewest_layers) return std::min<std::int64_t>(layers, layout.recomputed_layers);
+  const double capacity = machine_.device.memory.value();
+  const auto excess = [&](std::int64_t repeated) {
+    return memory(layout, shard, rank, static_cast<double>(layers), static_cast<double>(repeated)).total() - capacity;
+  };
+  if (layers == 0 || excess(0) <= 0) return 0;
+  const double with_one = excess(1), with_all = excess(layers);
+  if (with_one <= 0 || layers == 1) return 1;
+  if (with_all > 0) return layers;
+  const double each = (with_one - with_all) / static_cast<double>(layers - 1);
+  auto fewest = std::clamp<std::int64_t>(1 + static_cast<std::int64_t>(std::ceil(with_one / each)), 2, layers);
+  // The division may be off by a rounding.
+  while (fewest < layers && excess(fewest) > 0) ++fewest;
+  while (fewest > 2 && excess(fewest - 1) <= 0) --fewest;
+  return fewest;
+}
+
+StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank, double layers,
+                              double repeated) const {
   const bool first = rank == 0;
   const bool last = rank == layout.pipeline - 1;
-  const auto layers = static_cast<double>(LayerSplit(layout, job_.network.layers).layers(rank));
   const LayerShard& block = shard.block;
   double dense = layers * block.parameters;
   if (first) dense += shard.embedding.parameters;
@@ -29,7 +56,6 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
   const double stages =
       stages_in_flight(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, rank);
   const double in_flight = stages / layout.virtual_stages;
-  const double repeated = recomputing(layout, layers);
   const std::size_t mode = index(layout.recompute);
   const double kept = repeated * block.stash[mode] + (layers - repeated) * block.stash[0];
   double activations = in_flight * (kept + (first ? shard.embedding.stash[0] : 0));
@@ -45,6 +71,31 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
   const int communicators = (layout.tensor > 1) + (layout.context > 1) + (layout.data > 1) + (layout.pipeline > 1);
   memory.reserved = machine_.framework.reserved_bytes + communicators * machine_.framework.communicator_bytes;
   return memory;
+}
+
+// With the same number of recomputed blocks on all ranks, the first rank has the most in flight, the second may have
+// more layers, the middle has the most layers, the last the head. Otherwise any rank may be the fullest.
+void StepModel::find_fullest(const ParallelLayout& layout, const Shard& shard, StepEstimate& estimate) const {
+  estimate.memory = memory(layout, shard, 0);
+  double most = estimate.memory.total();
+  const auto look_at = [&](std::int32_t rank) {
+    if (rank == estimate.worst_rank) return;
+    const StageMemory needed = memory(layout, shard, rank);
+    if (needed.total() <= most) return;
+    most = needed.total();
+    estimate.memory = needed;
+    estimate.worst_rank = rank;
+  };
+  const std::int32_t last = layout.pipeline - 1;
+  if (layout.recomputed_layers == fewest_layers) {
+    for (std::int32_t rank = 1; rank <= last; ++rank) look_at(rank);
+  } else {
+    const LayerSplit split(layout, job_.network.layers);
+    if (split.layers(1) > split.layers(0)) look_at(1);
+    if (split.layers(layout.pipeline / 2) > split.layers(1)) look_at(layout.pipeline / 2);
+    look_at(last);
+  }
+  estimate.fits = most <= machine_.device.memory.value();
 }
 
 }  // namespace stagecraft

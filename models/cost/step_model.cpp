@@ -20,9 +20,10 @@ struct RankTimes {
   double total() const { return compute + recompute + tensor + context + expert; }
 };
 
-RankTimes rank_times(const ParallelLayout& layout, const Shard& shard, double layers, bool first, bool last) {
+// `repeated`: of the blocks, those that recompute.
+RankTimes rank_times(const ParallelLayout& layout, const Shard& shard, double layers, double repeated, bool first,
+                     bool last) {
   const LayerShard& block = shard.block;
-  const double repeated = recomputing(layout, layers);
   const std::size_t mode = index(layout.recompute);
   RankTimes times;
   times.compute = layers * (block.forward + block.backward_input + block.backward_weight);
@@ -42,10 +43,10 @@ double whole_time(const LayerShard& layer) {
   return layer.forward + layer.backward_input + layer.backward_weight + layer.tensor_forward + layer.tensor_backward;
 }
 
-// Of one stage of a middle rank, for the bubble: recomputation and communication delay the input gradient.
-StageWork stage_work(const ParallelLayout& layout, const Shard& shard, double layers) {
+// Of one stage of the mean length, for the bubble: recomputation and communication delay the input gradient.
+// `repeated`: of its blocks, those that recompute.
+StageWork stage_work(const ParallelLayout& layout, const Shard& shard, double layers, double repeated) {
   const LayerShard& block = shard.block;
-  const double repeated = recomputing(layout, layers * layout.virtual_stages) / layout.virtual_stages;
   const std::size_t mode = index(layout.recompute);
   return {layers * (block.forward + block.tensor_forward + block.context_forward + block.expert_forward),
           layers * (block.backward_input + block.tensor_backward + block.context_backward + block.expert_backward) +
@@ -123,6 +124,9 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
     return fmt::format("{} and {} layers at the ends do not fit {} layers on {} stages", l.first_stage_layers,
                        l.last_stage_layers, t.layers, l.pipeline);
   }
+  if (l.recomputed_layers == fewest_layers && l.offload_activations) {
+    return "offloaded activations go with no recomputation or with that of a number of blocks";
+  }
   return refuse_schedule(l.schedule, l.pipeline, l.virtual_stages, l.microbatches);
 }
 
@@ -185,11 +189,13 @@ double StepModel::optimizer_time(const ParallelLayout& layout, double parameters
 
 // What the pipeline adds to the slowest rank's work: waiting, and messages. The bubble is the closed form for equal
 // stages of the mean length, lengthened by what a micro-batch's way through embedding and head takes beyond the slowest
-// rank's excess over the mean: for 1f1b, the sum over the ranks less the slowest.
-void StepModel::add_pipeline(const ParallelLayout& layout, const Shard& shard, double slowest, StepTerms& terms) const {
-  const auto stages = static_cast<double>(layout.stages());
-  const StageWork work = stage_work(layout, shard, static_cast<double>(job_.network.layers) / stages);
+// rank's excess over the mean: for 1f1b, the sum over the ranks less the slowest. `repeated`: blocks that recompute on
+// the mean rank.
+void StepModel::add_pipeline(const ParallelLayout& layout, const Shard& shard, double repeated, double slowest,
+                             StepTerms& terms) const {
   const double V = layout.virtual_stages;
+  const double blocks = static_cast<double>(job_.network.layers) / static_cast<double>(layout.stages());
+  const StageWork work = stage_work(layout, shard, blocks, repeated / V);
   const double excess = slowest - work.total() * V;
   terms.bubble = bubble_time(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, work) +
                  std::max(0.0, whole_time(shard.embedding) + whole_time(shard.head) - excess) / V;
@@ -205,20 +211,36 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
   const LayerSplit split(layout, job_.network.layers);
   const auto on_first = static_cast<double>(split.layers(0));
   const auto on_middle = static_cast<double>(split.layers(P / 2));
-  const RankTimes first = rank_times(layout, shard, on_first, true, P == 1);
-  const RankTimes last =
-      P == 1 ? first : rank_times(layout, shard, static_cast<double>(split.layers(P - 1)), false, true);
-  const RankTimes inside = P > 2 ? rank_times(layout, shard, on_middle, false, false) : first;
-  const RankTimes* slowest = &first;
-  for (const RankTimes* rank : {&inside, &last}) {
-    if (rank->total() > slowest->total()) slowest = rank;
+  const bool by_rank = layout.recomputed_layers == fewest_layers && layout.recompute != Recompute::none;
+  double repeated = 0;  // blocks of all ranks, where they differ
+  const auto times_of = [&](std::int32_t rank) {
+    const auto layers = static_cast<double>(split.layers(rank));
+    const double here = by_rank ? static_cast<double>(recomputed_of(layout, shard, rank)) : recomputing(layout, layers);
+    repeated += here;
+    return rank_times(layout, shard, layers, here, rank == 0, rank == P - 1);
+  };
+  RankTimes slowest, inside;
+  const auto add_rank = [&](std::int32_t rank) {
+    const RankTimes times = times_of(rank);
+    if (rank == 0 || times.total() > slowest.total()) slowest = times;
+    if (rank == (P > 2 ? P / 2 : 0)) inside = times;
+  };
+  if (by_rank) {
+    for (std::int32_t rank = 0; rank < P; ++rank) add_rank(rank);
+  } else {
+    add_rank(0);
+    if (P > 2) add_rank(P / 2);
+    if (P > 1) add_rank(P - 1);
   }
-  StepTerms terms{.compute = M * slowest->compute,
-                  .recompute = M * slowest->recompute,
-                  .tensor = M * slowest->tensor,
-                  .context = M * slowest->context,
-                  .expert = M * slowest->expert};
-  if (P > 1) add_pipeline(layout, shard, slowest->total(), terms);
+  StepTerms terms{.compute = M * slowest.compute,
+                  .recompute = M * slowest.recompute,
+                  .tensor = M * slowest.tensor,
+                  .context = M * slowest.context,
+                  .expert = M * slowest.expert};
+  if (P > 1) {
+    const double mean = static_cast<double>(job_.network.layers) / P;
+    add_pipeline(layout, shard, by_rank ? repeated / P : recomputing(layout, mean), slowest.total(), terms);
+  }
 
   const double head = P > 1 || job_.network.tied_head ? 0 : shard.head.parameters;
   const double dense = std::max((P > 2 ? on_middle : on_first) * shard.block.parameters,
@@ -245,33 +267,8 @@ StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shar
   StepEstimate estimate;
   estimate.terms = terms(layout, shard);
   estimate.time = Seconds(estimate.terms.total());
-  estimate.memory = memory(layout, shard, 0);
-  // The first rank has the most in flight, the second may have more layers, the middle has the most layers, the last
-  // the head.
-  double most = estimate.memory.total();
-  const std::int32_t last = layout.pipeline - 1;
-  const LayerSplit split(layout, job_.network.layers);
-  const std::int32_t second = split.layers(1) > split.layers(0) ? 1 : last;
-  const std::int32_t middle = split.layers(layout.pipeline / 2) > split.layers(1) ? layout.pipeline / 2 : last;
-  for (const std::int32_t rank : {second, middle, last}) {
-    if (rank == estimate.worst_rank) continue;
-    const StageMemory needed = memory(layout, shard, rank);
-    if (needed.total() <= most) continue;
-    most = needed.total();
-    estimate.memory = needed;
-    estimate.worst_rank = rank;
-  }
-  estimate.fits = most <= machine_.device.memory.value();
+  find_fullest(layout, shard, estimate);
   return estimate;
-}
-
-Seconds StepModel::lower_bound(const ParallelLayout& layout, const Shard& shard) const {
-  const LayerShard& block = shard.block;
-  const double layers = static_cast<double>(job_.network.layers) / layout.pipeline;
-  const std::size_t mode = index(layout.recompute);
-  const double repeated = recomputing(layout, layers);
-  return Seconds(layout.microbatches * (layers * (block.forward + block.backward_input + block.backward_weight) +
-                                        repeated * block.recompute[mode]));
 }
 
 double StepModel::mfu(Seconds time, std::int64_t devices) const {

@@ -69,12 +69,12 @@ class StepModel {
 
   // Of pipeline rank `rank`, 0 .. pipeline-1.
   StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const;
-  // Blocks on the rank.
+  // Blocks on the rank, and those of them that recompute.
   std::int64_t layers_of(const ParallelLayout& layout, std::int32_t rank) const;
+  std::int64_t recomputed_of(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const;
 
-  // No layout with these numbers is faster: its share of the products at the best rate of its shard, without any bubble
-  // or exposed communication.
-  Seconds lower_bound(const ParallelLayout& layout, const Shard& shard) const;
+  // Seconds that a rank with so many parameters takes to update them, experts' apart.
+  double optimizer_time(const ParallelLayout& layout, double parameters, double expert_parameters) const;
 
   // Model FLOPs of a step (forward and backward, no recomputation) over what the devices could do in `time`.
   double mfu(Seconds time, std::int64_t devices) const;
@@ -84,10 +84,13 @@ class StepModel {
 
  private:
   StepTerms terms(const ParallelLayout& layout, const Shard& shard) const;
-  void add_pipeline(const ParallelLayout& layout, const Shard& shard, double slowest, StepTerms& terms) const;
+  void add_pipeline(const ParallelLayout& layout, const Shard& shard, double repeated, double slowest,
+                    StepTerms& terms) const;
   double data_time(const ParallelLayout& layout, double parameters, double expert_parameters, double backward,
                    double forward) const;
-  double optimizer_time(const ParallelLayout& layout, double parameters, double expert_parameters) const;
+  StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank, double layers,
+                     double repeated) const;
+  void find_fullest(const ParallelLayout& layout, const Shard& shard, StepEstimate& estimate) const;
 
   TrainingJob job_;
   Machine machine_;

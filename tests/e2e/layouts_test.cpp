@@ -83,14 +83,40 @@ TEST_F(Layouts, ArePricedWhenWrittenByHand) {
 TEST_F(Layouts, AreExplained) {
   const std::string text =
       out_of(plan_ + "--devices 16 --explain --pareto --scaling 4,8,16 --confirm 1 --schedule 1f1b");
-  for (const char* part : {"local links 2x", "network 2x", "Pareto front", "Strong scaling", "a step, of which",
-                           "USD a step", " layouts: "}) {
+  for (const char* part : {"local links", "network latency", "2 anew", "Pareto front", "Strong scaling",
+                           "a step, of which", "USD a step", " layouts: "}) {
     EXPECT_THAT(text, HasSubstr(part));
   }
   std::size_t longest = 0;
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) longest = std::max(longest, line.size());
   EXPECT_LE(longest, 100U);
+}
+
+TEST_F(Layouts, AreComparedInEachPrecisionThatIsNamed) {
+  const std::string plan = "plan --network gpt3-1.3b --cluster dgx-h100 --global-batch 64 --tensor 2 --confirm 0 ";
+  const json both = json::parse(out_of(plan + "--precision bf16,fp8 --json"));
+  ASSERT_EQ(both["precisions"].size(), 2U);
+  EXPECT_EQ(both["precision"], "fp8");
+  EXPECT_LT(both["precisions"][1]["step_s"], both["precisions"][0]["step_s"]);
+  EXPECT_THAT(out_of(plan + "--precision bf16,fp8"), HasSubstr("whether the network trains as well"));
+  const json one = json::parse(out_of(plan + "--json"));
+  EXPECT_EQ(one["precision"], "bf16");
+}
+
+TEST_F(Layouts, RecomputeAsFewBlocksAsEachRankNeeds) {
+  const std::string plan =
+      "plan --network gpt3-13b --cluster dgx-a100 --global-batch 64 --tensor 1 --pipeline 8 --schedule 1f1b "
+      "--micro-batch 4 --offload-optimizer off --offload-activations off --confirm 0 --recompute full ";
+  out_of(plan + "--recompute-layers fewest -o plan.json");
+  EXPECT_EQ(file("plan.json")["layout"]["recomputed_layers"], "fewest");
+  EXPECT_THAT(out_of("show plan plan.json"), HasSubstr("as few blocks as each rank needs"));
+  EXPECT_EQ(run("simulate plan.json --json").exit, 0);
+  expect_error("export plan.json --to megatron -o -", 2, "one number of recomputed blocks for all ranks");
+  const json ranked = json::parse(out_of(plan + "--recompute-layers fewest --json"))["ranked"][0];
+  const std::vector<int> counts = ranked["recomputed_by_rank"];
+  ASSERT_EQ(counts.size(), 8U);
+  EXPECT_GT(counts.front(), counts.back());
 }
 
 TEST_F(Layouts, ScaleWeaklyWithTheBatch) {

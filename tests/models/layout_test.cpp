@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "models/recomputed_layers.hpp"
 #include "models/schedule/schedule.hpp"
 
 namespace stagecraft {
@@ -34,7 +35,10 @@ TEST(ParallelLayout, HasOneLineOfText) {
 }
 
 TEST(ParallelLayout, ReadsBackWhatItWrites) {
-  for (const ParallelLayout& layout : {everything(), ParallelLayout{}}) {
+  ParallelLayout by_rank = everything();
+  by_rank.recomputed_layers = fewest_layers;
+  EXPECT_THAT(to_string(by_rank), testing::HasSubstr(" full:fewest "));
+  for (const ParallelLayout& layout : {everything(), ParallelLayout{}, by_rank}) {
     EXPECT_EQ(parse_layout(to_string(layout)), layout);
     const Json json = to_json(layout);
     EXPECT_EQ(layout_from_json(JsonValue(json, "layout.json")), layout);

@@ -37,6 +37,7 @@ const char* const even_layouts[] = {"p1 t1 d16 b1 m4 1f1b overlap=gradients",
                                     "p8 t1 d2 b2 m16 gpipe zero1 overlap=gradients,parameters",
                                     "p4 t1 c2 d2 b1 m32 zb-h1",
                                     "p2 t8 d1 b4 m16 1f1b full:3",
+                                    "p4 t1 d4 b4 m4 1f1b full:fewest",
                                     "p1 t2 d8 b1 m8 1f1b zero3 overlap=gradients,parameters"};
 
 TEST_F(LayoutPlan, HasATimelineNearItsClosedForm) {

@@ -94,6 +94,22 @@ TEST_P(LayoutSearch, FindsWhatJudgingEveryPointFinds) {
   }
 }
 
+TEST_P(LayoutSearch, LeavesOutOfACoarseFrontOnlyWhatItNearlyHas) {
+  LayoutSearchOptions options;
+  options.front = true;
+  const LayoutResult exact = search_layouts(space_, options);
+  options.front_tolerance = 0.05;
+  const LayoutResult coarse = search_layouts(space_, options);
+  EXPECT_LE(coarse.front.size(), exact.front.size());
+  EXPECT_LE(coarse.counts.judged, exact.counts.judged);
+  for (const JudgedLayout& point : exact.front) {
+    EXPECT_TRUE(std::any_of(coarse.front.begin(), coarse.front.end(), [&](const JudgedLayout& other) {
+      return other.estimate.time.value() <= point.estimate.time.value() * (1.05 + 1e-9) &&
+             other.estimate.memory.total() <= point.estimate.memory.total() * (1.05 + 1e-9);
+    })) << to_string(point.layout);
+  }
+}
+
 TEST_P(LayoutSearch, IsTheSameWhateverTheThreads) {
   LayoutSearchOptions one, three;
   one.threads = 1;
@@ -122,7 +138,7 @@ void sample(const LayoutSpace& space, const Visit& visit) {
     LayoutSpace::apply(shape, layout);
     const auto residences = space.residences(widths);
     LayoutSpace::apply(residences[pick(residences.size())], layout);
-    visit(layout, space.recomputations(space.most_layers(layout.pipeline, shape), layout.offload_activations));
+    visit(layout, space.recomputations(widths, space.most_layers(layout.pipeline, shape), layout.offload_activations));
   }
 }
 
@@ -155,6 +171,7 @@ TEST_P(LayoutSearch, NeverGainsTimeNorLosesMemoryByRecomputing) {
     std::optional<StepEstimate> none, before;
     Recompute mode = Recompute::none;
     for (const Recomputation& recomputation : list) {
+      if (recomputation.layers == fewest_layers) continue;
       LayoutSpace::apply(recomputation, layout);
       const StepEstimate estimate = model_.estimate(layout);
       if (recomputation.mode != mode) before = none;
@@ -165,6 +182,33 @@ TEST_P(LayoutSearch, NeverGainsTimeNorLosesMemoryByRecomputing) {
       }
       before = estimate;
       if (!none) none = estimate;
+    }
+  });
+}
+
+TEST_P(LayoutSearch, RecomputesByRankNoMoreThanTheFewestThatFitOnAll) {
+  const auto all_fit = [&](const ParallelLayout& layout) {
+    const Shard shard = model_.shard(layout);
+    for (std::int32_t rank = 0; rank < layout.pipeline; ++rank) {
+      if (model_.memory(layout, shard, rank).total() > model_.machine().device.memory.value()) return false;
+    }
+    return true;
+  };
+  sample(space_, [&](ParallelLayout layout, const std::vector<Recomputation>& list) {
+    for (const Recomputation& by_rank : list) {
+      if (by_rank.layers != fewest_layers) continue;
+      const auto fitting = std::find_if(list.begin(), list.end(), [&](const Recomputation& counted) {
+        LayoutSpace::apply(counted, layout);
+        return (counted.mode == by_rank.mode || counted.mode == Recompute::none) && counted.layers != fewest_layers &&
+               all_fit(layout);
+      });
+      LayoutSpace::apply(by_rank, layout);
+      EXPECT_EQ(model_.estimate(layout).fits, fitting != list.end()) << to_string(layout);
+      if (fitting == list.end()) continue;
+      const Shard shard = model_.shard(layout);
+      for (std::int32_t rank = 0; rank < layout.pipeline; ++rank) {
+        EXPECT_LE(model_.recomputed_of(layout, shard, rank), fitting->layers) << to_string(layout);
+      }
     }
   });
 }

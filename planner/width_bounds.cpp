@@ -1,0 +1,79 @@
+#include "planner/width_bounds.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace stagecraft {
+
+// Memory of a middle rank with one micro-batch in flight and everything recomputed. End stages may be shorter than even
+// ones, and then the others are longer: the shortest that the longest can be is the mean, rounded down.
+ResidenceBound residence_bound(const StepModel& model, ParallelLayout layout, const Shard& shard,
+                               const Residence& residence) {
+  layout.microbatches = 1;
+  layout.schedule = PipelineSchedule::one_f_one_b;
+  layout.virtual_stages = 1;
+  layout.first_stage_layers = layout.last_stage_layers = 0;
+  layout.recompute = Recompute::full;
+  layout.recomputed_layers = all_layers;
+  LayoutSpace::apply(residence, layout);
+  const auto mean = static_cast<double>(model.job().network.layers / layout.pipeline);
+  const double share = mean / static_cast<double>(model.layers_of(layout, layout.pipeline / 2));
+  StageMemory memory = model.memory(layout, shard, layout.pipeline / 2);
+  memory.weights *= share;
+  memory.gradients *= share;
+  memory.optimizer_state *= share;
+  memory.activations *= share;
+  return {with_room(model.optimizer_time(layout, mean * shard.block.parameters, mean * shard.block.expert_parameters)),
+          with_room(memory.total())};
+}
+
+double WidthBounds::time(const Widths& widths) {
+  const StepModel& model = space_.model();
+  const double samples = static_cast<double>(model.job().global_batch) / widths.data;
+  const double layers = static_cast<double>(model.job().network.layers) / widths.pipeline;
+  return with_room(samples * layers * sample_time(widths));
+}
+
+std::vector<ResidenceBound> WidthBounds::residences(const Widths& widths) const {
+  const auto flags = space_.sequence_parallel(widths);
+  const bool sequence = std::find(flags.begin(), flags.end(), true) != flags.end();
+  const ParallelLayout layout = space_.base(widths, space_.microbatches_of(widths).front(), sequence, megatron_order);
+  const Shard shard = space_.model().shard(layout);
+  std::vector<ResidenceBound> bounds;
+  for (const Residence& residence : space_.residences(widths)) {
+    bounds.push_back(residence_bound(space_.model(), layout, shard, residence));
+  }
+  return bounds;
+}
+
+double WidthBounds::sample_time(const Widths& widths) {
+  const auto [entry, is_new] = sample_times_.try_emplace({widths.tensor, widths.context, widths.expert});
+  if (!is_new) return entry->second;
+  double best = std::numeric_limits<double>::infinity();
+  for (const std::int32_t microbatch : all_microbatches()) {
+    for (const bool sequence : space_.sequence_parallel(widths)) {
+      Widths alone = widths;
+      alone.data = alone.pipeline = 1;
+      ParallelLayout layout = space_.base(alone, microbatch, sequence, megatron_order);
+      space_.overlap_all(layout);
+      const LayerShard block = space_.model().shard(layout).block;
+      const double time = computation(block) + block.tensor_forward + block.tensor_backward;
+      best = std::min(best, time / microbatch);
+    }
+  }
+  return entry->second = best;
+}
+
+const std::vector<std::int32_t>& WidthBounds::all_microbatches() {
+  if (microbatches_.empty()) {
+    for (const Widths& widths : space_.widths()) {
+      const auto sizes = space_.microbatches_of(widths);
+      microbatches_.insert(microbatches_.end(), sizes.begin(), sizes.end());
+    }
+    std::sort(microbatches_.begin(), microbatches_.end());
+    microbatches_.erase(std::unique(microbatches_.begin(), microbatches_.end()), microbatches_.end());
+  }
+  return microbatches_;
+}
+
+}  // namespace stagecraft
