@@ -225,14 +225,17 @@ void validate_schedule(const Plan& plan, const std::string& file) {
   validate_sharing(plan, placement, file);
 }
 
+// Whether the two layers are on different ranks, which then hold the table twice.
+bool is_apart(const Plan& plan, const Tie& tie) {
+  const PlanStage &owner = plan.stages[tie.owner_stage], &user = plan.stages[tie.user_stage];
+  return owner.rank != user.rank || owner.second_rank != user.second_rank;
+}
+
 }  // namespace
 
 bool Plan::tied_ends() const {
   const auto found = ties(*this);
-  return std::any_of(found.begin(), found.end(), [&](const Tie& tie) {
-    const PlanStage &owner = stages[tie.owner_stage], &user = stages[tie.user_stage];
-    return owner.rank != user.rank || owner.second_rank != user.second_rank;
-  });
+  return std::any_of(found.begin(), found.end(), [&](const Tie& tie) { return is_apart(*this, tie); });
 }
 
 LoweredSchedule Plan::lowered() const {
@@ -240,15 +243,21 @@ LoweredSchedule Plan::lowered() const {
   return lower(schedule, {replicas() * layout.context > 1, tied_ends()});
 }
 
-void price(Plan& plan, const CostModel& model) {
-  if (plan.layout != PlanLayout{}) throw bad_input("layout: a model of whole layers cannot price their shards");
+namespace {
+
+// The first replica's.
+const DeviceType& device_type_of(const Plan& plan, const PlanStage& stage) {
+  return plan.cluster.type_of(plan.devices[0][static_cast<std::size_t>(stage.rank.value)]);
+}
+
+// Prices every stage's layers, without what comes on top of them.
+void price_layers(Plan& plan, const CostModel& model, const Workload& workload) {
   const LayerGraph& graph = plan.network.graph;
-  const Workload workload = plan.workload();
   std::vector<bool> done(plan.order.size(), false);
   const auto found_ties = ties(plan);
   for (std::size_t s = 0; s < plan.stages.size(); ++s) {
     PlanStage& stage = plan.stages[s];
-    const DeviceType& device = plan.cluster.type_of(plan.devices[0][static_cast<std::size_t>(stage.rank.value)]);
+    const DeviceType& device = device_type_of(plan, stage);
     std::vector<LayerCost> costs;
     for (auto at = stage.layers.first; at < stage.layers.last; ++at) {
       const LayerId layer = plan.order[static_cast<std::size_t>(at)];
@@ -258,17 +267,18 @@ void price(Plan& plan, const CostModel& model) {
     const Bytes boundary =
         element_size(plan.precision) * cut_elements(graph, done).at(plan.batch.microbatch, plan.batch.sequence);
     Bytes tied;
-    StageCost held_once;  // what the user of a table counts although its owner is on the same stage
+    StageCost held_once;  // what the user of a table counts although its owner is on the same rank
     for (const Tie& tie : found_ties) {
       if (tie.owner_stage != s && tie.user_stage != s) continue;
       // Gradients are as wide as the cost model says they are for the layer that holds the table.
       const Layer& user = graph[tie.user];
       const LayerCost cost = model.layer_cost(user, workload, device);
       const double share = static_cast<double>(user.tied_parameters) / static_cast<double>(user.parameters);
-      if (tie.owner_stage != tie.user_stage) {
+      if (is_apart(plan, tie)) {
         tied += cost.gradients * share;
         continue;
       }
+      if (tie.user_stage != s) continue;
       held_once.weights += cost.weights * share;
       held_once.gradients += cost.gradients * share;
       held_once.optimizer_state += cost.optimizer_state * share;
@@ -284,10 +294,48 @@ void price(Plan& plan, const CostModel& model) {
       stage.cost.forward *= share;
       stage.cost.backward_input *= share;
       stage.cost.backward_weight *= share;
+      stage.cost.backward_saving *= share;
       stage.cost.boundary *= share;
       stage.cost.stash *= share;
+      stage.cost.split *= share;
     }
   }
+}
+
+void add_overheads(Plan& plan, const CostModel& model) {
+  std::set<RankId> ranks;
+  for (PlanStage& stage : plan.stages) {
+    const Overheads more = model.overheads(device_type_of(plan, stage));
+    stage.cost.forward += more.action;
+    stage.cost.backward_input += more.action;
+    stage.cost.backward_weight += more.action;
+    stage.cost.backward_saving += more.action;  // one action instead of two
+    if (ranks.insert(stage.rank).second) stage.cost.optimizer += more.step;
+  }
+}
+
+}  // namespace
+
+void price(Plan& plan, const CostModel& model) {
+  if (plan.layout != PlanLayout{}) throw bad_input("layout: a model of whole layers cannot price their shards");
+  const auto price_all = [&](std::optional<int> busy_neighbours) {
+    Workload workload = plan.workload();
+    workload.busy_neighbours = busy_neighbours;
+    price_layers(plan, model, workload);
+    add_overheads(plan, model);
+  };
+  int most = 0;
+  for (const PlanStage& stage : plan.stages) most = std::max(most, most_neighbours(device_type_of(plan, stage)));
+  std::vector<std::vector<ComputeTimes>> beside(plan.stages.size());
+  for (int busy = 0; busy <= most && most > 0; ++busy) {
+    price_all(busy);
+    for (std::size_t s = 0; s < beside.size(); ++s) {
+      const int neighbours = most_neighbours(device_type_of(plan, plan.stages[s]));
+      if (neighbours > 0 && busy <= neighbours) beside[s].push_back(plan.stages[s].cost.times());
+    }
+  }
+  price_all(std::nullopt);
+  for (std::size_t s = 0; s < beside.size(); ++s) plan.stages[s].cost.beside = std::move(beside[s]);
 }
 
 bool is_priced(const Plan& plan) {

@@ -17,6 +17,31 @@ constexpr std::int64_t max_ranks = 65'536;
 constexpr std::int64_t max_actions = 50'000'000;
 constexpr std::int64_t max_count = std::int64_t{1} << 40;  // samples, tokens: products stay far inside 64 bits
 
+constexpr std::array<std::pair<std::string_view, Seconds ComputeTimes::*>, 5> compute_times{
+    {{"forward_s", &ComputeTimes::forward},
+     {"backward_input_s", &ComputeTimes::backward_input},
+     {"backward_weight_s", &ComputeTimes::backward_weight},
+     {"backward_saving_s", &ComputeTimes::backward_saving},
+     {"optimizer_s", &ComputeTimes::optimizer}}};
+
+Json times_to_json(const ComputeTimes& times) {
+  Json json;
+  for (const auto& [name, time] : compute_times) json[name] = (times.*time).value();
+  return json;
+}
+
+ComputeTimes times_from_json(const JsonValue& value) {
+  JsonObject object = value.object();
+  ComputeTimes times;
+  for (const auto& [name, time] : compute_times) {
+    const bool saving = time == &ComputeTimes::backward_saving;
+    const double most = saving ? (times.backward_input + times.backward_weight).value() : 1e30;
+    times.*time = Seconds(object.required(name).number(0, most));
+  }
+  object.finish();
+  return times;
+}
+
 Json cost_to_json(const StageCost& cost) {
   Json json{{"forward_s", cost.forward.value()},
             {"backward_input_s", cost.backward_input.value()},
@@ -29,7 +54,10 @@ Json cost_to_json(const StageCost& cost) {
             {"optimizer_state_bytes", cost.optimizer_state.value()},
             {"workspace_bytes", cost.workspace.value()},
             {"tied_bytes", cost.tied.value()}};
+  if (cost.backward_saving != Seconds(0)) json["backward_saving_s"] = cost.backward_saving.value();
+  if (cost.split != Bytes(0)) json["split_bytes"] = cost.split.value();
   if (cost.reduced) json["reduced_bytes"] = cost.reduced->value();
+  for (const ComputeTimes& times : cost.beside) json["beside"].push_back(times_to_json(times));
   return json;
 }
 
@@ -48,7 +76,15 @@ StageCost cost_from_json(const JsonValue& value) {
   cost.optimizer_state = Bytes(read("optimizer_state_bytes"));
   cost.workspace = Bytes(read("workspace_bytes"));
   cost.tied = Bytes(read("tied_bytes"));
+  if (const auto saving = object.optional("backward_saving_s")) {
+    const Seconds parts = cost.backward_input + cost.backward_weight;
+    cost.backward_saving = Seconds(saving->number(0, parts.value()));
+  }
+  if (const auto split = object.optional("split_bytes")) cost.split = Bytes(split->number(0, 1e30));
   if (const auto reduced = object.optional("reduced_bytes")) cost.reduced = Bytes(reduced->number(0, 1e30));
+  if (const auto beside = object.optional("beside")) {
+    for (const JsonValue& entry : beside->array(1000)) cost.beside.push_back(times_from_json(entry));
+  }
   object.finish();
   return cost;
 }

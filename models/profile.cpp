@@ -46,20 +46,25 @@ LayerSample read_layer_sample(const JsonValue& value) {
   sample.backward_input = read_measured(object.required("backward_input"));
   sample.backward_weight = read_measured(object.required("backward_weight"));
   sample.recompute = read_measured(object.required("recompute"));
+  if (const auto backward = object.optional("backward")) sample.backward = read_measured(*backward);
   sample.stash = read_bytes(object.required("stash_bytes"));
+  if (const auto split = object.optional("split_bytes")) sample.split = read_bytes(*split);
   sample.workspace = read_bytes(object.required("workspace_bytes"));
   object.finish();
   return sample;
 }
 
 Json layer_sample_json(const LayerSample& sample) {
-  return {{"microbatch", sample.microbatch},
-          {"forward", measured_json(sample.forward)},
-          {"backward_input", measured_json(sample.backward_input)},
-          {"backward_weight", measured_json(sample.backward_weight)},
-          {"recompute", measured_json(sample.recompute)},
-          {"stash_bytes", sample.stash.value()},
-          {"workspace_bytes", sample.workspace.value()}};
+  Json json{{"microbatch", sample.microbatch},
+            {"forward", measured_json(sample.forward)},
+            {"backward_input", measured_json(sample.backward_input)},
+            {"backward_weight", measured_json(sample.backward_weight)},
+            {"recompute", measured_json(sample.recompute)}};
+  if (sample.backward) json["backward"] = measured_json(*sample.backward);
+  json["stash_bytes"] = sample.stash.value();
+  json["split_bytes"] = sample.split.value();
+  json["workspace_bytes"] = sample.workspace.value();
+  return json;
 }
 
 LayerProfile read_layer(const JsonValue& value) {
@@ -67,6 +72,9 @@ LayerProfile read_layer(const JsonValue& value) {
   LayerProfile layer;
   layer.kind = object.required("kind").string();
   layer.recompute = object.required("recompute").one_of<Recompute>(recompute_names());
+  if (const auto busy = object.optional("busy_neighbours")) {
+    layer.busy_neighbours = static_cast<int>(busy->integer(0, 1000));
+  }
   layer.parameters = object.required("parameters").integer(0, std::numeric_limits<std::int64_t>::max());
   layer.optimizer = read_measured(object.required("optimizer"));
   const JsonValue samples = object.required("samples");
@@ -85,6 +93,7 @@ LayerProfile read_layer(const JsonValue& value) {
 Json layer_json(const LayerProfile& layer) {
   Json json{{"kind", layer.kind},
             {"recompute", name(layer.recompute)},
+            {"busy_neighbours", layer.busy_neighbours},
             {"parameters", layer.parameters},
             {"optimizer", measured_json(layer.optimizer)},
             {"samples", Json::array()}};
@@ -125,9 +134,10 @@ void read_layers(const JsonValue& value, std::vector<LayerProfile>& layers) {
   for (const JsonValue& entry : value.array(10'000)) {
     LayerProfile layer = read_layer(entry);
     for (const LayerProfile& other : layers) {
-      if (other.kind == layer.kind && other.recompute == layer.recompute) {
-        throw entry.complain(
-            fmt::format("kind '{}' with recompute {} is given twice", printable(layer.kind), name(layer.recompute)));
+      if (other.kind == layer.kind && other.recompute == layer.recompute &&
+          other.busy_neighbours == layer.busy_neighbours) {
+        throw entry.complain(fmt::format("kind '{}' with recompute {} and {} busy neighbours is given twice",
+                                         printable(layer.kind), name(layer.recompute), layer.busy_neighbours));
       }
     }
     layers.push_back(std::move(layer));
@@ -179,7 +189,11 @@ Cluster with_measured_link(Cluster cluster, const Profile& profile, std::string_
     const bool holds = std::any_of(node.devices.begin(), node.devices.end(), [&](DeviceId device) {
       return cluster.type_of(device).name == profile.device.name;
     });
-    if (holds) node.local = fit;
+    if (!holds) continue;
+    node.local = fit;
+    const auto sum = std::find(known.begin(), known.end(), "sum");
+    if (sum == known.end()) continue;
+    node.reduction = profile.links[static_cast<std::size_t>(sum - known.begin())].fit.bandwidth;
   }
   return cluster;
 }
@@ -196,6 +210,8 @@ Profile profile_from_json(const JsonValue& value) {
   profile.sequence = object.required("sequence").integer(1, max_count);
   profile.precision = object.required("precision").one_of<DataType>(data_type_names());
   profile.optimizer = object.required("optimizer").one_of<Optimizer>(optimizer_names());
+  if (const auto overhead = object.optional("action_overhead_s")) profile.action_overhead = read_seconds(*overhead);
+  if (const auto overhead = object.optional("step_overhead_s")) profile.step_overhead = read_seconds(*overhead);
   read_layers(object.required("layers"), profile.layers);
   for (const JsonValue& entry : object.required("links").array(1000)) profile.links.push_back(read_link(entry));
   for (const JsonValue& entry : object.required("warnings").array(1000)) profile.warnings.push_back(entry.string());
@@ -213,6 +229,8 @@ Json to_json(const Profile& profile) {
             {"sequence", profile.sequence},
             {"precision", name(profile.precision)},
             {"optimizer", name(profile.optimizer)},
+            {"action_overhead_s", profile.action_overhead.value()},
+            {"step_overhead_s", profile.step_overhead.value()},
             {"layers", Json::array()},
             {"links", Json::array()},
             {"warnings", profile.warnings}};

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -29,14 +30,18 @@ struct LayerSample {
   std::int64_t microbatch = 1;
   Measured forward, backward_input, backward_weight;
   Measured recompute;  // repeated forward before the backward; zero for Recompute::none
-  Bytes stash;         // allocated from forward to backward
-  Bytes workspace;     // largest scratch
+  // Input and weight gradient as one action, recomputation not counted; absent: takes what they take apart.
+  std::optional<Measured> backward;
+  Bytes stash;      // allocated from forward to backward
+  Bytes split;      // allocated from the input gradient to the weight gradient, where they are apart
+  Bytes workspace;  // largest scratch
   bool operator==(const LayerSample&) const = default;
 };
 
 struct LayerProfile {
   std::string kind;  // Layer::kind
   Recompute recompute = Recompute::none;
+  int busy_neighbours = 0;  // other slices of the GPU that computed meanwhile
   std::int64_t parameters = 0;
   Measured optimizer;                // one step over the layer's parameters
   std::vector<LayerSample> samples;  // by ascending micro-batch
@@ -50,7 +55,9 @@ struct LinkSample {
 };
 
 struct LinkProfile {
-  std::string kind;  // "channel" between threads, "mpi" between processes
+  // "channel" between threads, "mpi" between processes, "copy" between GPUs; "sum": an all-reduce over two, where `fit`
+  // is the link on which a ring of two takes that long
+  std::string kind;
   std::vector<LinkSample> samples;
   Link fit;  // latency and bandwidth by least squares on relative errors: fit_link(samples)
   bool operator==(const LinkProfile&) const = default;
@@ -63,6 +70,8 @@ struct Profile {
   std::int64_t sequence = 1;
   DataType precision = DataType::fp32;
   Optimizer optimizer = Optimizer::adamw;
+  Seconds action_overhead;  // Overheads of cost.hpp
+  Seconds step_overhead;
   std::vector<LayerProfile> layers;
   std::vector<LinkProfile> links;
   std::vector<std::string> warnings;  // noisy machine, few repetitions
@@ -75,11 +84,12 @@ struct Profile {
 Link fit_link(std::span<const LinkSample> samples);
 
 // The cluster with the local link of every node that holds the profile's device type replaced by the measured link of
-// this kind. Throws bad_input when the profile has no such link, naming those that it has.
+// this kind, and its all-reduce's bandwidth with that of "sum" where that was measured. Throws bad_input when the
+// profile has no such link, naming those that it has.
 Cluster with_measured_link(Cluster cluster, const Profile& profile, std::string_view link_kind);
 
-// Throws bad_input: times below zero or out of order (low <= median <= high), samples that do not ascend, a layer kind
-// and recompute mode given twice, no layers.
+// Throws bad_input: times below zero or out of order (low <= median <= high), samples that do not ascend, a layer kind,
+// recompute mode and number of neighbours given twice, no layers.
 Profile profile_from_json(const JsonValue& value);
 Json to_json(const Profile& profile);
 Profile load_profile(const std::filesystem::path& path);

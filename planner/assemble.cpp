@@ -82,7 +82,7 @@ void PlanMaker::predict(const Judgement& judgement, bool is_usual, RankedPlan& r
   candidate.layout = judgement.option.layout;
   candidate.closed_form = Seconds(judgement.closed_form);
   candidate.timeline = timeline.makespan(costs);
-  candidate.breakdown = break_down(timeline, costs, plan.stages, plan.ranks(), plan.batch.microbatches);
+  candidate.breakdown = break_down(timeline, costs);
   candidate.bubble = bubble_of(candidate.breakdown);
   for (const PlanStage& stage : plan.stages) candidate.stages.push_back(stage.layers);
   candidate.devices = types_along(cluster_, judgement.geometry->assignment);

@@ -11,10 +11,12 @@ CutCosts::Sums& add(CutCosts::Sums& sums, const LayerCost& layer) {
   sums.forward += layer.forward.value();
   sums.backward_input += (layer.recompute + layer.backward_input).value();
   sums.backward_weight += layer.backward_weight.value();
+  sums.backward_saving += layer.backward_saving.value();
   sums.optimizer += layer.optimizer.value();
   sums.resident += (layer.weights + layer.gradients + layer.optimizer_state).value();
   sums.gradients += layer.gradients.value();
   sums.stash += layer.stash.value();
+  sums.split += layer.split.value();
   return sums;
 }
 
@@ -50,6 +52,11 @@ std::vector<double> largest_workspace(const CutGraph& cuts, const OfLayer& layer
 }
 
 }  // namespace
+
+std::vector<CutCosts::Sums> cut_sums(const CutGraph& cuts, std::span<const int> class_of,
+                                     const std::vector<LayerCost>& costs) {
+  return sum_up(cuts, {class_of, costs});
+}
 
 CutCosts cut_costs(const CutGraph& cuts, const LayerGraph& graph, std::span<const int> class_of,
                    std::span<const std::vector<LayerCost>> costs, const Workload& workload) {

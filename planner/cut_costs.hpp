@@ -17,13 +17,18 @@ struct CutCosts {
     double forward = 0;
     double backward_input = 0;  // recomputation included
     double backward_weight = 0;
+    double backward_saving = 0;  // of a full backward against its two parts
     double optimizer = 0;
     double resident = 0;  // bytes kept whatever is in flight: weights, gradients, optimizer state
     double gradients = 0;
     double stash = 0;
-    double backward() const { return backward_input + backward_weight; }
+    double split = 0;
+    double backward() const { return backward_input + backward_weight - backward_saving; }
   };
-  std::vector<std::vector<Sums>> sums;         // [type][node]
+  std::vector<std::vector<Sums>> sums;  // [type][node]
+  // [type][busy neighbours][node]: of slices of a GPU (StageCost::beside); empty for other types.
+  std::vector<std::vector<std::vector<Sums>>> beside;
+  std::vector<Overheads> overheads;            // [type]: what a stage takes on top of its layers
   std::vector<std::vector<double>> workspace;  // [type][arc]: bytes, the largest of the stage's layers
   std::vector<double> boundary;                // [node]: bytes that cross the cut
   double tied = 0;                             // gradient bytes of shared tables whose two layers are apart
@@ -34,15 +39,20 @@ inline CutCosts::Sums operator-(const CutCosts::Sums& to, const CutCosts::Sums& 
   return {to.forward - from.forward,
           to.backward_input - from.backward_input,
           to.backward_weight - from.backward_weight,
+          to.backward_saving - from.backward_saving,
           to.optimizer - from.optimizer,
           to.resident - from.resident,
           to.gradients - from.gradients,
-          to.stash - from.stash};
+          to.stash - from.stash,
+          to.split - from.split};
 }
 
 // costs[type][c] prices layers of class c, class_of[LayerId] says which: layers that cost the same share a class.
-// REQUIRES: a class for every layer, a cost for every class and type.
+// REQUIRES: a class for every layer, a cost for every class and type. Leaves `beside` and `overheads` empty.
 CutCosts cut_costs(const CutGraph& cuts, const LayerGraph& graph, std::span<const int> class_of,
                    std::span<const std::vector<LayerCost>> costs, const Workload& workload);
+// One entry of `beside`: costs[c] prices layers of class c on one type with a number of its neighbours busy.
+std::vector<CutCosts::Sums> cut_sums(const CutGraph& cuts, std::span<const int> class_of,
+                                     const std::vector<LayerCost>& costs);
 
 }  // namespace stagecraft

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 namespace stagecraft {
@@ -40,11 +41,13 @@ std::string percent(double share) { return fmt::format("{:.3g} %", 100 * share);
 
 }  // namespace
 
-Breakdown break_down(Timeline& timeline, const StepCosts& costs, std::span<const PlanStage> stages, int ranks,
-                     std::int64_t microbatches) {
+Breakdown break_down(Timeline& timeline, const StepCosts& costs) {
   const Seconds all = timeline.makespan(costs);
   StepCosts reduced = costs;
-  for (StageCost& stage : reduced.stages) stage.optimizer = Seconds(0);
+  for (StageCost& stage : reduced.stages) {
+    stage.optimizer = Seconds(0);
+    for (ComputeTimes& times : stage.beside) times.optimizer = Seconds(0);
+  }
   const Seconds without_optimizer = timeline.makespan(reduced);
   reduced.reduce_grad.assign(reduced.reduce_grad.size(), Seconds(0));
   reduced.reduce_tied = Seconds(0);
@@ -53,16 +56,9 @@ Breakdown break_down(Timeline& timeline, const StepCosts& costs, std::span<const
   for (StageCost& stage : reduced.stages) stage.boundary = Bytes(0);
   const Seconds without_messages = timeline.makespan(reduced);
 
-  std::vector<Seconds> work(static_cast<std::size_t>(ranks));
-  Seconds total;
-  for (std::size_t s = 0; s < stages.size(); ++s) {
-    const StageCost& cost = costs.stages[s];
-    const Seconds busy =
-        static_cast<double>(microbatches) * (cost.forward + cost.backward_input + cost.backward_weight);
-    work[static_cast<std::size_t>(stages[s].rank.value)] += busy;
-    total += busy;
-  }
-  const Seconds mean = total / static_cast<double>(ranks);
+  const std::vector<Seconds> work = timeline.busy();
+  const Seconds total = std::accumulate(work.begin(), work.end(), Seconds(0));
+  const Seconds mean = total / static_cast<double>(work.size());
   const Seconds busiest = *std::max_element(work.begin(), work.end());
   return {mean,
           busiest - mean,

@@ -1,7 +1,6 @@
 // Why a candidate won or lost, in words and in the terms of its step time.
 #pragma once
 
-#include <span>
 #include <string>
 
 #include "planner/planner.hpp"
@@ -10,9 +9,8 @@
 namespace stagecraft {
 
 // Splits the step of a plan: the same timeline with messages, reductions and optimizer taken away one after the other.
-// REQUIRES: costs of the timeline's schedule; ranks[s] runs stage s.
-Breakdown break_down(Timeline& timeline, const StepCosts& costs, std::span<const PlanStage> stages, int ranks,
-                     std::int64_t microbatches);
+// REQUIRES: costs of the timeline's schedule.
+Breakdown break_down(Timeline& timeline, const StepCosts& costs);
 
 // Idle share of the ranks' time from the first forward to the last backward, as Prediction::bubble.
 double bubble_of(const Breakdown& breakdown);

@@ -24,6 +24,7 @@ std::optional<ScheduleFacts> known_facts(const Layout& layout) {
   for (int stage = 0; stage < layout.stages; ++stage) {
     const std::int64_t most = is_gpipe(layout) ? layout.microbatches : layout.stages - stage;
     facts.in_flight.push_back(static_cast<int>(std::min(layout.microbatches, most)));
+    facts.split.push_back(0);
     facts.ranks.push_back(RankId{stage});
   }
   return facts;
@@ -108,7 +109,14 @@ const CutCosts& Judge::costs(const Layout& layout) {
   const auto [entry, is_new] = costs_.try_emplace({layout.microbatch, layout.recompute});
   if (is_new) {
     const LayerPrices& prices = prices_.at(layout.microbatch, layout.recompute);
-    entry->second = cut_costs(cuts_, network_.graph, prices_.classes().class_of, prices.costs, prices.workload);
+    const auto& class_of = prices_.classes().class_of;
+    CutCosts& costs = entry->second;
+    costs = cut_costs(cuts_, network_.graph, class_of, prices.costs, prices.workload);
+    costs.overheads = prices_.overheads();
+    for (const auto& of_type : prices.beside) {
+      auto& beside = costs.beside.emplace_back();
+      for (const std::vector<LayerCost>& busy : of_type) beside.push_back(cut_sums(cuts_, class_of, busy));
+    }
   }
   return entry->second;
 }
@@ -126,7 +134,7 @@ const ScheduleFacts& Judge::facts(const LayoutOption& option) {
     for (std::int32_t stage = 0; stage < schedule.stages; ++stage) {
       for (const RankId rank : on.ranks(StageId{stage})) ++stages[static_cast<std::size_t>(rank.value)];
     }
-    entry->second = {peak_in_flight_by_stage(schedule), placement(schedule),
+    entry->second = {peak_in_flight_by_stage(schedule), peak_split_by_stage(schedule), placement(schedule),
                      *std::max_element(stages.begin(), stages.end())};
   }
   return entry->second;
@@ -160,7 +168,7 @@ PartitionProblem Judge::problem(const LayoutOption& option, const Geometry& geom
   const CutCosts& priced = costs(layout);
   PartitionProblem problem{
       cuts_,           priced, {}, layout.microbatches, is_gpipe(layout) ? Objective::gpipe : Objective::one_f_one_b,
-      option.chunks(), 0};
+      option.chunks(), 0,      {}};
   for (std::size_t s = 0; s < schedule.ranks.size(); ++s) {
     const auto rank = static_cast<std::size_t>(schedule.ranks[s].value);
     StageSlot slot;
@@ -169,11 +177,13 @@ PartitionProblem Judge::problem(const LayoutOption& option, const Geometry& geom
     slot.memory = cluster_.device_types[static_cast<std::size_t>(geometry.assignment.types[rank])].memory.value() /
                   schedule.stages_on_rank;
     slot.in_flight = schedule.in_flight[s];
+    slot.split = schedule.split[s];
     slot.reduce_latency = geometry.reduce_latency[rank];
     slot.reduce_per_byte = geometry.reduce_per_byte[rank];
     if (s + 1 < schedule.ranks.size()) slot.hop = hop(geometry, schedule.ranks[s], schedule.ranks[s + 1]);
     problem.slots.push_back(slot);
   }
+  problem.neighbours = neighbours_of(cluster_, geometry.assignment.devices);
   if (schedule.ranks.front() != schedule.ranks.back()) problem.reduce_tied = reduce_tied(geometry, priced.tied);
   return problem;
 }
@@ -196,7 +206,8 @@ bool Judge::may_fit(const PartitionProblem& problem) const {
     auto arc = static_cast<std::size_t>(cuts_.first_arc[static_cast<std::size_t>(at)]);
     for (; reached < cuts_.full(); ++reached, ++arc) {
       const CutCosts::Sums stage = sums[static_cast<std::size_t>(reached) + 1] - sums[static_cast<std::size_t>(at)];
-      if (stage.resident + slot.in_flight * stage.stash + workspace[arc] > slot.memory) break;
+      const double kept = slot.in_flight * stage.stash + slot.split * stage.split;
+      if (stage.resident + kept + workspace[arc] > slot.memory) break;
     }
     if (reached == cuts_.full()) return true;
     at = reached;

@@ -30,6 +30,7 @@ struct Geometry {
 // What a schedule means for memory and placement, by stage.
 struct ScheduleFacts {
   std::vector<int> in_flight;
+  std::vector<int> split;     // between input and weight gradient, where these are two actions
   std::vector<RankId> ranks;  // the first of a stage on two
   int stages_on_rank = 1;     // the most
 };

@@ -13,7 +13,7 @@ namespace stagecraft {
 namespace {
 
 double busy(const LayerCost& cost) {
-  return (cost.forward + cost.recompute + cost.backward_input + cost.backward_weight).value();
+  return (cost.forward + cost.recompute + cost.backward_input + cost.backward_weight - cost.backward_saving).value();
 }
 
 Layer nameless(Layer layer) {
@@ -24,9 +24,9 @@ Layer nameless(Layer layer) {
 
 bool same(const LayerCost& a, const LayerCost& b) {
   return a.forward == b.forward && a.recompute == b.recompute && a.backward_input == b.backward_input &&
-         a.backward_weight == b.backward_weight && a.optimizer == b.optimizer && a.weights == b.weights &&
-         a.gradients == b.gradients && a.optimizer_state == b.optimizer_state && a.stash == b.stash &&
-         a.workspace == b.workspace;
+         a.backward_weight == b.backward_weight && a.backward_saving == b.backward_saving &&
+         a.optimizer == b.optimizer && a.weights == b.weights && a.gradients == b.gradients &&
+         a.optimizer_state == b.optimizer_state && a.stash == b.stash && a.workspace == b.workspace;
 }
 
 bool same(const LayerPrices& a, const LayerPrices& b) {
@@ -101,10 +101,20 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
   prices.workload.microbatch = microbatch;
   prices.workload.recompute = recompute;
   for (const int type : types_) {
-    auto& costs = prices.costs.emplace_back();
-    for (const LayerId layer : classes_.representatives) {
-      costs.push_back(
-          model_.layer_cost(graph_[layer], prices.workload, cluster_.device_types[static_cast<std::size_t>(type)]));
+    const DeviceType& device = cluster_.device_types[static_cast<std::size_t>(type)];
+    const auto price = [&](const Workload& workload) {
+      std::vector<LayerCost> costs;
+      for (const LayerId layer : classes_.representatives) {
+        costs.push_back(model_.layer_cost(graph_[layer], workload, device));
+      }
+      return costs;
+    };
+    prices.costs.push_back(price(prices.workload));
+    auto& beside = prices.beside.emplace_back();
+    Workload workload = prices.workload;
+    for (int busy = 0; device.is_slice() && busy <= most_neighbours(device); ++busy) {
+      workload.busy_neighbours = busy;
+      beside.push_back(price(workload));
     }
   }
   for (std::size_t c = 0; c < classes_.counts.size(); ++c) {
@@ -129,6 +139,14 @@ bool PriceList::repeats(std::int64_t microbatch, Recompute recompute) {
     }
   }
   return entry->second;
+}
+
+std::vector<Overheads> PriceList::overheads() const {
+  std::vector<Overheads> overheads;
+  for (const int type : types_) {
+    overheads.push_back(model_.overheads(cluster_.device_types[static_cast<std::size_t>(type)]));
+  }
+  return overheads;
 }
 
 int PriceList::index_of(int device_type) const {

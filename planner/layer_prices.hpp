@@ -25,6 +25,8 @@ LayerClasses classify(const LayerGraph& graph);
 struct LayerPrices {
   Workload workload;
   std::vector<std::vector<LayerCost>> costs;  // [type][class]
+  // [type][busy neighbours][class]: of slices of a GPU; empty for other types.
+  std::vector<std::vector<std::vector<LayerCost>>> beside;
 
   double latency = 0;    // seconds: forward and backward of all layers, each on its fastest type
   double forward = 0;    // seconds: forward alone, likewise
@@ -46,6 +48,7 @@ class PriceList {
   const LayerClasses& classes() const { return classes_; }
   const std::vector<int>& types() const { return types_; }  // into Cluster::device_types, priced ones, by index
   int index_of(int device_type) const;                      // into LayerPrices::costs
+  std::vector<Overheads> overheads() const;                 // by index
   const std::vector<std::string>& notes() const { return notes_; }
 
   // The least time (seconds) that the slowest of `stages` stages can take, whatever partition and devices: some stage

@@ -174,7 +174,7 @@ void predict(Plan& plan, const StepEstimate& estimate) {
   const StepCosts costs = step_costs(plan);
   plan.prediction.closed_form_step = estimate.time;
   plan.prediction.timeline_step = timeline.makespan(costs);
-  plan.prediction.bubble = bubble_of(break_down(timeline, costs, plan.stages, plan.ranks(), plan.batch.microbatches));
+  plan.prediction.bubble = bubble_of(break_down(timeline, costs));
   plan.prediction.peak_memory = trace_header(plan, "").peak_memory;
   plan.prediction.peak_memory.resize(static_cast<std::size_t>(plan.ranks()));
 }

@@ -23,7 +23,7 @@ double room(const Plan& plan) {
       if (!stage.on(RankId{static_cast<std::int32_t>(rank)})) continue;
       held += stage.cost.weights + stage.cost.gradients + stage.cost.optimizer_state;
       workspace = std::max(workspace, stage.cost.workspace);
-      stash += stage.cost.stash;
+      stash += stage.cost.stash + stage.cost.split;
     }
     if (stash <= Bytes(0)) continue;
     least = std::min(least, (memory_of(plan, rank) - held - workspace).value() / stash.value());

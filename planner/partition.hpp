@@ -27,6 +27,7 @@
 #include "models/cluster/cluster.hpp"
 #include "planner/cut_costs.hpp"
 #include "planner/cut_graph.hpp"
+#include "sim/sharing.hpp"
 
 namespace stagecraft {
 
@@ -37,6 +38,7 @@ struct StageSlot {
   int type = 0;       // into CutCosts
   double memory = 0;  // bytes for this stage
   int in_flight = 1;  // micro-batches stashed at the peak
+  int split = 0;      // micro-batches between input and weight gradient at the peak
   Link hop{};         // to the next stage's device; the last's is unused
   // Time to sum `g` bytes of gradients over the replicas: reduce_latency + g * reduce_per_byte (seconds).
   double reduce_latency = 0;
@@ -51,6 +53,7 @@ struct PartitionProblem {
   Objective objective = Objective::gpipe;
   int chunks = 1;
   double reduce_tied = 0;  // seconds; added to r of both ends
+  Neighbours neighbours;   // ranks on slices of one GPU; for the timeline alone
 };
 
 struct Partition {

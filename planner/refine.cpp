@@ -160,21 +160,44 @@ PartitionTimeline::PartitionTimeline(const PartitionProblem& problem, Timeline& 
   costs_.reduce_grad.resize(stages);
   for (std::size_t s = 0; s + 1 < stages; ++s) costs_.hops.push_back(problem.slots[s].hop);
   costs_.reduce_tied = Seconds(problem.reduce_tied);
+  costs_.neighbours = problem.neighbours;
 }
+
+namespace {
+
+// Differences of sums may fall a rounding error below zero.
+ComputeTimes times_of(const CutCosts::Sums& stage, Overheads overheads) {
+  const auto seconds = [](double value) { return Seconds(std::max(0.0, value)); };
+  return {seconds(stage.forward) + overheads.action, seconds(stage.backward_input) + overheads.action,
+          seconds(stage.backward_weight) + overheads.action, seconds(stage.backward_saving) + overheads.action,
+          seconds(stage.optimizer) + overheads.step};
+}
+
+}  // namespace
 
 double PartitionTimeline::step(std::span<const int> cuts) {
   assert(cuts.size() == problem_.slots.size() + 1);
   for (std::size_t s = 0; s < problem_.slots.size(); ++s) {
     const StageSlot& slot = problem_.slots[s];
-    const auto& sums = problem_.costs.sums[static_cast<std::size_t>(slot.type)];
-    const CutCosts::Sums stage = sums[static_cast<std::size_t>(cuts[s + 1])] - sums[static_cast<std::size_t>(cuts[s])];
+    const auto type = static_cast<std::size_t>(slot.type);
+    const auto between = [&](const std::vector<CutCosts::Sums>& sums) {
+      return sums[static_cast<std::size_t>(cuts[s + 1])] - sums[static_cast<std::size_t>(cuts[s])];
+    };
+    const CutCosts& costs = problem_.costs;
+    const Overheads overheads = costs.overheads.empty() ? Overheads{} : costs.overheads[type];
+    const CutCosts::Sums stage = between(costs.sums[type]);
+    const ComputeTimes times = times_of(stage, overheads);
     StageCost& cost = costs_.stages[s];
-    // Differences of sums may fall a rounding error below zero.
-    cost.forward = Seconds(std::max(0.0, stage.forward));
-    cost.backward_input = Seconds(std::max(0.0, stage.backward_input));
-    cost.backward_weight = Seconds(std::max(0.0, stage.backward_weight));
-    cost.optimizer = Seconds(std::max(0.0, stage.optimizer));
-    cost.boundary = Bytes(problem_.costs.boundary[static_cast<std::size_t>(cuts[s + 1])]);
+    cost.forward = times.forward;
+    cost.backward_input = times.backward_input;
+    cost.backward_weight = times.backward_weight;
+    cost.backward_saving = times.backward_saving;
+    cost.optimizer = times.optimizer;
+    cost.boundary = Bytes(costs.boundary[static_cast<std::size_t>(cuts[s + 1])]);
+    cost.beside.clear();
+    if (!problem_.neighbours.empty() && type < costs.beside.size()) {
+      for (const auto& busy : costs.beside[type]) cost.beside.push_back(times_of(between(busy), overheads));
+    }
     costs_.reduce_grad[s] = Seconds(slot.reduce_latency + std::max(0.0, stage.gradients) * slot.reduce_per_byte);
   }
   return timeline_.makespan(costs_).value();

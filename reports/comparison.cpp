@@ -85,7 +85,7 @@ Column column_of(const Plan& plan) {
     const StageCost& cost = plan.stages[stage].cost;
     put(stage, ActionKind::forward, cost.forward);
     if (kinds.count(ActionKind::backward) > 0) {
-      put(stage, ActionKind::backward, cost.backward_input + cost.backward_weight);
+      put(stage, ActionKind::backward, cost.backward());
     }
     if (kinds.count(ActionKind::backward_input) > 0) put(stage, ActionKind::backward_input, cost.backward_input);
     if (kinds.count(ActionKind::backward_weight) > 0) put(stage, ActionKind::backward_weight, cost.backward_weight);

@@ -141,8 +141,8 @@ std::vector<std::vector<std::string>> stage_rows(const Plan& plan) {
     const auto rank = static_cast<std::size_t>(stage.rank.value);
     rows.push_back({std::to_string(i), layers_text(plan, stage.layers), std::to_string(rank),
                     clipped(plan.cluster.type_of(plan.devices[0][rank]).name, 14), to_string(stage.cost.forward),
-                    to_string(stage.cost.backward_input + stage.cost.backward_weight), to_string(stage.cost.boundary),
-                    to_string(memory[rank].needed), to_string(memory[rank].available)});
+                    to_string(stage.cost.backward()), to_string(stage.cost.boundary), to_string(memory[rank].needed),
+                    to_string(memory[rank].available)});
   }
   return rows;
 }

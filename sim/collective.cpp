@@ -11,21 +11,25 @@ namespace {
 
 using Ring = std::vector<DeviceId>;
 
-// 2 (n-1) steps around a ring are an all-reduce, n-1 a reduce-scatter or an all-gather: each of bytes / n.
-std::map<DeviceId, RingHop> hops_of(const std::vector<Ring>& rings, int passes, Bytes bytes) {
+// 2 (n-1) steps around a ring are an all-reduce, n-1 a reduce-scatter or an all-gather: each of bytes / n. What
+// additions cost beside a message counts as more bytes of it.
+std::map<DeviceId, RingHop> hops_of(const Cluster& cluster, const std::vector<Ring>& rings, int passes, Bytes bytes) {
   std::map<DeviceId, RingHop> hops;
   for (const Ring& ring : rings) {
     const auto n = static_cast<int>(ring.size());
     const int steps = passes * (n - 1);
     for (std::size_t i = 0; i < ring.size(); ++i) {
-      hops[ring[i]] = {ring[i], ring[(i + 1) % ring.size()], steps, bytes / n * steps};
+      const DeviceId to = ring[(i + 1) % ring.size()];
+      const double more = cluster.path(ring[i], to).bandwidth / cluster.reduction_path(ring[i], to).bandwidth;
+      hops[ring[i]] = {ring[i], to, steps, bytes / n * steps * more};
     }
   }
   return hops;
 }
 
-CollectivePhase phase_of(std::span<const DeviceId> devices, const std::vector<Ring>& rings, int passes, Bytes bytes) {
-  const auto hops = hops_of(rings, passes, bytes);
+CollectivePhase phase_of(const Cluster& cluster, std::span<const DeviceId> devices, const std::vector<Ring>& rings,
+                         int passes, Bytes bytes) {
+  const auto hops = hops_of(cluster, rings, passes, bytes);
   CollectivePhase phase;
   for (const DeviceId device : devices) phase.hops.push_back(hops.at(device));
   return phase;
@@ -49,7 +53,7 @@ AllReduce plan_all_reduce(const Cluster& cluster, std::span<const DeviceId> devi
   if (devices.size() < 2) return plan;
   Ring ring(devices.begin(), devices.end());
   std::sort(ring.begin(), ring.end());  // devices are numbered node after node
-  plan.phases.push_back(phase_of(devices, {ring}, 2, bytes));
+  plan.phases.push_back(phase_of(cluster, devices, {ring}, 2, bytes));
   plan.time = ring_time(cluster, plan.phases.front());
   if (form == ReduceForm::flat) return plan;
 
@@ -64,8 +68,9 @@ AllReduce plan_all_reduce(const Cluster& cluster, std::span<const DeviceId> devi
       for (std::size_t i = 0; i < members.size(); ++i) between[i].push_back(members[i]);
     }
     const auto per_node = static_cast<double>(between.size());
-    plan.phases = {phase_of(devices, inside, 1, bytes), phase_of(devices, between, 2, bytes / per_node),
-                   phase_of(devices, inside, 1, bytes)};
+    plan.phases = {phase_of(cluster, devices, inside, 1, bytes),
+                   phase_of(cluster, devices, between, 2, bytes / per_node),
+                   phase_of(cluster, devices, inside, 1, bytes)};
     plan.time = best;
   }
   return plan;

@@ -16,7 +16,7 @@ namespace stagecraft {
 struct RingHop {
   DeviceId from, to;
   int steps = 0;
-  Bytes bytes;
+  Bytes bytes;  // as many as take the time of the messages and of the additions (Node::reduction)
 };
 
 // One phase begins when the one before has ended everywhere. The hops of a phase are in the order of `devices`, each

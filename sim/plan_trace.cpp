@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "models/schedule/checker.hpp"
 #include "models/version.hpp"
 
 namespace stagecraft {
@@ -10,12 +11,15 @@ namespace {
 
 std::size_t index(StageId stage) { return static_cast<std::size_t>(stage.value); }
 
-// Peak of one rank: what it always holds, and the most that its stashes come to while it goes through its list.
+// Peak of one rank: what it always holds, the most that its stashes come to while it goes through its list, and for each
+// of its stages the most splits between I and W.
 Bytes peak_memory(const Plan& plan, std::size_t rank) {
+  const std::vector<int> splits = peak_split_by_stage(plan.schedule);
   Bytes held, workspace, stash, most_stash;
-  for (const PlanStage& stage : plan.stages) {
+  for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+    const PlanStage& stage = plan.stages[s];
     if (!stage.on(RankId{static_cast<std::int32_t>(rank)})) continue;
-    held += stage.cost.weights + stage.cost.gradients + stage.cost.optimizer_state;
+    held += stage.cost.weights + stage.cost.gradients + stage.cost.optimizer_state + stage.cost.split * splits[s];
     workspace = std::max(workspace, stage.cost.workspace);
   }
   for (const Action& action : plan.schedule.ranks[rank]) {

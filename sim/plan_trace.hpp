@@ -11,8 +11,8 @@
 namespace stagecraft {
 
 // A trace of `source` with everything but events and step time: context, and the peak memory of every rank from the
-// order of its actions: a stash is kept from F to B (or W), beside weights, gradients, optimizer state and the largest
-// workspace of the rank's stages.
+// order of its actions: a stash is kept from F to B (or W), a split from I to W, beside weights, gradients, optimizer
+// state and the largest workspace of the rank's stages.
 Trace trace_header(const Plan& plan, std::string source);
 
 // Appends the events of one replica. `spans` are of the schedule's actions, in the order of ranks, then positions.

@@ -17,6 +17,7 @@
 #include "sim/child_process.hpp"
 #include "sim/folding.hpp"
 #include "sim/plan_trace.hpp"
+#include "sim/sharing.hpp"
 #include "sim/simgrid_platform.hpp"
 #include "sim/traffic.hpp"
 
@@ -49,6 +50,9 @@ class Execution {
         stage_states_(2 * representatives_ * index(schedule.stages)),
         tied_(representatives_),
         grads_(index(schedule.stages)),
+        neighbours_(neighbours_of(plan.cluster, plan.devices, folding.representative_of)),
+        progress_(neighbours_),
+        held_(representatives_),
         spans_(spans) {
     for (const int replica : folding.representatives) {
       for (const Flow& flow : traffic.replicas[index(replica)]) add_channel(flow, platform, byte_scale);
@@ -58,6 +62,12 @@ class Execution {
         actions_ += schedule.ranks[rank].size();
       }
     }
+    shared_.resize(workers_.size());
+    stepping_ranks_ = static_cast<std::size_t>(
+        std::count_if(schedule.ranks.begin(), schedule.ranks.end(), [](const std::vector<Action>& actions) {
+          return std::any_of(actions.begin(), actions.end(),
+                             [](const Action& action) { return action.kind == ActionKind::optimizer_step; });
+        }));
   }
 
   void run(sg::Engine& engine) {
@@ -104,6 +114,16 @@ class Execution {
     std::size_t tied_span = 0, grad_span = 0;
     std::ptrdiff_t stepper = -1;  // worker that waits to begin STEP
   };
+  // What a worker computes that shares a GPU.
+  struct Shared {
+    std::vector<double> points;
+    std::size_t span = 0;
+  };
+  // Workers of a representative that wait to begin their optimizer steps.
+  struct Held {
+    std::vector<std::size_t> workers;
+    bool released = false;
+  };
   struct Collective {
     std::size_t joined = 0;
     int phase = 0;
@@ -145,22 +165,6 @@ class Execution {
     return index(representative) * messages_ + direction * index(schedule_.microbatches) +
            index(action.microbatch.value);
   }
-  double duration(const Action& action) const {
-    const StageCost& cost = plan_.stages[index(action.stage.value)].cost;
-    switch (action.kind) {
-      case ActionKind::forward:
-        return cost.forward.value();
-      case ActionKind::backward:
-        return (cost.backward_input + cost.backward_weight).value();
-      case ActionKind::backward_input:
-        return cost.backward_input.value();
-      case ActionKind::backward_weight:
-        return cost.backward_weight.value();
-      default:
-        return cost.optimizer.value();
-    }
-  }
-
   // Goes on with a rank's list until it is busy or has to wait.
   void advance(std::size_t worker_index) {
     Worker& worker = workers_[worker_index];
@@ -206,12 +210,52 @@ class Execution {
         stage.stepper = static_cast<std::ptrdiff_t>(worker);
         return false;
       }
+      if (!may_step(worker, action)) return false;
     }
     spans_[span].start = Seconds(now());
-    Timer::set(now() + duration(action), [this, worker, span] {
-      spans_[span].end = Seconds(now());
-      advance(worker);
+    const StageCost& cost = plan_.stages[index(action.stage.value)].cost;
+    if (neighbours_.empty()) {
+      Timer::set(now() + duration(cost.times(), action.kind), [this, worker, span] { end_computation(worker, span); });
+      return true;
+    }
+    Shared& shared = shared_[worker];
+    shared.span = span;
+    shared.points.clear();
+    for (const ComputeTimes& times : cost.beside) shared.points.push_back(duration(times, action.kind));
+    if (shared.points.empty()) shared.points.push_back(duration(cost.times(), action.kind));
+    progress_.start(static_cast<int>(worker), now(), shared.points);
+    await_shared();
+    return true;
+  }
+
+  void end_computation(std::size_t worker, std::size_t span) {
+    spans_[span].end = Seconds(now());
+    advance(worker);
+  }
+
+  // Of those that share GPUs: whoever ends next, unless something begins or ends before.
+  void await_shared() {
+    const auto end = progress_.next();
+    ++awaited_;
+    if (!end) return;
+    Timer::set(std::max(now(), end->time), [this, worker = end->worker, awaited = awaited_] {
+      if (awaited != awaited_) return;
+      progress_.finish(worker, now());
+      end_computation(index(worker), shared_[index(worker)].span);
+      await_shared();
     });
+  }
+
+  // On shared GPUs the optimizer steps of a replica begin together (timeline_play.cpp).
+  bool may_step(std::size_t worker, const Action& action) {
+    const int representative = workers_[worker].representative;
+    Held& held = held_[index(representative)];
+    if (neighbours_.empty() || action.microbatch.value >= 0 || held.released) return true;
+    held.workers.push_back(worker);
+    if (held.workers.size() < stepping_ranks_) return false;
+    held.released = true;
+    held.workers.pop_back();
+    for (const std::size_t other : held.workers) advance(other);
     return true;
   }
 
@@ -366,7 +410,13 @@ class Execution {
   std::vector<Transfer> transfers_;       // in flight; slots are reused
   std::vector<std::size_t> free_;         // slots of transfers_
   std::vector<sg::CommPtr> ended_;        // released when the clock moves on
-  Span* spans_;                           // by representative, rank, position
+  Neighbours neighbours_;                 // of workers that share GPUs
+  SharedProgress progress_;
+  std::vector<Shared> shared_;  // by worker
+  std::vector<Held> held_;      // by representative
+  std::size_t stepping_ranks_ = 0;
+  std::uint64_t awaited_ = 0;  // which of the timers for progress_ counts
+  Span* spans_;                // by representative, rank, position
 };
 
 void simulate(const Plan& plan, const LoweredSchedule& schedule, const Traffic& traffic, const Ports& ports,
@@ -393,7 +443,9 @@ struct Simulated {
       : schedule(plan.lowered()),
         traffic(traffic_of(plan)),
         ports(plan.cluster),
-        folding(options.fold_replicas ? fold(traffic, ports, plan.cluster) : unfolded(traffic, ports)),
+        folding(options.fold_replicas && neighbours_of(plan.cluster, plan.devices).empty()
+                    ? fold(traffic, ports, plan.cluster)
+                    : unfolded(traffic, ports)),
         actions(std::accumulate(schedule.ranks.begin(), schedule.ranks.end(), std::size_t{0},
                                 [](std::size_t sum, const auto& rank) { return sum + rank.size(); })),
         // SimGrid's engine, clock and callbacks live in globals; a process of its own starts with fresh ones, so that

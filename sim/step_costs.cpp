@@ -39,6 +39,7 @@ std::vector<Link> slowest_hops(const Plan& plan) {
 StepCosts step_costs(const Plan& plan) {
   StepCosts costs;
   costs.hops = slowest_hops(plan);
+  costs.neighbours = neighbours_of(plan.cluster, plan.devices);
   for (const PlanStage& stage : plan.stages) {
     costs.stages.push_back(stage.cost);
     Seconds& slowest = costs.reduce_grad.emplace_back();

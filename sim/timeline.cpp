@@ -4,18 +4,12 @@
 #include <cassert>
 #include <limits>
 
+#include "sim/timeline_weights.hpp"
+
 namespace stagecraft {
 namespace {
 
 constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
-
-// Timeline::weights_: a zero, then one entry a stage of each block. Those of compute are in the order of ActionKind.
-enum class Block : std::uint32_t { forward, backward, backward_input, backward_weight, hop, tied, grad, step, count };
-constexpr std::uint32_t no_weight = 0;
-
-std::uint32_t weight_index(Block block, std::uint32_t stages, int stage) {
-  return 1 + static_cast<std::uint32_t>(block) * stages + static_cast<std::uint32_t>(stage);
-}
 
 }  // namespace
 
@@ -199,6 +193,7 @@ class TimelineBuilder {
 
   // After the reductions of the stage; false while another rank is late for one.
   bool optimizer_step(const Action& action, std::size_t at, Rank& rank, std::uint32_t rank_index) {
+    if (action.microbatch.value >= 0) timeline_.synchronous_ = false;
     if (waits_for_tied(action.stage, rank_index)) return false;
     const auto stage = static_cast<std::size_t>(action.stage.value);
     if (sums_[stage].first != none && !sums_[stage].done) {
@@ -240,7 +235,7 @@ void Timeline::set_weights(const StepCosts& costs) {
       weights_[weight_index(block, static_cast<std::uint32_t>(stages_), s)] = time.value();
     };
     set(Block::forward, cost.forward);
-    set(Block::backward, cost.backward_input + cost.backward_weight);
+    set(Block::backward, cost.backward());
     set(Block::backward_input, cost.backward_input);
     set(Block::backward_weight, cost.backward_weight);
     set(Block::hop, at < costs.hops.size() ? costs.hops[at].transfer_time(cost.boundary) : Seconds(0));
@@ -263,19 +258,34 @@ void Timeline::sweep() {
 
 Seconds Timeline::makespan(const StepCosts& costs) {
   set_weights(costs);
-  sweep();
+  played_ = !costs.neighbours.empty();
+  if (played_) {
+    play(costs);
+  } else {
+    sweep();
+  }
   double last = 0;
   for (const std::uint32_t node : last_nodes_) last = std::max(last, ends_[node]);
   return Seconds(last);
+}
+
+std::vector<Seconds> Timeline::busy() const {
+  std::vector<Seconds> busy;
+  std::size_t at = 0;
+  for (const std::uint32_t end : rank_ends_) {
+    Seconds& sum = busy.emplace_back();
+    for (; at < end; ++at) {
+      if (actions_[at].role == Role::occupy) sum += Seconds(ends_[actions_[at].node] - start_of(actions_[at].node));
+    }
+  }
+  return busy;
 }
 
 Seconds Timeline::evaluate(const StepCosts& costs, std::vector<Span>& spans) {
   const Seconds last = makespan(costs);
   node_spans_.resize(nodes_.size());
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
-    const Node& node = nodes_[i];
-    const double start = std::max(ends_[node.after], ends_[node.message_from] + weights_[node.message]);
-    node_spans_[i] = {Seconds(start), Seconds(ends_[i])};
+    node_spans_[i] = {Seconds(start_of(i)), Seconds(ends_[i])};
   }
   spans.resize(actions_.size());
   std::size_t at = 0;

@@ -83,6 +83,29 @@ Link Cluster::path(DeviceId from, DeviceId to) const {
   return path;
 }
 
+Link Cluster::reduction_path(DeviceId from, DeviceId to) const {
+  Link link = path(from, to);
+  const Node& node = node_of(from);
+  if (from != to && node.reduction && &node == &node_of(to)) link.bandwidth = *node.reduction;
+  return link;
+}
+
+std::vector<int> gpus_of(const Cluster& cluster) {
+  std::vector<int> gpus;
+  gpus.reserve(cluster.devices.size());
+  int node = -1, used = 0, gpu = -1;  // `used`: multiprocessors of the GPU at hand; 0: it takes no more slices
+  for (const Device& device : cluster.devices) {
+    const DeviceType& type = cluster.device_types[static_cast<std::size_t>(device.type)];
+    const bool fits =
+        type.is_slice() && used > 0 && device.node == node && used + type.multiprocessors <= type.gpu_multiprocessors;
+    if (!fits) ++gpu, used = 0;
+    used = type.is_slice() ? used + type.multiprocessors : 0;
+    node = device.node;
+    gpus.push_back(gpu);
+  }
+  return gpus;
+}
+
 Cluster repeat(const Cluster& cluster, int count) {
   assert(count > 0);
   if (count == 1) return cluster;

@@ -73,6 +73,8 @@ struct Node {
   Link network;            // one NIC's port; unused in a cluster of one node
   int nics = 1;            // devices share the NICs evenly, in order
   int leaf = 0;
+  // What an all-reduce inside the node gets of the local bandwidth, its additions included; absent: all of it.
+  std::optional<BytesPerSecond> reduction;
   bool operator==(const Node&) const = default;
 };
 
@@ -101,7 +103,12 @@ struct Cluster {
   // of both NICs, and of both leaves' uplinks if the leaves differ, summed; the least of their bandwidths.
   // A device reaches itself in no time.
   Link path(DeviceId from, DeviceId to) const;
+  // The same for the messages of an all-reduce.
+  Link reduction_path(DeviceId from, DeviceId to) const;
 };
+
+// Which GPU each device is, or is a slice of: numbers that count on through the cluster.
+std::vector<int> gpus_of(const Cluster& cluster);
 
 // Reads a cluster. Throws bad_input; refuses more than 1,000,000 devices.
 Cluster cluster_from_json(const JsonValue& value);

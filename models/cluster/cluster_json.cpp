@@ -161,6 +161,7 @@ NodeGroup read_group(const JsonValue& value, const Cluster& cluster) {
     JsonObject link = local->object();
     group.node.local_kind = link.required("kind").string(200);
     group.node.local = read_link(link);
+    if (const auto field = link.optional("reduction")) group.node.reduction = positive_rate(*field);
     link.finish();
   }
   if (auto field = object.optional("network")) {
@@ -295,7 +296,7 @@ std::size_t group_length(const Cluster& cluster, std::size_t first, bool same_le
     const Node& node = cluster.nodes[first + length];
     if (node.name != fmt::format("{}-{}", base, length) || (same_leaf && node.leaf != head.leaf) ||
         node.nics != head.nics || node.local_kind != head.local_kind || node.local != head.local ||
-        node.network != head.network || !same_devices(cluster, head, node)) {
+        node.reduction != head.reduction || node.network != head.network || !same_devices(cluster, head, node)) {
       break;
     }
   }
@@ -319,6 +320,7 @@ Json group_json(const Cluster& cluster, std::size_t first, std::size_t length) {
     group["local"] = {{"kind", node.local_kind},
                       {"latency", to_exact_string(node.local.latency)},
                       {"bandwidth", to_exact_string(node.local.bandwidth)}};
+    if (node.reduction) group["local"]["reduction"] = to_exact_string(*node.reduction);
   }
   if (node.network.bandwidth > BytesPerSecond(0)) {
     group["network"] = link_json(node.network);

@@ -14,9 +14,9 @@ int ceil_log2(int n) { return static_cast<int>(std::bit_width(static_cast<unsign
 
 // The steps of a ring are in lockstep: each takes the worst latency and the least bandwidth among its neighbours.
 Link slowest_hop(const Cluster& cluster, std::span<const DeviceId> ring) {
-  Link slowest = cluster.path(ring.back(), ring.front());
+  Link slowest = cluster.reduction_path(ring.back(), ring.front());
   for (std::size_t i = 0; i + 1 < ring.size(); ++i) {
-    const Link hop = cluster.path(ring[i], ring[i + 1]);
+    const Link hop = cluster.reduction_path(ring[i], ring[i + 1]);
     slowest.latency = std::max(slowest.latency, hop.latency);
     slowest.bandwidth = std::min(slowest.bandwidth, hop.bandwidth);
   }

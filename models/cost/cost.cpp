@@ -19,7 +19,9 @@ StageCost stage_cost(std::span<const LayerCost> layers, Bytes boundary, Bytes ti
     stage.forward += layer.forward;
     stage.backward_input += layer.recompute + layer.backward_input;
     stage.backward_weight += layer.backward_weight;
+    stage.backward_saving += layer.backward_saving;
     stage.optimizer += layer.optimizer;
+    stage.split += layer.split;
     stage.stash += layer.stash;
     stage.weights += layer.weights;
     stage.gradients += layer.gradients;
@@ -29,6 +31,10 @@ StageCost stage_cost(std::span<const LayerCost> layers, Bytes boundary, Bytes ti
   stage.boundary = boundary;
   stage.tied = tied;
   return stage;
+}
+
+int most_neighbours(const DeviceType& device) {
+  return device.is_slice() ? device.gpu_multiprocessors / device.multiprocessors - 1 : 0;
 }
 
 Bytes element_size(DataType precision) {

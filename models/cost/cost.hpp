@@ -28,6 +28,8 @@ struct Workload {
   Optimizer optimizer = Optimizer::adamw;
   Recompute recompute = Recompute::none;
   bool fused_attention = false;  // a fused kernel keeps no sequence x sequence matrix
+  // On a slice of a GPU: how many of its neighbours compute at the same time; absent: all of them.
+  std::optional<int> busy_neighbours;
   bool operator==(const Workload&) const = default;
 };
 
@@ -37,12 +39,27 @@ struct LayerCost {
   Seconds recompute;  // repeated forward at the start of the backward; zero without recomputation
   Seconds backward_input;
   Seconds backward_weight;
-  Seconds optimizer;      // once a step
-  Bytes weights;          // parameters in the precision of the computation
-  Bytes gradients;        // accumulated, once, whatever the number of micro-batches
-  Bytes optimizer_state;  // moments and master weights
-  Bytes stash;            // kept from the forward to the backward, each in-flight micro-batch
-  Bytes workspace;        // scratch while the layer runs; layers share it, so a stage needs the largest
+  Seconds backward_saving;  // what one full backward saves over its two parts: the second finds the first's in a cache
+  Seconds optimizer;        // once a step
+  Bytes weights;            // parameters in the precision of the computation
+  Bytes gradients;          // accumulated, once, whatever the number of micro-batches
+  Bytes optimizer_state;    // moments and master weights
+  Bytes stash;              // kept from the forward to the backward, each in-flight micro-batch
+  Bytes split;              // kept from the input gradient to the weight gradient, where they are two actions
+  Bytes workspace;          // scratch while the layer runs; layers share it, so a stage needs the largest
+};
+
+// What takes time on top of the layers.
+struct Overheads {
+  Seconds action;  // every F, B, I and W: starting it, and what lies between it and the next
+  Seconds step;    // every rank, once a step: what the host does around it
+};
+
+// What a stage computes with, under one condition.
+struct ComputeTimes {
+  Seconds forward, backward_input, backward_weight, backward_saving, optimizer;
+  Seconds backward() const { return backward_input + backward_weight - backward_saving; }
+  bool operator==(const ComputeTimes&) const = default;
 };
 
 // A stage: its layers' sums, and the tensors that cross its ends.
@@ -50,9 +67,11 @@ struct StageCost {
   Seconds forward;          // one micro-batch
   Seconds backward_input;   // one micro-batch, gradient of the activations, recomputation included
   Seconds backward_weight;  // one micro-batch, gradient of the parameters
+  Seconds backward_saving;  // what one full backward saves over its two parts
   Seconds optimizer;        // once a step
   Bytes boundary;           // activation sent to the next stage, one micro-batch; as many bytes of gradient come back
   Bytes stash;              // kept per in-flight micro-batch until its backward
+  Bytes split;              // kept per micro-batch between its input and its weight gradient, where they are two
   Bytes weights;
   Bytes gradients;
   Bytes optimizer_state;
@@ -61,8 +80,13 @@ struct StageCost {
   // Gradient bytes summed over the replicas once the last backward has ended; empty: all that are kept. Fewer where the
   // reduction overlaps the backward, more where the sums are sharded (ZeRO 2 and 3).
   std::optional<Bytes> reduced;
+  // On a slice of a GPU: the times by how many of the others compute, evenly from none to all, which are those above.
+  // Empty where the device shares nothing.
+  std::vector<ComputeTimes> beside;
   bool operator==(const StageCost&) const = default;
 
+  Seconds backward() const { return times().backward(); }
+  ComputeTimes times() const { return {forward, backward_input, backward_weight, backward_saving, optimizer}; }
   Bytes reduced_gradients() const { return reduced.value_or(gradients); }
   // Peak with `in_flight` stashed micro-batches.
   Bytes peak_memory(int in_flight) const {
@@ -77,7 +101,11 @@ class CostModel {
   virtual ~CostModel() = default;
   // Throws bad_input when the model knows nothing of this layer or device (a profile without that kind).
   virtual LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const = 0;
+  virtual Overheads overheads(const DeviceType&) const { return {}; }
 };
+
+// How many others may compute at the same time on the GPU that the device is a slice of; a device of its own: none.
+int most_neighbours(const DeviceType& device);
 
 // Sums over a stage made of `layers` (each once). `boundary` is the activation that leaves it.
 StageCost stage_cost(std::span<const LayerCost> layers, Bytes boundary, Bytes tied);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstdlib>
 
 #include "models/cost/memory.hpp"
 #include "models/text.hpp"
@@ -40,19 +41,33 @@ auto at(const std::vector<LayerSample>& samples, std::int64_t microbatch, Value 
 
 }  // namespace
 
-const LayerProfile& ProfiledCostModel::find(const Layer& layer, Recompute recompute) const {
+// Of several numbers of busy neighbours the nearest one; of all of them where the workload does not say.
+const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& workload) const {
+  const LayerProfile* best = nullptr;
+  const auto distance = [&](const LayerProfile& measured) {
+    return std::abs(measured.busy_neighbours - workload.busy_neighbours.value_or(most_neighbours(profile_.device)));
+  };
   for (const LayerProfile& measured : profile_.layers) {
-    if (measured.kind != layer.kind || measured.recompute != recompute) continue;
-    if (measured.parameters == layer.parameters) return measured;
-    throw bad_input("the profile's layer kind '{}' has {} parameters, layer '{}' has {}: it is of another network ({})",
-                    layer.kind, measured.parameters, layer.name, layer.parameters, profile_.network);
+    if (measured.kind != layer.kind || measured.recompute != workload.recompute) continue;
+    if (measured.parameters != layer.parameters) {
+      throw bad_input(
+          "the profile's layer kind '{}' has {} parameters, layer '{}' has {}: it is of another network ({})",
+          layer.kind, measured.parameters, layer.name, layer.parameters, profile_.network);
+    }
+    if (best == nullptr || distance(measured) < distance(*best)) best = &measured;
   }
+  if (best != nullptr) return *best;
   std::vector<std::string> known;
   for (const LayerProfile& measured : profile_.layers) {
-    known.push_back(fmt::format("{} ({})", measured.kind, name(measured.recompute)));
+    const std::string text = fmt::format("{} ({})", measured.kind, name(measured.recompute));
+    if (std::find(known.begin(), known.end(), text) == known.end()) known.push_back(text);
   }
   throw bad_input("the profile has no layer kind '{}' with recompute {} (of layer '{}'); measured: {}", layer.kind,
-                  name(recompute), layer.name, join(known));
+                  name(workload.recompute), layer.name, join(known));
+}
+
+Overheads ProfiledCostModel::overheads(const DeviceType&) const {
+  return {profile_.action_overhead, profile_.step_overhead};
 }
 
 LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const {
@@ -68,24 +83,30 @@ LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& work
   if (workload.optimizer != profile_.optimizer) {
     throw differs("optimizer", name(profile_.optimizer), name(workload.optimizer));
   }
-  const LayerProfile& measured = find(layer, workload.recompute);
+  const LayerProfile& measured = find(layer, workload);
   const auto median = [&](Measured LayerSample::*field) {
     return at(measured.samples, workload.microbatch, [&](const LayerSample& sample) { return (sample.*field).median; });
   };
   const auto bytes = [&](Bytes LayerSample::*field) {
     return at(measured.samples, workload.microbatch, [&](const LayerSample& sample) { return sample.*field; });
   };
+  const Seconds parts = median(&LayerSample::backward_input) + median(&LayerSample::backward_weight);
+  const Seconds together = at(measured.samples, workload.microbatch, [](const LayerSample& sample) {
+    return sample.backward ? sample.backward->median : sample.backward_input.median + sample.backward_weight.median;
+  });
   const ParameterBytes each = parameter_bytes(workload.precision, workload.optimizer);
   const auto parameters = static_cast<double>(layer.parameters);
   return {.forward = median(&LayerSample::forward),
           .recompute = median(&LayerSample::recompute),
           .backward_input = median(&LayerSample::backward_input),
           .backward_weight = median(&LayerSample::backward_weight),
+          .backward_saving = std::max(parts - together, Seconds(0)),
           .optimizer = measured.optimizer.median,
           .weights = each.weight * parameters,
           .gradients = each.gradient * parameters,
           .optimizer_state = each.optimizer_state * parameters,
           .stash = bytes(&LayerSample::stash),
+          .split = bytes(&LayerSample::split),
           .workspace = bytes(&LayerSample::workspace)};
 }
 

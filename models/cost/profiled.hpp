@@ -17,9 +17,10 @@ class ProfiledCostModel final : public CostModel {
   // Throws bad_input naming what differs when the profile is of another device type, sequence length, precision or
   // optimizer, and what is missing when it has no such layer kind and recompute mode, or one of another size.
   LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override;
+  Overheads overheads(const DeviceType& device) const override;
 
  private:
-  const LayerProfile& find(const Layer& layer, Recompute recompute) const;
+  const LayerProfile& find(const Layer& layer, const Workload& workload) const;
 
   Profile profile_;
 };

@@ -304,6 +304,19 @@ std::vector<int> peak_in_flight_by_stage(const ComputeSchedule& schedule, KeptUn
   return peak;
 }
 
+std::vector<int> peak_split_by_stage(const ComputeSchedule& schedule) {
+  std::vector<int> peak(static_cast<std::size_t>(schedule.stages));
+  for (const auto& actions : schedule.ranks) {
+    std::vector<int> now(peak.size());
+    for (const Action& action : actions) {
+      const auto stage = static_cast<std::size_t>(action.stage.value);
+      if (action.kind == ActionKind::backward_input) peak[stage] = std::max(peak[stage], ++now[stage]);
+      if (action.kind == ActionKind::backward_weight) --now[stage];
+    }
+  }
+  return peak;
+}
+
 std::vector<int> peak_in_flight_by_rank(const ComputeSchedule& schedule, KeptUntil until) {
   std::vector<int> peaks;
   for (const auto& actions : schedule.ranks) {

@@ -42,6 +42,8 @@ enum class KeptUntil { input_gradient, weight_gradient };
 std::vector<int> peak_in_flight_by_stage(const ComputeSchedule& schedule, KeptUntil until = KeptUntil::weight_gradient);
 // By rank: the same over all its stages together, counted in activations of one stage.
 std::vector<int> peak_in_flight_by_rank(const ComputeSchedule& schedule, KeptUntil until = KeptUntil::weight_gradient);
+// The most micro-batches at once between their input and their weight gradient, by stage; zero where these are one.
+std::vector<int> peak_split_by_stage(const ComputeSchedule& schedule);
 
 // A fault at the first action of each rank that keeps more than `limit` activations (of one stage and micro-batch).
 std::vector<ScheduleFault> check_in_flight(const ComputeSchedule& schedule, int limit,

@@ -242,6 +242,54 @@ TEST(Plan, FindsTheOrderThatDevicesAreNumberedBy) {
   EXPECT_FALSE(dimension_order(plan).has_value());
 }
 
+// A second forward a layer, as much longer as neighbours are busy; a parameter takes a byte and a second to update.
+class SharingModel final : public CostModel {
+ public:
+  LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override {
+    LayerCost cost;
+    const int busy = workload.busy_neighbours.value_or(most_neighbours(device));
+    cost.forward = cost.backward_input = cost.backward_weight = Seconds(1 + busy);
+    cost.backward_saving = Seconds(0.5);
+    cost.weights = Bytes(static_cast<double>(layer.parameters));
+    cost.optimizer = Seconds(static_cast<double>(layer.parameters));
+    return cost;
+  }
+  Overheads overheads(const DeviceType&) const override { return {Seconds(0.25), Seconds(10)}; }
+};
+
+TEST(Plan, IsPricedWithItsOverheadsAndBesideEachNumberOfBusyNeighbours) {
+  Json json = document();
+  json["cluster"]["device_types"]["d"]["kind"] = "gpu";
+  json["cluster"]["device_types"]["d"]["slice"] = {{"multiprocessors", 40}, {"of", 132}};
+  Plan plan = plan_from_json(JsonValue(json, "plan.json"));
+  price(plan, SharingModel());
+  const StageCost& cost = plan.stages[1].cost;  // two layers
+  EXPECT_EQ(cost.forward, Seconds(2 * 3 + 0.25)) << "three slices of a GPU: two neighbours";
+  EXPECT_EQ(cost.backward(), Seconds(2 * (2 * 3 - 0.5) + 0.25)) << "one action";
+  ASSERT_EQ(cost.beside.size(), 3u);
+  EXPECT_EQ(cost.beside[0].forward, Seconds(2 * 1 + 0.25));
+  EXPECT_EQ(cost.beside[1].backward_input, Seconds(2 * 2 + 0.25));
+  EXPECT_EQ(cost.beside[2], cost.times());
+  EXPECT_EQ(plan_from_json(JsonValue(to_json(plan), "plan.json")).stages, plan.stages);
+}
+
+TEST(Plan, PricesATableOnceWhereBothItsStagesAreOnOneRank) {
+  Json json = document();
+  Plan apart = plan_from_json(JsonValue(json, "plan.json"));
+  price(apart, SharingModel());
+  json["devices"] = {{0}};
+  json["stages"][1]["rank"] = 0;
+  json["schedule"] = {{"name", "custom"},
+                      {"ranks", {"0F0 1F0 1B0 0B0 0F1 1F1 1B1 0B1 0F2 1F2 1B2 0B2 0F3 1F3 1B3 0B3"}}};
+  Plan together = plan_from_json(JsonValue(json, "plan.json"));
+  price(together, SharingModel());
+  constexpr double table = 16 * 8;
+  EXPECT_EQ(apart.stages[0].cost.weights, together.stages[0].cost.weights);
+  EXPECT_EQ(apart.stages[1].cost.weights - together.stages[1].cost.weights, Bytes(table));
+  // The second stage of a rank adds no overhead of the step.
+  EXPECT_EQ(apart.stages[1].cost.optimizer - together.stages[1].cost.optimizer, Seconds(table + 10));
+}
+
 TEST(Plan, IsNotPricedByAModelOfWholeLayersWhenSharded) {
   Plan plan = plan_from_json(JsonValue(sharded_document(), "plan.json"));
   EXPECT_THROW(price(plan, RooflineCostModel()), Error);

@@ -73,6 +73,12 @@ TEST(Profile, WhatIsWrittenReadsBackEqual) {
   Profile profile = read(Json::parse(text));
   profile.layers[0].samples[0].forward.median = Seconds(1.0 / 3);
   profile.layers[0].samples[0].forward.low = Seconds(0.1);
+  profile.layers[0].samples[1].backward = Measured{Seconds(5), Seconds(4), Seconds(6), 2};
+  profile.layers[0].samples[1].split = Bytes(512);
+  profile.action_overhead = Seconds(1e-5);
+  profile.step_overhead = Seconds(1e-4);
+  profile.layers.push_back(profile.layers[0]);
+  profile.layers[1].busy_neighbours = 3;
   EXPECT_EQ(read(to_json(profile)), profile);
   const auto path = std::filesystem::temp_directory_path() / "stagecraft_profile_test.json";
   save_profile(profile, path);

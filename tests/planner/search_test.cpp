@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <random>
 
 #include "models/cluster/cluster.hpp"
 #include "models/error.hpp"
@@ -90,6 +91,50 @@ TEST(Search, MakesPlansThatValidateAndPredictWhatTheTimelineSays) {
     const Breakdown& b = ranked.candidate.breakdown;
     EXPECT_DOUBLE_EQ((b.compute + b.imbalance + b.bubble + b.communication + b.reduction + b.optimizer).value(),
                      ranked.candidate.timeline->value());
+  }
+}
+
+// A layer's parameters say how much longer it takes beside a busy neighbour.
+class SharingModel final : public CostModel {
+ public:
+  LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override {
+    const int busy = workload.busy_neighbours.value_or(most_neighbours(device));
+    LayerCost cost;
+    cost.forward = Seconds(layer.matmul_flops.per_sample + busy * static_cast<double>(layer.parameters));
+    cost.backward_input = cost.backward_weight = cost.forward;
+    cost.backward_saving = cost.forward * 0.25;
+    return cost;
+  }
+  Overheads overheads(const DeviceType&) const override { return {Seconds(0.5), Seconds(1)}; }
+};
+
+TEST(Search, OnSlicesOfAGpuFindsTheCutThatIsBestWhereNeighboursDisturb) {
+  std::mt19937 random(7);
+  Cluster cluster = make_cluster({{1, 2}});
+  cluster.device_types[0].multiprocessors = 50;
+  cluster.device_types[0].gpu_multiprocessors = 100;
+  for (int round = 0; round < 10; ++round) {
+    Network network = make_network(make_chain(7));
+    for (LayerId layer = 0; layer < network.graph.layers(); ++layer) {
+      network.graph[layer].matmul_flops.per_sample = static_cast<double>(1 + random() % 9);
+      network.graph[layer].parameters = static_cast<std::int64_t>(random() % 20);
+    }
+    SearchSpace space = make_space(3);
+    space.microbatch = 1;
+    space.stages = 2;
+    space.replicas = 1;
+    space.schedule = "1f1b";
+    const SearchResult result = search(network, cluster, SharingModel(), space);
+    ASSERT_FALSE(result.best().stages[0].cost.beside.empty());
+    Seconds least(1e9);
+    for (std::int64_t cut = 1; cut < 7; ++cut) {
+      Plan plan = result.best();
+      plan.stages[0].layers = {0, cut};
+      plan.stages[1].layers = {cut, 7};
+      price(plan, SharingModel());
+      least = std::min(least, simulate_timeline(plan).step_times.front());
+    }
+    EXPECT_NEAR(result.best().prediction.timeline_step->value(), least.value(), 1e-9 * least.value());
   }
 }
 

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "models/schedule/checker.hpp"
 #include "sim/simgrid.hpp"
 #include "sim/timeline.hpp"
 #include "sim/traffic.hpp"
@@ -77,6 +78,23 @@ TEST(TimelineTrace, FindsThePeakMemoryFromTheOrderOfTheActions) {
             (std::vector<Bytes>{Bytes(7530), Bytes(7520), Bytes(7510)}));
   shape.schedule = "gpipe";
   EXPECT_EQ(simulate_timeline(make_plan(shape)).peak_memory, std::vector<Bytes>(3, Bytes(7550)));
+}
+
+TEST(TimelineTrace, CountsWhatIsKeptBetweenInputAndWeightGradient) {
+  PlanShape shape;
+  shape.schedule = "zb-h1";
+  shape.ranks = 3;
+  shape.microbatches = 5;
+  shape.costs = {stage_cost(1, 1, 1)};
+  shape.costs[0].stash = Bytes(10);
+  shape.costs[0].split = Bytes(1);
+  const Plan plan = make_plan(shape);
+  const std::vector<int> stashes = peak_in_flight_by_stage(plan.schedule), splits = peak_split_by_stage(plan.schedule);
+  ASSERT_GT(splits[0], 0);
+  for (std::size_t rank = 0; rank < 3; ++rank) {
+    EXPECT_EQ(simulate_timeline(plan).peak_memory[rank], Bytes(10.0 * stashes[rank] + splits[rank])) << rank;
+  }
+  EXPECT_EQ(peak_split_by_stage(make_schedule("1f1b", {3, 1, 5})), std::vector<int>(3, 0));
 }
 
 TEST(TimelineTrace, CountsTheLargestWorkspaceAndAllStashesOfARanksStages) {

@@ -40,6 +40,20 @@ Error error_of(const std::string& name) {
   return {ErrorKind::internal, "no error"};
 }
 
+TEST(Cluster, SlicesShareAGpuInOrderUntilItIsFull) {
+  Cluster cluster = two_leaves();
+  EXPECT_EQ(gpus_of(cluster), (std::vector<int>{0, 1, 2, 3, 4, 5}));
+  cluster.device_types[0].multiprocessors = 32;
+  cluster.device_types[0].gpu_multiprocessors = 132;
+  EXPECT_EQ(gpus_of(cluster), (std::vector<int>{0, 0, 1, 1, 2, 2})) << "a GPU is in one node";
+  cluster.device_types.push_back(cluster.device_types[0]);
+  cluster.device_types[1].multiprocessors = 0;
+  cluster.devices[0].type = 1;
+  EXPECT_EQ(gpus_of(cluster), (std::vector<int>{0, 1, 2, 2, 3, 3}));
+  cluster.device_types[0].multiprocessors = 100;
+  EXPECT_EQ(gpus_of(cluster), (std::vector<int>{0, 1, 2, 3, 4, 5}));
+}
+
 TEST(Cluster, ADeviceReachesItselfInNoTime) {
   const Link self = two_leaves().path({1}, {1});
   EXPECT_EQ(self.transfer_time(Bytes(1e12)), Seconds(0));

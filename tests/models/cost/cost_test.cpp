@@ -6,14 +6,16 @@ namespace stagecraft {
 namespace {
 
 TEST(StageCost, SumsLayersAndTakesTheLargestWorkspace) {
-  const LayerCost first{Seconds(1), Seconds(2), Seconds(3), Seconds(4), Seconds(5),
-                        Bytes(10),  Bytes(20),  Bytes(30),  Bytes(40),  Bytes(50)};
-  const LayerCost second{Seconds(10), Seconds(20), Seconds(30), Seconds(40), Seconds(50),
-                         Bytes(1),    Bytes(2),    Bytes(3),    Bytes(4),    Bytes(5)};
+  const LayerCost first{Seconds(1), Seconds(2), Seconds(3), Seconds(4), Seconds(0.5), Seconds(5),
+                        Bytes(10),  Bytes(20),  Bytes(30),  Bytes(40),  Bytes(60),    Bytes(50)};
+  const LayerCost second{Seconds(10), Seconds(20), Seconds(30), Seconds(40), Seconds(0.25), Seconds(50),
+                         Bytes(1),    Bytes(2),    Bytes(3),    Bytes(4),    Bytes(6),      Bytes(5)};
   const StageCost stage = stage_cost(std::vector{first, second}, Bytes(7), Bytes(8));
   EXPECT_EQ(stage.forward, Seconds(11));
   EXPECT_EQ(stage.backward_input, Seconds(55)) << "recomputation is part of it";
   EXPECT_EQ(stage.backward_weight, Seconds(44));
+  EXPECT_EQ(stage.backward(), Seconds(55 + 44 - 0.75)) << "as one action";
+  EXPECT_EQ(stage.split, Bytes(66));
   EXPECT_EQ(stage.optimizer, Seconds(55));
   EXPECT_EQ(stage.weights, Bytes(11));
   EXPECT_EQ(stage.gradients, Bytes(22));

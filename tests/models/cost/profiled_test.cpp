@@ -12,7 +12,7 @@ Measured measured(double median) { return {Seconds(median), Seconds(median / 2),
 
 LayerSample sample(std::int64_t microbatch, double forward, double stash) {
   return {microbatch,   measured(forward), measured(2 * forward), measured(3 * forward), measured(forward / 2),
-          Bytes(stash), Bytes(stash / 4)};
+          std::nullopt, Bytes(stash),      Bytes(stash / 2),      Bytes(stash / 4)};
 }
 
 Profile profile() {
@@ -20,8 +20,9 @@ Profile profile() {
   result.network = "demo";
   result.device.name = "core";
   result.sequence = 128;
-  result.layers = {{"block", Recompute::none, 10, measured(7), {sample(2, 4, 8), sample(4, 8, 16), sample(8, 12, 32)}},
-                   {"block", Recompute::full, 10, measured(7), {sample(4, 8, 16)}}};
+  result.layers = {
+      {"block", Recompute::none, 0, 10, measured(7), {sample(2, 4, 8), sample(4, 8, 16), sample(8, 12, 32)}},
+      {"block", Recompute::full, 0, 10, measured(7), {sample(4, 8, 16)}}};
   return result;
 }
 
@@ -65,10 +66,51 @@ TEST(Profiled, TakesTheMediansOfASampledMicrobatch) {
   EXPECT_EQ(cost.recompute, Seconds(4));
   EXPECT_EQ(cost.optimizer, Seconds(7));
   EXPECT_EQ(cost.stash, Bytes(16));
+  EXPECT_EQ(cost.split, Bytes(8));
   EXPECT_EQ(cost.workspace, Bytes(4));
   EXPECT_EQ(cost.weights, Bytes(40));
   EXPECT_EQ(cost.gradients, Bytes(40));
   EXPECT_EQ(cost.optimizer_state, Bytes(80));
+}
+
+TEST(Profiled, TakesTheMeasurementsWithTheNearestNumberOfBusyNeighbours) {
+  Profile slices = profile();
+  slices.device.multiprocessors = 25, slices.device.gpu_multiprocessors = 100;
+  for (const int busy : {1, 3}) {
+    LayerProfile layer = slices.layers.front();
+    layer.busy_neighbours = busy;
+    for (LayerSample& sample : layer.samples) sample.forward = measured((1 + busy) * sample.forward.median.value());
+    slices.layers.push_back(layer);
+  }
+  const ProfiledCostModel model(slices);
+  Workload work = workload(2);
+  EXPECT_EQ(model.layer_cost(block(), work, slices.device).forward, Seconds(16)) << "all are busy";
+  for (const auto& [busy, forward] : {std::pair(0, 4), std::pair(1, 8), std::pair(3, 16), std::pair(9, 16)}) {
+    work.busy_neighbours = busy;
+    EXPECT_EQ(model.layer_cost(block(), work, slices.device).forward, Seconds(forward)) << busy;
+  }
+}
+
+TEST(Profiled, AFullBackwardSavesWhatItWasMeasuredToSave) {
+  Profile fused = profile();
+  for (LayerSample& sample : fused.layers.front().samples) {
+    sample.backward = measured(4.5 * sample.forward.median.value());  // the parts take 2 and 3 times the forward
+  }
+  const ProfiledCostModel model(fused);
+  EXPECT_EQ(model.layer_cost(block(), workload(4), fused.device).backward_saving, Seconds(4));
+  fused.layers.front().samples.front().backward = measured(1000);
+  EXPECT_EQ(ProfiledCostModel(fused).layer_cost(block(), workload(2), fused.device).backward_saving, Seconds(0))
+      << "noise is no cost";
+  EXPECT_EQ(price(workload(4)).backward_saving, Seconds(0)) << "not measured";
+}
+
+TEST(Profiled, HandsOnOverheads) {
+  Profile measured = profile();
+  measured.action_overhead = Seconds(1);
+  measured.step_overhead = Seconds(2);
+  const Overheads overheads = ProfiledCostModel(measured).overheads(measured.device);
+  EXPECT_EQ(overheads.action, Seconds(1));
+  EXPECT_EQ(overheads.step, Seconds(2));
 }
 
 TEST(Profiled, InterpolatesBetweenSamples) {
