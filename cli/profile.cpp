@@ -35,12 +35,15 @@ std::string spread(const Measured& time) {
 }
 
 std::string tables(const Profile& profile) {
+  const bool shared = profile.device.is_slice();
   std::vector<std::vector<std::string>> layers{{"layer", "recompute", "micro-batch", "F", "I", "W", "stash"}};
+  if (shared) layers.front().insert(layers.front().begin() + 2, "busy");
   for (const LayerProfile& layer : profile.layers) {
     for (const LayerSample& sample : layer.samples) {
-      layers.push_back({layer.kind, std::string(name(layer.recompute)), std::to_string(sample.microbatch),
-                        spread(sample.forward), to_string(sample.backward_input.median),
-                        to_string(sample.backward_weight.median), to_string(sample.stash)});
+      auto& row = layers.emplace_back(std::vector{
+          layer.kind, std::string(name(layer.recompute)), std::to_string(sample.microbatch), spread(sample.forward),
+          to_string(sample.backward_input.median), to_string(sample.backward_weight.median), to_string(sample.stash)});
+      if (shared) row.insert(row.begin() + 2, std::to_string(layer.busy_neighbours));
     }
   }
   std::string text = fmt::format("{}, {} x {}, {} tokens a sample\n\n{}", profile.machine, profile.devices,
@@ -121,7 +124,7 @@ void add_profile_command(CLI::App& app) {
   gpu->add_option("--cluster", state->conditions.cluster, "local-gpu, or its slices such as local-gpu:slices=4")
       ->capture_default_str();
   gpu->add_option("--precision", state->precision, "fp32, tf32, bf16")->capture_default_str();
-  gpu->add_flag("--idle-neighbours", state->idle_neighbours, "Measure a slice while the others are idle");
+  gpu->add_flag("--idle-neighbours", state->idle_neighbours, "Measure slices with the others idle, not also busy");
   gpu->add_option("--algorithm-cache", state->algorithm_cache, "File of algorithms timed (default: a cache folder)");
   command->add_option("--cores", state->options.cores, "Measured together; 0: all that this process may use")
       ->check(CLI::Range(0, 4096))

@@ -138,7 +138,7 @@ class Core {
 struct Combination {
   StageSpec spec;
   Kinds kinds;
-  Bytes stash[3], workspace[3];  // embedding, block, head
+  Bytes stash[3], split[3], workspace[3];  // embedding, block, head
 };
 
 // Runs it on every core at once until the budget is spent.
@@ -168,6 +168,7 @@ void measure(Combination& combination, const std::vector<int>& cores, Seconds bu
         const std::size_t layers[] = {0, 1, layout.layers.size() - 1};
         for (std::size_t k = 0; i == 0 && k < 3; ++k) {
           combination.stash[k] = Bytes(4.0 * static_cast<double>(cpu::layer_stash(layout, layers[k])));
+          combination.split[k] = Bytes(4.0 * static_cast<double>(cpu::layer_split(layout, layers[k])));
           combination.workspace[k] = Bytes(4.0 * static_cast<double>(cpu::layer_workspace(layout, layers[k])));
         }
       } catch (...) {  // no memory
@@ -183,7 +184,8 @@ void measure(Combination& combination, const std::vector<int>& cores, Seconds bu
   for (const Kinds& one : kinds) append(combination.kinds, one);
 }
 
-LayerSample sample_of(const Samples& samples, std::int64_t microbatch, bool recomputed, Bytes stash, Bytes workspace) {
+LayerSample sample_of(const Samples& samples, std::int64_t microbatch, bool recomputed, Bytes stash, Bytes split,
+                      Bytes workspace) {
   LayerSample sample;
   sample.microbatch = microbatch;
   sample.forward = measured(samples.forward);
@@ -191,6 +193,7 @@ LayerSample sample_of(const Samples& samples, std::int64_t microbatch, bool reco
   sample.backward_weight = measured(samples.backward_weight);
   if (recomputed) sample.recompute = measured(samples.recompute);
   sample.stash = stash;
+  sample.split = split;
   sample.workspace = workspace;
   return sample;
 }
@@ -237,7 +240,7 @@ std::vector<Combination> combinations_of(const Network& network, const ProfileOp
                      .optimizer = options.optimizer,
                      .gradient_scale = 1.0F / static_cast<float>(microbatch * options.sequence)};
       spec.microbatches = std::clamp(cache_floats / cpu::lay_out(spec).slab, least_in_flight, most_in_flight);
-      combinations.push_back({spec, {}, {}, {}});
+      combinations.push_back({spec, {}, {}, {}, {}});
     }
   }
   return combinations;
@@ -278,7 +281,7 @@ void measure_layers(const Network& network, const ProfileOptions& options, const
         if (combination.spec.recompute != recompute) continue;
         const bool recomputed = k == 1 && recompute == Recompute::full;
         kind.samples.push_back(sample_of(combination.kinds[k], combination.spec.shape.microbatch, recomputed,
-                                         combination.stash[k], combination.workspace[k]));
+                                         combination.stash[k], combination.split[k], combination.workspace[k]));
       }
       profile.layers.push_back(std::move(kind));
     }

@@ -44,7 +44,8 @@ struct Command {
 struct Outcome {
   double loss_sum = 0;
   double gradient_norm = 0;
-  std::int64_t end = 0;  // steady_clock
+  double host_per_action = 0;  // seconds
+  std::int64_t end = 0;        // steady_clock
   std::int32_t stop = 0;
   std::int32_t switches = 0;  // of threads on this core, since the run began
 };
@@ -66,6 +67,7 @@ class Loop {
         options_(options),
         info_(start),
         transport_(transport),
+        enqueued_(count_enqueued(schedule, transport.worker() % plan.ranks())),
         worker_(plan, schedule, options, data, transport),
         switches_(involuntary_switches()) {
     worker_.set_seed(info_.seed);
@@ -135,7 +137,11 @@ class Loop {
     const Clock::time_point origin =
         transport_.shared_clock() ? Clock::time_point(Clock::duration(command.start)) : Clock::now();
     const StepResult result = worker_.run_step(command.step, origin);
-    return {result.loss_sum, result.gradient_norm, Clock::now().time_since_epoch().count(), stop_requested() ? 1 : 0,
+    return {result.loss_sum,
+            result.gradient_norm,
+            result.host_time / enqueued_,
+            Clock::now().time_since_epoch().count(),
+            stop_requested() ? 1 : 0,
             static_cast<std::int32_t>(std::min(involuntary_switches() - switches_, 1'000'000'000L))};
   }
 
@@ -149,6 +155,7 @@ class Loop {
       with_context(fmt::format("rank 0: end of step {}, from rank {}", info_.step, from % plan_.ranks()),
                    [&] { transport_.receive(from, control, bytes_of(outcome)); });
       total.loss_sum += outcome.loss_sum;
+      total.host_per_action = std::max(total.host_per_action, outcome.host_per_action);
       total.stop |= outcome.stop;
       if (transport_.shared_clock()) total.end = std::max(total.end, outcome.end);
       total.switches = std::max(total.switches, outcome.switches);
@@ -163,6 +170,7 @@ class Loop {
     report.tokens_per_second = static_cast<double>(trace.tokens_per_step) / report.time.value();
     report.gradient_norm = total.gradient_norm;
     report.learning_rate = learning_rate(options_.optimizer, info_.step, options_.steps);
+    report.host_per_action = Seconds(total.host_per_action);
     trace.losses.push_back(report.loss);
     trace.step_times.push_back(report.time);
     if (callback) callback(report);
@@ -183,6 +191,16 @@ class Loop {
       save_checkpoint(checkpoint_path(options_.checkpoint_directory, info_.step), plan_, info_, worker_.executor(),
                       transport_);
     });
+  }
+
+  // Actions of a step that compute or send.
+  static double count_enqueued(const LoweredSchedule& schedule, int rank) {
+    const auto& actions = schedule.ranks[static_cast<std::size_t>(rank)];
+    const auto count = std::count_if(actions.begin(), actions.end(), [](const Action& action) {
+      return is_compute(action.kind) || action.kind == ActionKind::send_forward ||
+             action.kind == ActionKind::send_backward;
+    });
+    return static_cast<double>(std::max<std::ptrdiff_t>(count, 1));
   }
 
   struct Summary {
@@ -225,6 +243,7 @@ class Loop {
   const TrainingOptions& options_;
   CheckpointInfo info_;  // of the last step that ran
   Transport& transport_;
+  double enqueued_;
   Worker worker_;
   long switches_;
   std::int32_t switches_seen_ = 0;

@@ -48,7 +48,7 @@ struct TrainingOptions {
   std::int64_t checkpoint_interval = 0;        // steps; 0: only at the end and at a stop
   std::filesystem::path resume;                // a checkpoint, or a folder: its newest; empty: from the start
   std::filesystem::path weights;               // to start from, as hugging_face_weights.hpp; empty: random ones
-  int trace_steps = 5;                         // the last ones are traced
+  int trace_steps = 5;                         // the last ones are traced; 0: none, nor is a trace's cost paid
   bool pin = true;                             // workers to distinct cores, when there are enough
   bool oversubscribe = false;                  // allow more workers than cores
   std::chrono::milliseconds peer_timeout{120000};
@@ -64,6 +64,7 @@ struct StepReport {
   double tokens_per_second = 0;
   double gradient_norm = 0;  // before clipping; 0 when not clipped
   double learning_rate = 0;
+  Seconds host_per_action;  // to compute or send, on the slowest rank; on a GPU that is to enqueue it
 };
 using StepCallback = std::function<void(const StepReport&)>;
 

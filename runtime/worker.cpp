@@ -78,10 +78,12 @@ void Worker::execute(std::size_t index) {
       case ActionKind::backward_input:
       case ActionKind::backward_weight:
         executor_->compute(index);
+        count_host_time(start);
         break;
       case ActionKind::send_forward:
       case ActionKind::send_backward:
         executor_->send(index, peer_of(action));
+        count_host_time(start);
         break;
       case ActionKind::recv_forward:
       case ActionKind::recv_backward:
@@ -104,6 +106,10 @@ void Worker::execute(std::size_t index) {
     throw Error(error.kind(), fmt::format("rank {}: {}{}: {}", rank_, to_string(action), peer, error.what()));
   }
   record(index, start, executor_->bytes_of(action));
+}
+
+void Worker::count_host_time(Clock::time_point start) {
+  result_.host_time += std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 int Worker::peer_of(const Action& action) const {

@@ -20,6 +20,7 @@ namespace stagecraft {
 struct StepResult {
   double loss_sum = 0;       // of the micro-batches, in their order; 0 without the head
   double gradient_norm = 0;  // of all parameters, before clipping; 0 when not clipped
+  double host_time = 0;      // seconds in calls that compute or send: on a GPU, that enqueue it
 };
 
 class Worker {
@@ -52,6 +53,7 @@ class Worker {
   };
 
   void execute(std::size_t index);
+  void count_host_time(std::chrono::steady_clock::time_point start);
   int peer_of(const Action& action) const;
   std::string describe_peer(const Action& action) const;
   void fetch(std::int64_t step, std::int64_t microbatch, std::span<std::int32_t> tokens,

@@ -81,6 +81,11 @@ std::int64_t layer_stash(const StageLayout& layout, std::size_t layer) {
   return input + (at.recomputed ? 0 : at.sizes.stash);
 }
 
+std::int64_t layer_split(const StageLayout& layout, std::size_t layer) {
+  const StageLayout::Layer& at = layout.layers[layer];
+  return (at.d_output >= 0 ? layout.boundary : 0) + at.sizes.gradients + (at.recomputed ? at.sizes.stash : 0);
+}
+
 std::int64_t layer_workspace(const StageLayout& layout, std::size_t layer) {
   const StageLayout::Layer& at = layout.layers[layer];
   return 2 * layout.boundary + at.sizes.gradients + at.sizes.workspace + (at.recomputed ? at.sizes.stash : 0);

@@ -36,6 +36,7 @@ StageLayout lay_out(const StageSpec& spec);
 
 // What the stage holds of one layer, in floats: while a micro-batch is in flight, and during a call.
 std::int64_t layer_stash(const StageLayout& layout, std::size_t layer);
+std::int64_t layer_split(const StageLayout& layout, std::size_t layer);  // between input and weight gradient, apart
 std::int64_t layer_workspace(const StageLayout& layout, std::size_t layer);
 
 // The module of a layer of the stage. `parameters` as module.hpp says.

@@ -42,11 +42,12 @@ Device::Device(const DevicePlace& place) : place_(place) {
   STAGECRAFT_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, place.gpu));
   allow_peer_access();
   if (is_slice()) cut();
-  compute_ = make_stream();
-  arrivals_ = make_stream();
-  departures_ = make_stream();
   int lowest = 0, highest = 0;
   STAGECRAFT_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+  compute_ = make_stream();
+  // On a slice copies are kernels: without priority a message waits for the products that are being computed.
+  arrivals_ = make_stream(highest);
+  departures_ = make_stream(highest);
   sums_ = make_stream(highest);
 }
 

@@ -123,6 +123,11 @@ std::int64_t layer_stash_bytes(const StageLayout& layout, std::size_t layer) {
   return (at.input >= 0 ? layout.boundary : 0) + (at.recomputed ? 0 : at.stash_bytes);
 }
 
+std::int64_t layer_split_bytes(const StageLayout& layout, std::size_t layer) {
+  const StageLayout::Layer& at = layout.layers[layer];
+  return (at.d_output >= 0 ? layout.boundary : 0) + at.gradient_bytes + (at.recomputed ? at.stash_bytes : 0);
+}
+
 std::int64_t layer_workspace_bytes(const StageLayout& layout, std::size_t layer) {
   const StageLayout::Layer& at = layout.layers[layer];
   return 2 * layout.boundary + at.gradient_bytes + at.scratch_bytes + (at.recomputed ? at.stash_bytes : 0) +

@@ -93,6 +93,8 @@ KeptElements kept_elements(const StageLayout& layout, const ParameterEntry& entr
 
 // What one layer holds while a micro-batch is in flight and during a call, without its parameters.
 std::int64_t layer_stash_bytes(const StageLayout& layout, std::size_t layer);
+// Between its input and its weight gradient, where they are two actions.
+std::int64_t layer_split_bytes(const StageLayout& layout, std::size_t layer);
 std::int64_t layer_workspace_bytes(const StageLayout& layout, std::size_t layer);
 
 // What an action of the rank's list works on, fixed for all steps.

@@ -5,29 +5,16 @@ namespace stagecraft::cuda {
 
 DevicePlace device_place(const Plan& plan, int replica, int rank) {
   const DeviceId wanted = plan.devices[static_cast<std::size_t>(replica)][static_cast<std::size_t>(rank)];
+  const std::vector<int> gpus = gpus_of(plan.cluster);
+  const auto gpu_of = [&](DeviceId device) { return gpus[static_cast<std::size_t>(device.value)]; };
+  const std::vector<DeviceId>& neighbours = plan.cluster.node_of(wanted).devices;
   DevicePlace place;
-  bool found = false;
-  int gpu = -1, used = 0;
-  std::vector<int> slices;  // of the GPU at hand
-  for (const DeviceId device : plan.cluster.node_of(wanted).devices) {
-    const DeviceType& type = plan.cluster.type_of(device);
-    const bool fits = type.is_slice() && !slices.empty() && used + type.multiprocessors <= type.gpu_multiprocessors;
-    if (!fits) {
-      if (found) break;
-      ++gpu;
-      used = 0;
-      slices.clear();
-    }
-    if (type.is_slice()) {
-      used += type.multiprocessors;
-      slices.push_back(type.multiprocessors);
-    }
-    if (device == wanted) {
-      found = true;
-      place.gpu = gpu;
-      place.slice = static_cast<int>(slices.size()) - (type.is_slice() ? 1 : 0);
-    }
-    if (found) place.slices = slices;
+  place.gpu = gpu_of(wanted) - gpu_of(neighbours.front());
+  if (!plan.cluster.type_of(wanted).is_slice()) return place;
+  for (const DeviceId device : neighbours) {
+    if (gpu_of(device) != gpu_of(wanted)) continue;
+    if (device == wanted) place.slice = static_cast<int>(place.slices.size());
+    place.slices.push_back(plan.cluster.type_of(device).multiprocessors);
   }
   return place;
 }

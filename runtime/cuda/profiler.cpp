@@ -3,272 +3,219 @@
 #include <fmt/chrono.h>
 
 #include <algorithm>
-#include <barrier>
 #include <ctime>
-#include <exception>
-#include <mutex>
-#include <thread>
+#include <functional>
 
+#include "models/cost/memory.hpp"
 #include "models/network/layer_graph.hpp"
 #include "models/version.hpp"
 #include "runtime/cuda/layout.hpp"
 #include "runtime/cuda/local_gpu.hpp"
 #include "runtime/cuda/requirements.hpp"
-#include "runtime/make_executor.hpp"
+#include "runtime/cuda/short_network.hpp"
 #include "runtime/network_check.hpp"
 #include "runtime/statistics.hpp"
 
 namespace stagecraft::cuda {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+// The profile's kinds of layers.
+constexpr std::size_t kinds = 3;
+constexpr ShortStage stage_of_kind[kinds] = {embedding_stage, more_blocks_stage, head_stage};
 
-constexpr std::int64_t measured_blocks = 6;
-// The first micro-batch of a step, which replaces gradients instead of adding, is not counted.
-constexpr int microbatches = 3;
-// The first step loads kernels, the second captures graphs.
-constexpr int warm_up_steps = 2;
-constexpr int least_steps = 8;
-constexpr int most_steps = 60;
-constexpr int stages = 3;  // embedding, blocks, head
-
-// Seconds of each action kind of each stage, and of the optimizer a parameter.
-struct Times {
-  std::vector<double> forward[stages], backward_input[stages], backward_weight[stages];
-  std::vector<double> optimizer;
-};
-
-// Every micro-batch forward and, with input and weight gradient apart, backward through the three stages.
-ComputeSchedule one_after_the_other() {
-  ComputeSchedule schedule{"custom", stages, microbatches, {{}}};
-  for (int m = 0; m < microbatches; ++m) {
-    for (int s = 0; s < stages; ++s) schedule.ranks[0].push_back({ActionKind::forward, StageId{s}, MicrobatchId{m}});
-    for (int s = stages - 1; s >= 0; --s) {
-      schedule.ranks[0].push_back({ActionKind::backward_input, StageId{s}, MicrobatchId{m}});
-      schedule.ranks[0].push_back({ActionKind::backward_weight, StageId{s}, MicrobatchId{m}});
-    }
-  }
-  return schedule;
+// Per layer: an action's time less what it takes beside its layers.
+std::vector<double> each(std::vector<double> times, double overhead, std::int64_t layers) {
+  for (double& time : times) time = std::max(0.0, time - overhead) / static_cast<double>(layers);
+  return times;
 }
 
-// One device of the cluster runs the short network.
-Plan measured_plan(const Network& network, const ProfileOptions& options, const ProfileConditions& conditions,
-                   const Cluster& cluster, DeviceId device, std::int64_t microbatch, Recompute recompute) {
-  Plan plan;
-  plan.network.name = network.name;
-  plan.network.transformer = network.transformer;
-  Transformer& t = *plan.network.transformer;
-  t.layers = std::min(t.layers, measured_blocks);
-  plan.network.graph = build_graph(t);
-  plan.cluster = cluster;
-  plan.batch = {microbatch * microbatches, microbatch, microbatches, options.sequence};
-  plan.precision = conditions.precision;
-  plan.optimizer = options.optimizer;
-  plan.recompute = recompute;
-  plan.order = topological_order(plan.network.graph);
-  plan.stages = {
-      {{0, 1}, RankId{0}, {}}, {{1, t.layers + 1}, RankId{0}, {}}, {{t.layers + 1, t.layers + 2}, RankId{0}, {}}};
-  plan.devices = {{device}};
-  plan.schedule = one_after_the_other();
-  return plan;
+double median(const std::vector<double>& times) { return measured(times).median.value(); }
+
+// What t seconds for few and T seconds for more blocks leave for no block at all.
+double intercept(const std::vector<double>& few, const std::vector<double>& more) {
+  constexpr double ratio = static_cast<double>(few_blocks) / static_cast<double>(more_blocks - few_blocks);
+  const double t = median(few);
+  return std::max(0.0, t - ratio * (median(more) - t));
 }
 
-// A device's copy of the short network.
-class Runner {
- public:
-  Runner(const Plan& plan, const TrainingOptions& options, Transport& transport)
-      : plan_(plan),
-        schedule_(plan.lowered()),
-        placement_(plan.schedule),
-        executor_(
-            make_executor({plan_, schedule_, placement_, options, transport,
-                           [this](auto, auto, auto tokens, auto targets) { fill(tokens), fill(targets); }, 0, 0})) {
-    const int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / transport.workers());
-    std::vector<float> values;
-    for (std::size_t i = 0; i < executor_->parameters().size(); ++i) {
-      const Parameter& parameter = executor_->parameters()[i].parameter;
-      values.resize(static_cast<std::size_t>(parameter.count()));
-      fill_initial(parameter, 1, values, threads);
-      executor_->write(i, -1, 0, values);
-      parameters_ += parameter.count();
-    }
-  }
+double action_overhead(const ShortTimes& times) {
+  const ShortTimes::Stage &few = times.stages[few_blocks_stage], &more = times.stages[more_blocks_stage];
+  return (intercept(few.forward, more.forward) + intercept(few.backward, more.backward) +
+          intercept(few.backward_input, more.backward_input) + intercept(few.backward_weight, more.backward_weight)) /
+         4;
+}
 
-  // One step; times go to `times` unless it is null.
-  void step(Times* times) {
-    const auto& actions = schedule_.ranks.front();
-    executor_->begin_step(++step_);
-    bool first_update = true;
-    for (std::size_t i = 0; i < actions.size(); ++i) {
-      if (is_compute(actions[i].kind)) executor_->compute(i);
-      if (actions[i].kind != ActionKind::optimizer_step) continue;
-      if (std::exchange(first_update, false)) executor_->squared_gradient_norm();  // as clipping does
-      executor_->optimizer_step(i, 1e-4, 1);
-    }
-    executor_->end_step();
-    if (times != nullptr) take(*times);
-  }
+// Seconds of an optimizer step that no parameter explains: its launch.
+double optimizer_overhead(const ShortTimes& times) {
+  return intercept(times.stages[few_blocks_stage].optimizer, times.stages[more_blocks_stage].optimizer);
+}
 
-  // What a neighbour in a pipeline does most of the time. REQUIRES: two steps before, which left activations.
-  void run_blocks() {
-    const auto& actions = schedule_.ranks.front();
-    executor_->begin_step(++step_);
-    for (std::size_t i = 0; i < actions.size(); ++i) {
-      if (is_compute(actions[i].kind) && actions[i].stage.value == 1) executor_->compute(i);
-    }
-    executor_->end_step();
-  }
+// Seconds that STEP and the norm of the gradient take a parameter of a kind. The norm reads the gradient, as STEP does
+// among the rest of what it touches, and both run at the speed of the memory.
+double optimizer_rate(const ShortTimes& times, const Plan& plan, std::size_t kind) {
+  const ParameterBytes bytes = parameter_bytes(plan.precision, plan.optimizer);
+  // A tied head has no table of its own here; elsewhere it is as the embedding's.
+  const bool is_tied = stage_of_kind[kind] == head_stage && plan.network.transformer->tied_head;
+  const auto stage = static_cast<std::size_t>(is_tied ? embedding_stage : stage_of_kind[kind]);
+  const double step = std::max(0.0, median(times.stages[stage].optimizer) - optimizer_overhead(times));
+  const auto parameters = static_cast<double>(lay_out_stage(stage_spec(plan, stage), true).owned_elements);
+  return step / parameters * (1 + bytes.gradient / bytes.touched);
+}
 
- private:
-  void take(Times& times) const {
-    const auto& actions = schedule_.ranks.front();
-    Clock::time_point computed, updated;
-    for (std::size_t i = 0; i < actions.size(); ++i) {
-      const Action& action = actions[i];
-      const auto when = executor_->device_time(i);
-      if (!when) continue;
-      (is_compute(action.kind) ? computed : updated) = when->end;
-      if (!is_compute(action.kind) || action.microbatch.value == 0) continue;
-      auto& of_kind = action.kind == ActionKind::forward          ? times.forward
-                      : action.kind == ActionKind::backward_input ? times.backward_input
-                                                                  : times.backward_weight;
-      of_kind[action.stage.value].push_back(std::chrono::duration<double>(when->end - when->start).count());
-    }
-    times.optimizer.push_back(std::chrono::duration<double>(updated - computed).count() /
-                              static_cast<double>(parameters_));
-  }
-
-  void fill(std::span<std::int32_t> tokens) {
-    for (std::int32_t& token : tokens) {
-      next_ = next_ * 1664525U + 1013904223U;  // Knuth's "quick and dirty" generator: any tokens do
-      token = static_cast<std::int32_t>(
-          (std::uint64_t{next_} * static_cast<std::uint64_t>(plan_.network.transformer->vocabulary)) >> 32U);
-    }
-  }
-
-  const Plan& plan_;
-  LoweredSchedule schedule_;
-  Placement placement_;
-  std::uint32_t next_ = 1;
-  std::int64_t parameters_ = 0;
-  std::int64_t step_ = 0;
-  std::unique_ptr<Executor> executor_;
-};
-
-// Runs one combination on the first plan's device, while the other plans' devices run blocks.
-Times measure(const std::vector<Plan>& plans, const TrainingOptions& training, Seconds budget,
-              const std::atomic<bool>* stop) {
-  ChannelNetwork network(static_cast<int>(plans.size()), {});
-  Times times;
-  std::barrier gate(static_cast<std::ptrdiff_t>(plans.size()));
-  std::atomic<bool> done{false};
-  std::mutex mutex;
-  std::exception_ptr failure;
-  const auto lead = [&](Runner& runner) {
-    const auto start = Clock::now();
-    for (int step = 1; !done; ++step) {
-      runner.step(&times);
-      const double spent = std::chrono::duration<double>(Clock::now() - start).count();
-      if (step >= most_steps || (step >= least_steps && spent > budget.value())) done = true;
-      if (stop != nullptr && *stop) done = true;
-    }
+LayerSample sample_of(const ShortTimes& times, std::size_t kind, const Plan& plan, double overhead) {
+  const auto stage = static_cast<std::size_t>(stage_of_kind[kind]);
+  const StageLayout layout = lay_out_stage(stage_spec(plan, stage), true);
+  const LayerRange range = plan.stages[stage].layers;
+  const auto layer = [&](const std::vector<double>& action) {
+    return measured(each(action, overhead, range.last - range.first));
   };
-  std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < plans.size(); ++i) {
-    threads.emplace_back([&, i] {
-      bool waited = false;
-      try {
-        const auto transport = network.endpoint(static_cast<int>(i));
-        Runner runner(plans[i], training, *transport);
-        for (int step = 0; step < warm_up_steps; ++step) runner.step(nullptr);
-        waited = true;
-        gate.arrive_and_wait();
-        if (i == 0) lead(runner);
-        while (!done) runner.run_blocks();
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!failure) failure = std::current_exception();
-        done = true;
-        if (!waited) gate.arrive_and_drop();
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  if (failure) std::rethrow_exception(failure);
-  return times;
-}
-
-// What a stage took, a layer of it: the blocks' stage has several.
-std::vector<double> each(std::vector<double> times, std::int64_t layers) {
-  for (double& time : times) time /= static_cast<double>(layers);
-  return times;
-}
-
-LayerSample sample_of(const Times& times, int stage, const Plan& plan) {
-  const StageLayout layout = lay_out_stage(stage_spec(plan, static_cast<std::size_t>(stage)), true);
-  const LayerRange range = plan.stages[static_cast<std::size_t>(stage)].layers;
-  const std::int64_t layers = range.last - range.first;
+  const ShortTimes::Stage& took = times.stages[stage];
   LayerSample sample;
   sample.microbatch = plan.batch.microbatch;
-  sample.forward = measured(each(times.forward[stage], layers));
-  sample.backward_input = measured(each(times.backward_input[stage], layers));
-  sample.backward_weight = measured(each(times.backward_weight[stage], layers));
+  sample.forward = layer(took.forward);
+  sample.backward_input = layer(took.backward_input);
+  sample.backward_weight = layer(took.backward_weight);
+  sample.backward = layer(took.backward);
   if (layout.layers.front().recomputed) {
-    // The input gradient began with the repeated forward.
+    // The backward began with the repeated forward.
     sample.recompute = sample.forward;
-    const auto less = [](Seconds a, Seconds b) { return std::max(a - b, Seconds(0)); };
-    Measured& input = sample.backward_input;
-    input = {less(input.median, sample.forward.median), less(input.low, sample.forward.median),
-             less(input.high, sample.forward.median), input.count};
+    const Seconds repeated = sample.forward.median;
+    for (Measured* time : {&sample.backward_input, &*sample.backward}) {
+      for (Seconds* value : {&time->median, &time->low, &time->high}) *value = std::max(*value - repeated, Seconds(0));
+    }
   }
   sample.stash = Bytes(static_cast<double>(layer_stash_bytes(layout, 0)));
+  sample.split = Bytes(static_cast<double>(layer_split_bytes(layout, 0)));
   sample.workspace = Bytes(static_cast<double>(layer_workspace_bytes(layout, 0)));
   return sample;
 }
 
-// One LayerProfile a kind of layer and recompute mode.
-void measure_layers(const Network& network, const ProfileOptions& options, const ProfileConditions& conditions,
-                    const Cluster& cluster, Profile& profile, const ProfileProgress& progress) {
+// What a rank takes once a step beside its actions. The short network's several STEPs have a launch each, and the norm
+// is counted by parameter (optimizer_rate).
+Seconds step_overhead(const ShortTimes& times, const Plan& plan) {
+  const ParameterBytes bytes = parameter_bytes(plan.precision, plan.optimizer);
+  double norm = 0;
+  for (const ShortTimes::Stage& stage : times.stages) {
+    norm += std::max(0.0, median(stage.optimizer) - optimizer_overhead(times)) * (bytes.gradient / bytes.touched);
+  }
+  return Seconds(std::max(0.0, median(times.around) - norm) + optimizer_overhead(times));
+}
+
+// What one micro-batch size gave, by number of busy neighbours.
+struct Sized {
+  Plan plan;
+  std::vector<ShortTimes> levels;
+};
+
+// The optimizer's time of one kind of layer with so many neighbours busy. The first micro-batch of a step replaces the
+// gradients that the others add to: what that saves is taken off here, once a step.
+Measured optimizer_of(const std::vector<Sized>& sizes, std::size_t kind, std::size_t level, std::int64_t parameters) {
+  const auto stage = static_cast<std::size_t>(stage_of_kind[kind]);
+  std::vector<double> times;
+  for (const Sized& sized : sizes) {
+    const LayerRange range = sized.plan.stages[stage].layers;
+    const ShortTimes& at = sized.levels[level];
+    const double saved = (median(at.stages[stage].backward) - median(at.stages[stage].first_backward)) /
+                         static_cast<double>(range.last - range.first);
+    const double step = optimizer_rate(at, sized.plan, kind) * static_cast<double>(parameters);
+    times.push_back(std::clamp(step - saved, 0.0, step));
+  }
+  return measured(times);
+}
+
+// The slices of one GPU; whole GPUs do not disturb each other.
+std::size_t devices_together(const Cluster& cluster, const ProfileConditions& conditions) {
+  const int neighbours = conditions.busy_neighbours ? most_neighbours(cluster.device_types.front()) : 0;
+  return std::min(static_cast<std::size_t>(neighbours) + 1, cluster.devices.size());
+}
+
+// Every size of micro-batch on the first device, with one neighbour after the other set to work.
+std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, const ProfileConditions& conditions,
+                             const std::function<void(std::int64_t microbatch)>& next) {
   TrainingOptions training;
   training.backend = Backend::cuda;
   training.algorithm_cache = conditions.algorithm_cache;
-  // The slices of one GPU; whole GPUs do not disturb each other.
-  const DeviceType& type = cluster.device_types.front();
-  const int together =
-      conditions.busy_neighbours && type.is_slice() ? type.gpu_multiprocessors / type.multiprocessors : 1;
-  const auto devices = std::min<std::size_t>(static_cast<std::size_t>(together), cluster.devices.size());
+  const std::size_t devices = devices_together(base.cluster, conditions);
+  const auto total = static_cast<double>(options.recompute.size() * options.microbatches.size());
+  std::vector<Sized> sizes;
+  for (const std::int64_t microbatch : options.microbatches) {
+    next(microbatch);
+    Plan sized = base;
+    sized.batch.microbatch = microbatch;
+    std::vector<Plan> plans;
+    for (std::size_t i = 0; i < devices; ++i) {
+      plans.push_back(short_plan(sized, DeviceId{static_cast<std::int32_t>(i)}));
+    }
+    check_runnable(plans.front());
+    auto levels = run_short(plans, static_cast<int>(devices), training, options.time_budget / total, options.stop);
+    if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
+    sizes.push_back({std::move(plans.front()), std::move(levels)});
+  }
+  return sizes;
+}
+
+// One LayerProfile a kind of layer, recompute mode and number of busy neighbours.
+void measure_layers(const Network& network, const Plan& base, const ProfileOptions& options,
+                    const ProfileConditions& conditions, Profile& profile, const ProfileProgress& progress) {
   const int total = static_cast<int>(options.recompute.size() * options.microbatches.size());
-  const LayerId ids[] = {0, 1, static_cast<LayerId>(network.transformer->layers + 1)};
+  const LayerId ids[kinds] = {0, 1, static_cast<LayerId>(network.transformer->layers + 1)};
   int done = 0;
   for (const Recompute recompute : options.recompute) {
-    std::vector<LayerProfile> kinds(stages);
-    std::vector<double> optimizer;
-    for (const std::int64_t microbatch : options.microbatches) {
+    Plan plan = base;
+    plan.recompute = recompute;
+    const std::vector<Sized> sizes = run_sizes(plan, options, conditions, [&](std::int64_t microbatch) {
       if (progress) progress(done++, total, fmt::format("micro-batch {}, recompute {}", microbatch, name(recompute)));
-      std::vector<Plan> plans;
-      for (std::size_t i = 0; i < devices; ++i) {
-        plans.push_back(measured_plan(network, options, conditions, cluster, DeviceId{static_cast<std::int32_t>(i)},
-                                      microbatch, recompute));
-      }
-      check_runnable(plans.front());
-      const Times times = measure(plans, training, options.time_budget / total, options.stop);
-      if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
-      for (int s = 0; s < stages; ++s)
-        kinds[static_cast<std::size_t>(s)].samples.push_back(sample_of(times, s, plans.front()));
-      optimizer.insert(optimizer.end(), times.optimizer.begin(), times.optimizer.end());
+    });
+    // Both show best where least else is going on.
+    const ShortTimes& quiet = sizes.front().levels.front();
+    if (recompute == options.recompute.front()) {
+      profile.action_overhead = Seconds(action_overhead(quiet));
+      profile.step_overhead = step_overhead(quiet, sizes.front().plan);
     }
-    for (std::size_t k = 0; k < stages; ++k) {
-      kinds[k].kind = network.graph[ids[k]].kind;
-      kinds[k].recompute = recompute;
-      kinds[k].parameters = network.graph[ids[k]].parameters;
-      kinds[k].optimizer = scaled(measured(optimizer), static_cast<double>(kinds[k].parameters));
-      profile.layers.push_back(std::move(kinds[k]));
+    for (std::size_t level = 0; level < sizes.front().levels.size(); ++level) {
+      for (std::size_t k = 0; k < kinds; ++k) {
+        LayerProfile kind;
+        kind.kind = network.graph[ids[k]].kind;
+        kind.recompute = recompute;
+        kind.busy_neighbours = static_cast<int>(level);
+        kind.parameters = network.graph[ids[k]].parameters;
+        kind.optimizer = optimizer_of(sizes, k, level, kind.parameters);
+        for (const Sized& sized : sizes) {
+          kind.samples.push_back(sample_of(sized.levels[level], k, sized.plan, profile.action_overhead.value()));
+        }
+        profile.layers.push_back(std::move(kind));
+      }
     }
   }
 }
 
-// Copies from the first device to its neighbour.
-void measure_links(const Cluster& cluster, Profile& profile) {
+// An all-reduce over two slices, which pass the GPU's memory many times. Under a ring of two, b bytes take 2 (latency +
+// b / (2 B)).
+void measure_sum(const Plan& base, const TrainingOptions& training, Seconds latency, Profile& profile) {
+  Plan plan = base;
+  Transformer& t = *plan.network.transformer;
+  t.layers = 1;
+  plan.network.graph = build_graph(t);
+  plan.batch.microbatch = plan.batch.microbatches = 1;
+  plan.batch.global = 2;
+  plan.order = topological_order(plan.network.graph);
+  plan.stages = {{{0, t.layers + 2}, RankId{0}, {}, {}}};
+  plan.devices = {{DeviceId{0}}, {DeviceId{1}}};
+  plan.schedule = make_schedule("gpipe", {1, 1, 1});
+  check_runnable(plan);
+  const SumTimes times = run_sums(plan, training);
+  const Bytes bytes(static_cast<double>(times.bytes));
+  LinkProfile sum;
+  sum.kind = "sum";
+  sum.samples.push_back({bytes, measured(times.seconds)});
+  const Seconds copying = std::max(sum.samples.front().time.median - 2 * latency, Seconds(1e-9));
+  sum.fit = {latency, bytes / copying};
+  profile.links.push_back(std::move(sum));
+}
+
+// Copies from the first device to its neighbour; the last link is the one that plans take (with_measured_link).
+void measure_links(const Plan& base, const ProfileConditions& conditions, Profile& profile) {
+  const Cluster& cluster = base.cluster;
   if (cluster.devices.size() < 2) return;
   Plan plan;
   plan.cluster = cluster;
@@ -281,6 +228,10 @@ void measure_links(const Cluster& cluster, Profile& profile) {
     link.samples.push_back({Bytes(static_cast<double>(bytes)), measured(times)});
   }
   link.fit = fit_link(link.samples);
+  TrainingOptions training;
+  training.backend = Backend::cuda;
+  training.algorithm_cache = conditions.algorithm_cache;
+  if (profile.device.is_slice()) measure_sum(base, training, link.fit.latency, profile);
   profile.links.push_back(std::move(link));
 }
 
@@ -307,8 +258,15 @@ Profile profile(const Network& network, const ProfileOptions& options, const Pro
   profile.sequence = options.sequence;
   profile.precision = conditions.precision;
   profile.optimizer = options.optimizer;
-  measure_layers(network, options, conditions, cluster, profile, progress);
-  measure_links(cluster, profile);
+  Plan base;
+  base.network.name = network.name;
+  base.network.transformer = network.transformer;
+  base.cluster = cluster;
+  base.batch.sequence = options.sequence;
+  base.precision = conditions.precision;
+  base.optimizer = options.optimizer;
+  measure_layers(network, base, options, conditions, profile, progress);
+  measure_links(base, conditions, profile);
   if (profile.device.is_slice() && !conditions.busy_neighbours) {
     profile.warnings.emplace_back("measured with idle neighbours: slices that work side by side are slower");
   }

@@ -1,9 +1,8 @@
 // Measures what single layers cost on a GPU or on a slice of one, with the layers that train() runs, and the copies
 // between devices.
 //
-// A short network (embedding, some blocks, head) runs as three stages of one rank, every action from its captured graph
-// as in a run. A slice is measured while its neighbours on the GPU run blocks (they share its memory and its power), or
-// while they are idle.
+// A short network (short_network.hpp) runs as stages of one rank, every action from its captured graph as in a run. A
+// slice is measured while none, one, ... all of its neighbours on the GPU compute: they share its memory and power.
 #pragma once
 
 #include "runtime/profiler.hpp"
@@ -13,7 +12,7 @@ namespace stagecraft::cuda {
 struct ProfileConditions {
   std::string cluster = "local-gpu";  // local_gpu.hpp; all its devices must be alike
   DataType precision = DataType::bf16;
-  bool busy_neighbours = true;
+  bool busy_neighbours = true;  // else slices are measured with idle ones alone
   std::filesystem::path algorithm_cache;
 };
 

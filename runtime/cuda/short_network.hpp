@@ -1,0 +1,53 @@
+// A short network on one device of a GPU, run step by step while other slices of that GPU compute or rest: what the
+// profiler measures.
+//
+// Four stages of one rank: embedding, a few blocks, more blocks, head. Two lengths, so that what an action takes beside
+// its layers shows. Every action is a captured graph as in a run. Some micro-batches have full backwards, the others
+// input and weight gradient apart.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "models/plan.hpp"
+#include "runtime/trainer.hpp"
+
+namespace stagecraft::cuda {
+
+enum ShortStage : std::uint8_t { embedding_stage, few_blocks_stage, more_blocks_stage, head_stage, short_stages };
+inline constexpr std::int64_t few_blocks = 2, more_blocks = 6;
+
+// Seconds, one entry a time it was done. An action is counted from the end of the one before to its own, so that what
+// lies between two actions is in it.
+struct ShortTimes {
+  struct Stage {
+    // Of the first micro-batch of a step, which replaces gradients; of the others, which add to them.
+    std::vector<double> first_backward, backward;
+    std::vector<double> forward, backward_input, backward_weight;
+    std::vector<double> optimizer;  // beside other slices: while these update, too
+  };
+  Stage stages[short_stages];
+  std::vector<double> around;  // what a step took without its micro-batches and optimizer steps
+};
+
+// The network with few_blocks + more_blocks blocks, as a plan for one device of the plan's cluster. In a cluster of
+// several devices, as in a pipeline, a forward of another micro-batch comes between a micro-batch's forward and its
+// backward, which then finds the activations in no cache.
+// `whole` gives everything but stages and schedule: network, cluster, batch.microbatch and sequence, precision, ...
+Plan short_plan(Plan whole, DeviceId device);
+
+// Measures plans.front(); the devices of the others are on the same GPU. By number of others that compute
+// meanwhile: of `levels` entries. Each level runs until its share of the budget is spent, and a few steps at least.
+// Ends early, with what it has, when `stop` is set. Throws what a device throws.
+std::vector<ShortTimes> run_short(const std::vector<Plan>& plans, int levels, const TrainingOptions& training,
+                                  Seconds budget, const std::atomic<bool>* stop);
+
+// Seconds that an all-reduce of a stage's gradients takes over the plan's two replicas of one stage, and its bytes.
+struct SumTimes {
+  std::vector<double> seconds;
+  std::int64_t bytes = 0;
+};
+SumTimes run_sums(const Plan& plan, const TrainingOptions& training);
+
+}  // namespace stagecraft::cuda
