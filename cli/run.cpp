@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -51,16 +52,46 @@ TrainingOptions training_options(const RunCommand& command) {
   return options;
 }
 
-Json summary_json(const Trace& trace, std::int64_t last_step) {
-  const TraceSummary summary = summarize(trace);
+double median_of(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+struct Summary {
+  Seconds step;
+  double tokens_per_second = 0;
+  std::optional<double> bubble;  // of a traced run
+  Seconds host_per_action;
+};
+
+// REQUIRES: a step at least.
+Summary summary_of(const Trace& trace, const std::vector<double>& host_per_action) {
+  Summary summary;
+  if (trace.events.empty()) {
+    std::vector<double> times;
+    for (const Seconds time : trace.step_times) times.push_back(time.value());
+    summary.step = Seconds(median_of(times));
+  } else {
+    const TraceSummary traced = summarize(trace);
+    summary.step = traced.step;
+    summary.bubble = traced.bubble;
+  }
+  summary.tokens_per_second = static_cast<double>(trace.tokens_per_step) / summary.step.value();
+  summary.host_per_action = Seconds(median_of(host_per_action));
+  return summary;
+}
+
+Json summary_json(const Trace& trace, const Summary& summary, std::int64_t last_step) {
   Json json = {{"steps", trace.step_times.size()},
                {"last_step", last_step},
                {"losses", trace.losses},
                {"step_time_s", summary.step.value()},
-               {"tokens_per_second", static_cast<double>(trace.tokens_per_step) / summary.step.value()},
-               {"bubble", summary.bubble},
-               {"peak_memory_bytes", Json::array()},
-               {"warnings", trace.warnings}};
+               {"tokens_per_second", summary.tokens_per_second},
+               {"host_per_action_s", summary.host_per_action.value()}};
+  if (summary.bubble) json["bubble"] = *summary.bubble;
+  json["peak_memory_bytes"] = Json::array();
+  json["warnings"] = trace.warnings;
   for (const Bytes peak : trace.peak_memory) json["peak_memory_bytes"].push_back(peak.value());
   return json;
 }
@@ -70,7 +101,11 @@ void train_and_report(const RunCommand& command, const Plan& plan, const std::st
   const TrainingOptions options = training_options(command);
   const bool reporter = mpi == nullptr || mpi->process() == 0;
   const std::int64_t every = command.log_every > 0 ? command.log_every : std::max<std::int64_t>(1, options.steps / 20);
+  if (options.trace_steps == 0 && !command.output.empty()) {
+    throw bad_input("--trace-steps 0 leaves no trace to write to {}", command.output);
+  }
   std::int64_t last_step = 0;
+  std::vector<double> host_per_action;
   if (reporter && !command.json) {
     print(fmt::format("training {} on {} {}: {} stages, {} replicas, {} micro-batches of {} x {} tokens\n",
                       plan.network.name, plan.ranks() * plan.replicas(), mpi ? "processes" : "threads",
@@ -81,6 +116,7 @@ void train_and_report(const RunCommand& command, const Plan& plan, const std::st
       plan, options,
       [&](const StepReport& report) {
         last_step = report.step;
+        host_per_action.push_back(report.host_per_action.value());
         if (command.json || (report.step % every != 0 && report.step != 1 && report.step != options.steps)) return;
         print(fmt::format("step {:>5}  loss {:<8.4f}  {:>8}  {:>9} tokens/s\n", report.step, report.loss,
                           to_string(report.time), with_thousands(static_cast<long long>(report.tokens_per_second))));
@@ -89,16 +125,17 @@ void train_and_report(const RunCommand& command, const Plan& plan, const std::st
   if (!reporter) return;
   trace.plan_digest = plan_digest;
   if (!command.output.empty() && !trace.events.empty()) save_trace(trace, command.output);
-  if (trace.events.empty()) {
+  if (trace.step_times.empty()) {
     note("no step was left to run");
   } else if (command.json) {
-    print_json(summary_json(trace, last_step));
+    print_json(summary_json(trace, summary_of(trace, host_per_action), last_step));
   } else {
-    const TraceSummary summary = summarize(trace);
-    print(fmt::format(
-        "median step {}, {} tokens/s, bubble {:.1f} %\n", to_string(summary.step),
-        with_thousands(static_cast<long long>(static_cast<double>(trace.tokens_per_step) / summary.step.value())),
-        100 * summary.bubble));
+    const Summary summary = summary_of(trace, host_per_action);
+    print(fmt::format("median step {}, {} tokens/s", to_string(summary.step),
+                      with_thousands(static_cast<long long>(summary.tokens_per_second))));
+    if (summary.bubble) print(fmt::format(", bubble {:.1f} %", 100 * *summary.bubble));
+    if (options.backend == Backend::cuda) print(fmt::format(", host {} an action", to_string(summary.host_per_action)));
+    print("\n");
     for (const std::string& warning : trace.warnings) note("warning: " + warning);
     if (!command.output.empty()) note("wrote " + command.output);
   }
@@ -181,8 +218,8 @@ void add_run_command(CLI::App& app) {
           "--weights", state->weights,
           "Start from Hugging Face's: a .safetensors file, or a folder with one or with shards and their index")
       ->excludes(resume);
-  command->add_option("--trace-steps", options.trace_steps, "The last so many steps are traced")
-      ->check(CLI::Range(1, 100'000))
+  command->add_option("--trace-steps", options.trace_steps, "The last so many steps are traced; 0: none")
+      ->check(CLI::Range(0, 100'000))
       ->capture_default_str();
   command->add_option("--log-every", state->log_every, "Print every so many steps (default: 20 lines in all)")
       ->check(CLI::NonNegativeNumber);
