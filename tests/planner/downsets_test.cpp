@@ -149,7 +149,7 @@ TEST(DownsetPartition, BeatsTheSingleOrderWhereAStageTakesFromBothBranches) {
   const auto solve = [&](const CutGraph& cuts) {
     const CutCosts costs = testing::price(cuts, graph, layers);
     PartitionProblem problem{cuts, costs, {}, 10, Objective::gpipe, 1, 0};
-    for (int s = 0; s < 3; ++s) problem.slots.push_back({0, 1e300, 10, testing::delay(0), 0, 0});
+    for (int s = 0; s < 3; ++s) problem.slots.push_back({0, 1e300, 10, 0, testing::delay(0), 0, 0});
     return best_partition(problem).value();
   };
   // In the order 2 2 8 8 2 2 no three stages do better than a bottleneck of 12.

@@ -31,7 +31,7 @@ struct Chain {
   }
   PartitionProblem problem(int stages, int microbatches, Objective objective, double hop = 0) const {
     PartitionProblem problem{cuts, costs, {}, microbatches, objective, 1, 0};
-    for (int s = 0; s < stages; ++s) problem.slots.push_back({0, 1e300, 1, delay(hop), 0, 0});
+    for (int s = 0; s < stages; ++s) problem.slots.push_back({0, 1e300, 1, 0, delay(hop), 0, 0});
     return problem;
   }
 };
@@ -80,7 +80,7 @@ TEST(BestPartition, TradesTheSlowestStageForACheaperMessage) {
   const std::vector<std::vector<LayerCost>> layers{{4, make_cost(1, 1)}};
   const CutCosts costs = testing::price(cuts, graph, layers);
   PartitionProblem problem{cuts, costs, {}, 4, Objective::gpipe, 1, 0};
-  for (int s = 0; s < 2; ++s) problem.slots.push_back({0, 1e300, 4, {Seconds(0), BytesPerSecond(1)}, 0, 0});
+  for (int s = 0; s < 2; ++s) problem.slots.push_back({0, 1e300, 4, 0, {Seconds(0), BytesPerSecond(1)}, 0, 0});
   const auto partition = best_partition(problem);
   ASSERT_TRUE(partition);
   EXPECT_THAT(partition->cuts, ElementsAre(0, 1, 4));
@@ -97,8 +97,8 @@ TEST(BestPartition, GivesTheFasterDeviceMoreLayers) {
   }
   const CutCosts costs = testing::price(cuts, graph, layers);
   PartitionProblem problem{cuts, costs, {}, 20, Objective::one_f_one_b, 1, 0};
-  problem.slots.push_back({1, 1e300, 1, delay(0), 0, 0});
-  problem.slots.push_back({0, 1e300, 1, delay(0), 0, 0});
+  problem.slots.push_back({1, 1e300, 1, 0, delay(0), 0, 0});
+  problem.slots.push_back({0, 1e300, 1, 0, delay(0), 0, 0});
   EXPECT_THAT(best_partition(problem)->cuts, ElementsAre(0, 2, 6));
 }
 
