@@ -17,6 +17,20 @@ namespace {
 
 constexpr double seconds_an_hour = 3600;
 
+// Fixes what the runtime does in one way only.
+void leave_runnable(LayoutChoices& choices) {
+  const auto fix = [](auto& choice, auto value) {
+    if (!choice) choice = value;
+  };
+  fix(choices.context, 1);
+  fix(choices.expert, 1);
+  fix(choices.zero, 0);
+  for (auto* const choice : {&choices.offload_optimizer, &choices.offload_activations, &choices.overlap_gradients,
+                             &choices.overlap_parameters, &choices.overlap_tensor, &choices.overlap_pipeline}) {
+    fix(*choice, false);
+  }
+}
+
 LayoutChoices choices_of(const PlanOptions& options, const SearchSpace& space, const Cluster& cluster) {
   LayoutChoices choices = options.layout;
   choices.devices = usable_devices(cluster, space);
@@ -24,6 +38,7 @@ LayoutChoices choices_of(const PlanOptions& options, const SearchSpace& space, c
   if (options.replicas > 0) choices.data = options.replicas;
   if (options.microbatch > 0) choices.microbatch = static_cast<std::int32_t>(options.microbatch);
   choices.recompute = space.recompute;
+  if (options.cluster.starts_with("local-")) leave_runnable(choices);
   if (space.schedule) choices.schedule = choose("--schedule", *space.schedule, pipeline_schedule_names());
   if (!options.order.empty()) {
     choices.order = with_context("--order", [&] { return parse_layout("order=" + options.order).order; });
@@ -438,7 +453,10 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
   if (!network.transformer) return fmt::format("network '{}' is a graph", printable(network.name));
   const Node& first = cluster.nodes.front();
   const DeviceType& device = cluster.type_of(first.devices.front());
-  if (device.kind != DeviceKind::gpu) return fmt::format("'{}' is no GPU", printable(device.name));
+  // What is here is planned for as the runtime runs it: layers whole, unless cores are to split them.
+  const bool here = options.cluster.starts_with("local-");
+  const bool split = here && device.kind == DeviceKind::cpu && options.layout.tensor;
+  if (device.kind != DeviceKind::gpu && !split) return fmt::format("'{}' is no GPU", printable(device.name));
   for (const Node& node : cluster.nodes) {
     const bool alike = node.devices.size() == first.devices.size() && node.local == first.local &&
                        node.network == first.network && node.nics == first.nics &&
@@ -446,7 +464,7 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
                                    [&](DeviceId id) { return &cluster.type_of(id) == &device; });
     if (!alike) return fmt::format("node '{}' is unlike node '{}'", printable(node.name), printable(first.name));
   }
-  if (device.is_slice() || options.cluster.starts_with("local-")) {
+  if (device.is_slice() || (here && !split)) {
     return fmt::format("'{}' is there to run on, with whole layers on a device", printable(options.cluster));
   }
   if (!options.profile.empty()) return "a profile prices whole layers";

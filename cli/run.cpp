@@ -108,9 +108,9 @@ void train_and_report(const RunCommand& command, const Plan& plan, const std::st
   std::vector<double> host_per_action;
   if (reporter && !command.json) {
     print(fmt::format("training {} on {} {}: {} stages, {} replicas, {} micro-batches of {} x {} tokens\n",
-                      plan.network.name, plan.ranks() * plan.replicas(), mpi ? "processes" : "threads",
-                      plan.stages.size(), plan.replicas(), plan.batch.microbatches, plan.batch.microbatch,
-                      plan.batch.sequence));
+                      plan.network.name, static_cast<int>(plan.devices.size()) * plan.ranks(),
+                      mpi ? "processes" : "threads", plan.stages.size(), plan.replicas(), plan.batch.microbatches,
+                      plan.batch.microbatch, plan.batch.sequence));
   }
   Trace trace = train(
       plan, options,

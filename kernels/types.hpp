@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 namespace stagecraft::kernels {
 
@@ -17,6 +18,12 @@ struct AttentionShape {
   // The queries may be a slice of a longer sequence, whose earlier keys and values are there, too.
   std::int64_t past = 0;     // keys before that of the first query
   std::int64_t kv_time = 0;  // rows of k and v a sample, >= past + T; 0: T
+};
+
+// Part of a vocabulary, [first, first + count), whose table's rows are at hand; the others are with other shards.
+struct TokenRange {
+  std::int64_t first = 0;
+  std::int64_t count = std::numeric_limits<std::int32_t>::max();
 };
 
 // Loshchilov and Hutter 2019, algorithm 2, with PyTorch's placement of epsilon.

@@ -60,8 +60,12 @@ std::vector<double> values_of(const std::vector<T>& quantities) {
 }
 
 TraceEvent event_from_json(const JsonValue& value, const Trace& trace) {
-  const auto cells = value.array(7);
-  if (cells.size() != 7) throw value.expected("[step, replica, rank, action, start_s, end_s, bytes]");
+  const std::size_t fields = trace.shards > 1 ? 8 : 7;
+  const auto cells = value.array(fields);
+  if (cells.size() != fields) {
+    throw value.expected(
+        fmt::format("[step, replica, rank, action, start_s, end_s, bytes{}]", trace.shards > 1 ? ", shard" : ""));
+  }
   TraceEvent event;
   event.step = static_cast<int>(cells[0].integer(0, 1'000'000'000));
   event.replica = static_cast<int>(cells[1].integer(0, trace.replicas - 1));
@@ -76,21 +80,29 @@ TraceEvent event_from_json(const JsonValue& value, const Trace& trace) {
   event.start = Seconds(cells[4].number(-1e9, 1e12));
   event.end = Seconds(cells[5].number(event.start.value(), 1e12));
   event.bytes = Bytes(cells[6].number(0, 1e30));
+  if (fields > 7) event.shard = static_cast<int>(cells[7].integer(0, trace.shards - 1));
   return event;
 }
 
 }  // namespace
+
+std::string Trace::row_name(int row) const {
+  const int of_replica = shards * ranks;
+  std::string name = fmt::format("rank {}", row % ranks);
+  if (shards > 1) name += fmt::format(".{}", row % of_replica / ranks);
+  return replicas > 1 ? fmt::format("{} / {}", row / of_replica, name) : name;
+}
 
 TraceSummary summarize(const Trace& trace) {
   TraceSummary summary;
   summary.step = median_of(values_of(trace.step_times));
 
   std::map<std::pair<StageId, ActionKind>, std::vector<double>> durations;
-  std::map<int, std::map<int, Work>> steps;  // step -> replica * ranks + rank
+  std::map<int, std::map<int, Work>> steps;  // step -> row
   for (const TraceEvent& event : trace.events) {
     durations[{event.action.stage, event.action.kind}].push_back((event.end - event.start).value());
     if (!is_compute(event.action.kind)) continue;
-    Work& work = steps[event.step][event.replica * trace.ranks + event.rank.value];
+    Work& work = steps[event.step][trace.row_of(event)];
     work.first = std::min(work.first, event.start.value());
     work.last = std::max(work.last, event.end.value());
     work.busy += (event.end - event.start).value();
@@ -131,6 +143,7 @@ Trace trace_from_json(const JsonValue& value) {
   trace.microbatches = static_cast<int>(object.required("microbatches").integer(1, 1 << 20));
   trace.ranks = static_cast<int>(object.required("ranks").integer(1, max_ranks));
   trace.replicas = static_cast<int>(object.required("replicas").integer(1, max_ranks));
+  if (const auto shards = object.optional("shards")) trace.shards = static_cast<int>(shards->integer(1, max_ranks));
   trace.tokens_per_step = object.required("tokens_per_step").integer(0, std::int64_t{1} << 60);
   const JsonValue stage_ranks = object.required("stage_ranks");
   for (const JsonValue& rank : stage_ranks.array(max_ranks)) {
@@ -172,6 +185,7 @@ Json to_json(const Trace& trace) {
   json["microbatches"] = trace.microbatches;
   json["ranks"] = trace.ranks;
   json["replicas"] = trace.replicas;
+  if (trace.shards > 1) json["shards"] = trace.shards;
   json["tokens_per_step"] = trace.tokens_per_step;
   json["stage_ranks"] = Json::array();
   for (const RankId rank : trace.stage_ranks) json["stage_ranks"].push_back(rank.value);
@@ -181,10 +195,13 @@ Json to_json(const Trace& trace) {
   for (const double loss : trace.losses) json["losses"].push_back(std::isfinite(loss) ? Json(loss) : Json());
   json["peak_memory_bytes"] = values_of(trace.peak_memory);
   json["event_fields"] = {"step", "replica", "rank", "action", "start_s", "end_s", "bytes"};
+  if (trace.shards > 1) json["event_fields"].push_back("shard");
   Json events = Json::array();
   for (const TraceEvent& event : trace.events) {
-    events.push_back({event.step, event.replica, event.rank.value, to_string(event.action), event.start.value(),
-                      event.end.value(), event.bytes.value()});
+    Json cells = {event.step,          event.replica,     event.rank.value,   to_string(event.action),
+                  event.start.value(), event.end.value(), event.bytes.value()};
+    if (trace.shards > 1) cells.push_back(event.shard);
+    events.push_back(std::move(cells));
   }
   json["events"] = std::move(events);
   return json;

@@ -20,6 +20,7 @@ struct TraceEvent {
   Seconds start;  // since the start of the step
   Seconds end;    // compute: the rank was busy in between; SEND: in flight; RECV: the rank waited; REDUCE: start to end
   Bytes bytes;    // of messages and reductions; zero for compute
+  int shard = 0;  // of the rank
   bool operator==(const TraceEvent&) const = default;
 };
 
@@ -36,14 +37,23 @@ struct Trace {
   int microbatches = 0;
   int ranks = 0;  // pipeline ranks of a replica
   int replicas = 0;
+  int shards = 1;  // devices of a rank; simulations have one for all, which go in step
   std::int64_t tokens_per_step = 0;
   std::vector<RankId> stage_ranks;  // by stage
   std::vector<std::string> warnings;
   // Of all steps that ran; `events` may cover fewer (the last ones).
   std::vector<Seconds> step_times;
   std::vector<double> losses;      // empty for simulations
-  std::vector<Bytes> peak_memory;  // [replica * ranks + rank]
-  std::vector<TraceEvent> events;  // by step, then replica, rank, start
+  std::vector<Bytes> peak_memory;  // by row
+  std::vector<TraceEvent> events;  // by step, then replica, rank, shard, start
+
+  // A row is one device: (replica * shards + shard) * ranks + rank.
+  int rows() const { return replicas * shards * ranks; }
+  int row_of(const TraceEvent& event) const {
+    return (event.replica * shards + event.shard) * ranks + event.rank.value;
+  }
+  // "rank 3", and where there are several: "1 / rank 3", "rank 3.0" (shard 0 of the rank), "1 / rank 3.0".
+  std::string row_name(int row) const;
 };
 
 // Figures that every report shows; all over the traced steps, medians.

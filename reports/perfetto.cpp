@@ -104,7 +104,7 @@ class TraceWriter {
   TraceWriter(Writer& out, const Trace& trace, const Plan* plan, int first_process, std::int64_t first_flow)
       : out_(out), trace_(trace), first_process_(first_process), first_flow_(first_flow) {
     if (plan != nullptr && static_cast<int>(plan->stages.size()) == trace.stages) plan_ = plan;
-    ranks_.resize(static_cast<std::size_t>(trace.replicas) * static_cast<std::size_t>(trace.ranks));
+    ranks_.resize(static_cast<std::size_t>(trace.rows()));
     if (plan_ != nullptr) {
       for (std::size_t i = 0; i < ranks_.size(); ++i) {
         for (const PlanStage& stage : plan_->stages) {
@@ -131,15 +131,15 @@ class TraceWriter {
     for (const TraceEvent& event : trace_.events) write_event(event);
     write_names();
   }
+  int processes() const { return trace_.replicas * trace_.shards; }
   std::int64_t flows() const {
-    return static_cast<std::int64_t>(offsets_.size()) * trace_.replicas * 2 * trace_.stages * trace_.microbatches;
+    return static_cast<std::int64_t>(offsets_.size()) * processes() * 2 * trace_.stages * trace_.microbatches;
   }
 
  private:
-  RankState& rank_of(const TraceEvent& event) {
-    return ranks_[static_cast<std::size_t>(event.replica) * static_cast<std::size_t>(trace_.ranks) +
-                  static_cast<std::size_t>(event.rank.value)];
-  }
+  RankState& rank_of(const TraceEvent& event) { return ranks_[static_cast<std::size_t>(trace_.row_of(event))]; }
+  // Each has a shard of all ranks of a replica.
+  int process_of(const TraceEvent& event) const { return event.replica * trace_.shards + event.shard; }
 
   // 0: the rank's own thread. Slices of one thread must not overlap, so each message takes the first free lane.
   int lane_of(const TraceEvent& event) {
@@ -162,7 +162,7 @@ class TraceWriter {
     }
     const std::int64_t start = nanoseconds(offset_ + event.start.value());
     const std::int64_t end = std::max(start, nanoseconds(offset_ + event.end.value()));
-    const int process = first_process_ + event.replica;
+    const int process = first_process_ + process_of(event);
     const int thread = event.rank.value * lanes_per_rank + lane_of(event);
     out_.begin().text("\"name\":\"").number(event.action.stage.value).text(letters(event.action.kind));
     if (event.action.microbatch.value >= 0) out_.number(event.action.microbatch.value);
@@ -178,13 +178,13 @@ class TraceWriter {
     write_counter(event, start, end, process);
   }
 
-  // Both ends of a message compute the same number from step, replica, direction, sending stage and micro-batch.
+  // Both ends of a message compute the same number from step, process, direction, sending stage and micro-batch.
   void write_flow(std::string_view phase, const TraceEvent& event, std::int64_t at, int process, int thread) {
     const ActionKind kind = event.action.kind;
     const bool forward = kind == ActionKind::send_forward || kind == ActionKind::recv_forward;
     std::int64_t sender = event.action.stage.value;
     if (is_receive(kind)) sender += forward ? -1 : 1;
-    std::int64_t id = static_cast<std::int64_t>(step_index_[event.step]) * trace_.replicas + event.replica;
+    std::int64_t id = static_cast<std::int64_t>(step_index_[event.step]) * processes() + process_of(event);
     id = (id * 2 + (forward ? 0 : 1)) * trace_.stages + sender;
     id = id * trace_.microbatches + event.action.microbatch.value + first_flow_;
     out_.begin().text("\"name\":\"message\",\"cat\":\"message\",\"ph\":\"").text(phase);
@@ -210,21 +210,22 @@ class TraceWriter {
 
   void write_names() {
     const bool simulated = trace_.source == "timeline" || trace_.source == "simgrid";
-    for (int replica = 0; replica < trace_.replicas; ++replica) {
+    for (int index = 0; index < processes(); ++index) {
+      const int process = first_process_ + index;
       std::string name = (simulated ? "predicted: " : "measured: ") + trace_.source;
-      if (trace_.replicas > 1) name += fmt::format(", replica {}", replica);
-      write_name("process_name", first_process_ + replica, 0, name);
-      write_sort_index("process_sort_index", first_process_ + replica, 0, first_process_ + replica);
+      if (trace_.replicas > 1) name += fmt::format(", replica {}", index / trace_.shards);
+      if (trace_.shards > 1) name += fmt::format(", shard {}", index % trace_.shards);
+      write_name("process_name", process, 0, name);
+      write_sort_index("process_sort_index", process, 0, process);
       for (int rank = 0; rank < trace_.ranks; ++rank) {
-        const std::size_t index =
-            static_cast<std::size_t>(replica) * static_cast<std::size_t>(trace_.ranks) + static_cast<std::size_t>(rank);
-        for (int lane = 0; lane <= static_cast<int>(ranks_[index].lane_ends.size()); ++lane) {
+        const RankState& state = ranks_[static_cast<std::size_t>(index * trace_.ranks + rank)];
+        for (int lane = 0; lane <= static_cast<int>(state.lane_ends.size()); ++lane) {
           const int thread = rank * lanes_per_rank + lane;
           std::string label = fmt::format("rank {}", rank);
           if (lane > 0) label += " in flight";
           if (lane > 1) label += fmt::format(" {}", lane);
-          write_name("thread_name", first_process_ + replica, thread, label);
-          write_sort_index("thread_sort_index", first_process_ + replica, thread, thread);
+          write_name("thread_name", process, thread, label);
+          write_sort_index("thread_sort_index", process, thread, thread);
         }
       }
     }
@@ -270,7 +271,7 @@ std::string to_perfetto(std::span<const Trace> traces, const Plan* plan) {
   for (const Trace& trace : traces) {
     TraceWriter writer(out, trace, plan, process, flow);
     writer.write();
-    process += trace.replicas;
+    process += writer.processes();
     flow += writer.flows();
   }
   return out.text("\n]}\n").take();

@@ -39,12 +39,12 @@ int median_step(const std::map<int, double>& ends) {
   return by_length[(by_length.size() - 1) / 2].second;
 }
 
-// `count` of the rows, which are replica * ranks + rank: the first replicas whole or, where not even one fits, ranks of
-// the first evenly, its first and last among them.
-std::vector<int> choose_rows(std::vector<int> rows, int ranks, std::size_t count) {
+// `count` of the rows, of which a replica has `of_replica`: the first replicas whole or, where not even one fits, rows
+// of the first evenly, its first and last among them.
+std::vector<int> choose_rows(std::vector<int> rows, int of_replica, std::size_t count) {
   if (rows.size() <= count) return rows;
   const auto of_first = static_cast<std::size_t>(
-      std::count_if(rows.begin(), rows.end(), [&](int row) { return row / ranks == rows.front() / ranks; }));
+      std::count_if(rows.begin(), rows.end(), [&](int row) { return row / of_replica == rows.front() / of_replica; }));
   if (count >= of_first) {
     rows.resize(count / of_first * of_first);
     return rows;
@@ -152,26 +152,25 @@ Picture make_picture(const Trace& trace, int step, std::size_t max_rows, std::si
   }
   picture.end = found->second;
 
-  const auto row_of = [&](const TraceEvent& event) { return event.replica * trace.ranks + event.rank.value; };
   std::set<int> traced;  // a simulation of equal replicas may hold only the first
   std::size_t all_boxes = 0;
   for (const TraceEvent& event : trace.events) {
-    if (event.step == picture.step) traced.insert(row_of(event)), ++all_boxes;
+    if (event.step == picture.step) traced.insert(trace.row_of(event)), ++all_boxes;
   }
   const std::vector<int> all_rows(traced.begin(), traced.end());
   std::size_t row_count = std::min(all_rows.size(), max_rows);
   if (all_boxes > max_boxes) row_count = std::min(row_count, all_rows.size() * max_boxes / all_boxes);
-  const std::vector<int> chosen = choose_rows(all_rows, trace.ranks, std::max<std::size_t>(1, row_count));
+  const std::vector<int> chosen =
+      choose_rows(all_rows, trace.shards * trace.ranks, std::max<std::size_t>(1, row_count));
   std::map<int, int> row_index;
   for (const int row : chosen) {
     row_index.emplace(row, static_cast<int>(picture.rows.size()));
-    picture.rows.push_back(trace.replicas > 1 ? fmt::format("{} / rank {}", row / trace.ranks, row % trace.ranks)
-                                              : fmt::format("rank {}", row));
+    picture.rows.push_back(trace.row_name(row));
   }
 
   const std::vector<int> chunks = chunks_by_stage(trace);
   for (const TraceEvent& event : trace.events) {
-    const auto row = row_index.find(row_of(event));
+    const auto row = row_index.find(trace.row_of(event));
     if (event.step != picture.step || row == row_index.end()) continue;
     const auto stage = static_cast<std::size_t>(event.action.stage.value);
     picture.boxes.push_back({row->second, event.action, event.start.value(), event.end.value(), event.bytes.value(),

@@ -20,7 +20,7 @@ struct PictureBox {
 };
 
 struct Picture {
-  std::vector<std::string> rows;  // labels: "rank 3", with replicas "1 / rank 3"
+  std::vector<std::string> rows;  // labels: Trace::row_name()
   std::vector<PictureBox> boxes;  // by row, then start
   int step = 0;
   double end = 0;    // seconds

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "models/text.hpp"
 #include "models/version.hpp"
@@ -22,10 +23,10 @@ bool overlaps_work(ActionKind kind) {
 
 std::map<ActionKind, double> totals_of(const Trace& trace) {
   std::map<ActionKind, double> totals;
-  std::set<std::pair<int, int>> runs;  // step, replica
+  std::set<std::tuple<int, int, int>> runs;  // step, replica, shard
   for (const TraceEvent& event : trace.events) {
     totals[event.action.kind] += (event.end - event.start).value();
-    runs.emplace(event.step, event.replica);
+    runs.emplace(event.step, event.replica, event.shard);
   }
   for (auto& [kind, total] : totals) total /= static_cast<double>(runs.size());
   return totals;

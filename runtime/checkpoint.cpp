@@ -30,7 +30,7 @@ std::string network_digest(const Plan& plan) {
 // The tensors of a checkpoint in file order: the weights, then each kind of optimizer state.
 struct StoredTensor {
   TensorInfo info;
-  std::string parameter;
+  Parameter parameter;
   int state = -1;  // -1: the weight
   int rank = 0;    // whose stage owns it
 };
@@ -44,7 +44,7 @@ std::vector<StoredTensor> tensors_of(const Plan& plan) {
     for (const PlanStage& stage : plan.stages) {
       for (std::int64_t layer = stage.layers.first; layer < stage.layers.last; ++layer) {
         for (const Parameter& p : layer_parameters(transformer, layer)) {
-          tensors.push_back({{prefix + p.name, p.shape}, p.name, state, stage.rank.value});
+          tensors.push_back({{prefix + p.name, p.shape}, p, state, stage.rank.value});
         }
       }
     }
@@ -56,35 +56,85 @@ std::vector<StoredTensor> tensors_of(const Plan& plan) {
 std::size_t find(const Executor& executor, const StoredTensor& tensor) {
   const auto& held = executor.parameters();
   for (std::size_t i = 0; i < held.size(); ++i) {
-    if (!held[i].copy && held[i].parameter.name == tensor.parameter) return i;
+    if (!held[i].copy && held[i].parameter.name == tensor.parameter.name) return i;
   }
-  throw Error(ErrorKind::internal, fmt::format("checkpoint: no stage of this rank owns '{}'", tensor.parameter));
+  throw Error(ErrorKind::internal, fmt::format("checkpoint: no stage of this rank owns '{}'", tensor.parameter.name));
 }
 
-// Called by the workers of the tensor's rank. Those of other replicas send what they alone keep of it to the first one,
-// which calls take(floats) for one piece of the whole after the other.
-template <class Take>
-void for_each_piece(const Plan& plan, const Executor& executor, Transport& transport, const StoredTensor& tensor,
-                    std::span<float> buffer, Take&& take) {
-  const std::size_t position = find(executor, tensor);
-  const std::int64_t elements = tensor.info.elements();
-  std::vector<Executor::Share> shares = executor.shares(position, tensor.state);
-  if (shares.empty()) shares = {{0, 0, elements}};
-  const bool collects = transport.worker() == tensor.rank;
-  for (std::int64_t first = 0; first < elements; first += piece_floats) {
-    const auto piece = buffer.first(static_cast<std::size_t>(std::min(piece_floats, elements - first)));
+// Brings the tensors from where they are to worker 0, one piece after the other.
+class Collection {
+ public:
+  Collection(const Plan& plan, const Executor& executor, Transport& transport)
+      : plan_(plan),
+        executor_(executor),
+        transport_(transport),
+        self_(worker_place(plan, transport.worker())),
+        buffer_(static_cast<std::size_t>(piece_floats)) {}
+
+  // Hands in what this worker keeps of the tensor, unless worker 0 has it from elsewhere. Worker 0 calls take(floats),
+  // piece by piece.
+  template <class Take>
+  void collect(const StoredTensor& tensor, Take&& take) {
+    const bool split = plan_.shards() > 1 && tensor.parameter.split != Split::none;
+    if (!split) return bring(0, tensor, tensor.info.elements(), take);
+    std::vector<float> whole;
+    if (transport_.worker() == 0) whole.resize(static_cast<std::size_t>(tensor.info.elements()));
+    for (int shard = 0; shard < plan_.shards(); ++shard) {
+      const TensorSlice slice(tensor.parameter, tensor_shard(plan_, shard));
+      held_.clear();
+      bring(shard, tensor, slice.count(),
+            [&](std::span<const float> piece) { held_.insert(held_.end(), piece.begin(), piece.end()); });
+      if (transport_.worker() == 0) slice.put(held_, whole);
+    }
+    if (transport_.worker() == 0) take(std::span<const float>(whole));
+  }
+
+ private:
+  // What a shard holds of the tensor, to worker 0.
+  template <class Take>
+  void bring(int shard, const StoredTensor& tensor, std::int64_t elements, Take&& take) {
+    const bool holds = self_.rank == tensor.rank && self_.shard == shard;
+    const int collector = worker_number(plan_, {0, shard, tensor.rank});
+    if (!holds && transport_.worker() != 0) return;
+    for (std::int64_t first = 0; first < elements; first += piece_floats) {
+      const auto piece = std::span(buffer_).first(static_cast<std::size_t>(std::min(piece_floats, elements - first)));
+      if (holds) {
+        gather(collector, tensor, elements, first, piece);
+      } else {
+        transport_.receive(collector, tag, std::as_writable_bytes(piece));
+      }
+      if (transport_.worker() == 0) {
+        take(std::span<const float>(piece));
+      } else if (transport_.worker() == collector) {
+        transport_.send(0, tag, std::as_bytes(piece));
+      }
+    }
+  }
+
+  // The shard in other replicas sends the collector what it alone keeps of the piece.
+  void gather(int collector, const StoredTensor& tensor, std::int64_t elements, std::int64_t first,
+              std::span<float> piece) {
+    const std::size_t position = find(executor_, tensor);
+    std::vector<Executor::Share> shares = executor_.shares(position, tensor.state);
+    if (shares.empty()) shares = {{0, 0, elements}};
+    const bool collects = transport_.worker() == collector;
     for (const Executor::Share& share : shares) {
       const std::int64_t begin = std::max(first, share.first), end = std::min(first + std::ssize(piece), share.last);
       if (begin >= end) continue;
       const auto part = piece.subspan(static_cast<std::size_t>(begin - first), static_cast<std::size_t>(end - begin));
-      const int keeper = share.replica * plan.ranks() + tensor.rank;
-      if (keeper == transport.worker()) executor.read(position, tensor.state, begin, part);
-      if (keeper == transport.worker() && !collects) transport.send(tensor.rank, tag, std::as_bytes(part));
-      if (keeper != transport.worker() && collects) transport.receive(keeper, tag, std::as_writable_bytes(part));
+      const int keeper = worker_number(plan_, {share.replica, self_.shard, self_.rank});
+      if (keeper == transport_.worker()) executor_.read(position, tensor.state, begin, part);
+      if (keeper == transport_.worker() && !collects) transport_.send(collector, tag, std::as_bytes(part));
+      if (keeper != transport_.worker() && collects) transport_.receive(keeper, tag, std::as_writable_bytes(part));
     }
-    if (collects) take(std::span<const float>(piece));
   }
-}
+
+  const Plan& plan_;
+  const Executor& executor_;
+  Transport& transport_;
+  WorkerPlace self_;
+  std::vector<float> buffer_, held_;
+};
 
 template <class Integer>
 Integer number(const SafetensorsReader& reader, const std::string& key) {
@@ -156,7 +206,7 @@ void load_checkpoint(const std::filesystem::path& path, const Plan& plan, Execut
     for (int state = -1; state < static_cast<int>(states.size()); ++state) {
       const std::string prefix = state < 0 ? "" : states[static_cast<std::size_t>(state)] + ".";
       reader.read(prefix + p.name, p.shape, values);
-      executor.write(i, state, 0, values);
+      write_slice(executor, i, state, values);
     }
   }
 }
@@ -167,7 +217,7 @@ void load_weights(const HuggingFaceWeights& weights, Executor& executor) {
   for (std::size_t i = 0; i < held.size(); ++i) {
     values.resize(static_cast<std::size_t>(held[i].parameter.count()));
     weights.read(held[i].parameter, values);
-    executor.write(i, -1, 0, values);
+    write_slice(executor, i, -1, values);
   }
 }
 
@@ -175,7 +225,6 @@ void save_checkpoint(const std::filesystem::path& path, const Plan& plan, const 
                      const Executor& executor, Transport& transport) {
   const std::vector<StoredTensor> tensors = tensors_of(plan);
   std::optional<SafetensorsWriter> writer;
-  std::vector<float> piece_buffer(static_cast<std::size_t>(piece_floats));
   if (transport.worker() == 0) {
     std::error_code ignored;  // the writer complains
     std::filesystem::create_directories(path.parent_path(), ignored);
@@ -189,20 +238,9 @@ void save_checkpoint(const std::filesystem::path& path, const Plan& plan, const 
                                   {"network", network_digest(plan)},
                                   {"optimizer", std::string(name(plan.optimizer))}});
   }
+  Collection collection(plan, executor, transport);
   for (const StoredTensor& tensor : tensors) {
-    if (tensor.rank == transport.worker() % plan.ranks()) {
-      for_each_piece(plan, executor, transport, tensor, piece_buffer, [&](std::span<const float> piece) {
-        if (writer) return writer->append(piece);
-        transport.send(0, tag, std::as_bytes(piece));
-      });
-    } else if (writer) {
-      for (std::int64_t left = tensor.info.elements(); left > 0;) {
-        const auto piece = std::span(piece_buffer).first(static_cast<std::size_t>(std::min(piece_floats, left)));
-        transport.receive(tensor.rank, tag, std::as_writable_bytes(piece));
-        writer->append(piece);
-        left -= std::ssize(piece);
-      }
-    }
+    collection.collect(tensor, [&](std::span<const float> piece) { writer->append(piece); });
   }
   if (writer) writer->commit();
 }

@@ -1,7 +1,7 @@
 // A training run on disk: one safetensors file with the weights under their names, the optimizer's state under
 // "first_moment.NAME" and the like, and in the metadata
 //   format "stagecraft-checkpoint-1", step, seed, network (digest), optimizer
-// The file does not depend on the partition, the replicas or the transport that wrote it.
+// The file does not depend on the partition, the shards, the replicas or the transport that wrote it.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +35,8 @@ void load_checkpoint(const std::filesystem::path& path, const Plan& plan, Execut
 void load_weights(const HuggingFaceWeights& weights, Executor& executor);
 
 // Called by every worker of replica 0, and of all replicas where they share the optimizer's state; worker 0 receives
-// the tensors one after the other and writes them, so nobody holds the whole model. The file appears when it is whole.
-// Throws bad_input (on worker 0) when it cannot be written.
+// the tensors one after the other, puts together those that shards hold between them, and writes them, so nobody holds
+// the whole model. The file appears when it is whole. Throws bad_input (on worker 0) when it cannot be written.
 void save_checkpoint(const std::filesystem::path& path, const Plan& plan, const CheckpointInfo& info,
                      const Executor& executor, Transport& transport);
 

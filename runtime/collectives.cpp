@@ -8,12 +8,6 @@
 namespace stagecraft {
 namespace {
 
-// Part `index` of `parts` nearly equal ones.
-std::span<float> part(std::span<float> data, std::size_t index, std::size_t parts) {
-  const std::size_t first = data.size() * index / parts, last = data.size() * (index + 1) / parts;
-  return data.subspan(first, last - first);
-}
-
 // Calls exchange(piece of a, piece of b) until both are through; their sizes may differ by a little.
 template <class Exchange>
 void in_pieces(std::span<float> a, std::span<float> b, Exchange&& exchange) {
@@ -35,28 +29,68 @@ void receive(Transport& transport, int from, const MessageTag& tag, std::span<st
   with_context(fmt::format("from worker {}", from), [&] { transport.receive(from, tag, message); });
 }
 
+// The members in a circle, each with all of the data in n parts.
+class Ring {
+ public:
+  // REQUIRES: members holds this worker once.
+  Ring(Transport& transport, std::span<const int> members, const MessageTag& tag, std::span<float> data)
+      : transport_(transport), members_(members), tag_(tag), data_(data), n_(members.size()) {
+    self_ = static_cast<std::size_t>(std::find(members.begin(), members.end(), transport.worker()) - members.begin());
+    assert(self_ < n_);
+  }
+
+  // n - 1 rounds: this member sends part self + ahead, and what has arrived in the round before from then on. What
+  // arrives replaces what is here or, with scratch, is added to it.
+  void circulate(std::size_t ahead, std::span<float> scratch) const {
+    assert(scratch.empty() || static_cast<std::int64_t>(scratch.size()) >= collective_piece_floats);
+    for (std::size_t round = 0; round + 1 < n_; ++round) {
+      const std::size_t outgoing = (self_ + ahead + n_ - round) % n_, incoming = (outgoing + n_ - 1) % n_;
+      in_pieces(ring_part(data_, outgoing, n_), ring_part(data_, incoming, n_),
+                [&](std::span<float> out, std::span<float> in) {
+                  if (!out.empty()) send(transport_, members_[(self_ + 1) % n_], tag_, std::as_bytes(out));
+                  if (!in.empty()) take(in, scratch);
+                });
+    }
+  }
+
+ private:
+  void take(std::span<float> in, std::span<float> scratch) const {
+    const auto arrived = scratch.empty() ? in : scratch.first(in.size());
+    receive(transport_, members_[(self_ + n_ - 1) % n_], tag_, std::as_writable_bytes(arrived));
+    if (!scratch.empty()) {
+      kernels::cpu::accumulate(in.data(), arrived.data(), static_cast<std::int64_t>(in.size()));
+    }
+  }
+
+  Transport& transport_;
+  std::span<const int> members_;
+  const MessageTag& tag_;
+  std::span<float> data_;
+  std::size_t n_, self_;
+};
+
 }  // namespace
+
+std::span<float> ring_part(std::span<float> data, std::size_t index, std::size_t members) {
+  const std::size_t first = data.size() * index / members, last = data.size() * (index + 1) / members;
+  return data.subspan(first, last - first);
+}
 
 void ring_all_reduce(Transport& transport, std::span<const int> members, const MessageTag& tag, std::span<float> data,
                      std::span<float> scratch) {
-  const std::size_t n = members.size();
-  if (n < 2) return;
-  assert(static_cast<std::int64_t>(scratch.size()) >= collective_piece_floats);
-  const auto self =
-      static_cast<std::size_t>(std::find(members.begin(), members.end(), transport.worker()) - members.begin());
-  assert(self < n);
-  const int next = members[(self + 1) % n], previous = members[(self + n - 1) % n];
-  // First rounds: parts travel and grow; at the end this member has the whole sum of one. Second: sums travel.
-  for (std::size_t round = 0; round < 2 * (n - 1); ++round) {
-    const std::size_t outgoing = (self + 2 * n - round) % n, incoming = (self + 2 * n - round - 1) % n;
-    in_pieces(part(data, outgoing, n), part(data, incoming, n), [&](std::span<float> out, std::span<float> in) {
-      if (!out.empty()) send(transport, next, tag, std::as_bytes(out));
-      if (in.empty()) return;
-      const auto arrived = round < n - 1 ? scratch.first(in.size()) : in;
-      receive(transport, previous, tag, std::as_writable_bytes(arrived));
-      if (round < n - 1) kernels::cpu::accumulate(in.data(), arrived.data(), static_cast<std::int64_t>(in.size()));
-    });
-  }
+  const Ring ring(transport, members, tag, data);
+  // Parts travel and grow; at the end this member has the whole sum of the next one's. Then sums travel.
+  ring.circulate(0, scratch);
+  ring.circulate(1, {});
+}
+
+void ring_reduce_scatter(Transport& transport, std::span<const int> members, const MessageTag& tag,
+                         std::span<float> data, std::span<float> scratch) {
+  Ring(transport, members, tag, data).circulate(members.size() - 1, scratch);
+}
+
+void ring_all_gather(Transport& transport, std::span<const int> members, const MessageTag& tag, std::span<float> data) {
+  Ring(transport, members, tag, data).circulate(0, {});
 }
 
 void pair_sum(Transport& transport, int first, int second, const MessageTag& tag, std::span<float> data,

@@ -12,7 +12,7 @@ namespace stagecraft {
 
 std::unique_ptr<Executor> make_executor(const ExecutorContext& context) {
   if (context.options.backend == Backend::cpu) return std::make_unique<cpu::RankExecutor>(context);
-  cuda::RankLayout layout = cuda::lay_out_rank(context.plan, context.schedule, context.rank);
+  cuda::RankLayout layout = cuda::lay_out_rank(context.plan, context.schedule, context.place.rank, context.place.shard);
   const Transformer& t = *context.plan.network.transformer;
   if (t.position == PositionKind::rotary) {
     layout.rope_values.resize(
@@ -22,8 +22,9 @@ std::unique_ptr<Executor> make_executor(const ExecutorContext& context) {
   cuda::Module& module = cuda::load_module();
   layout.reductions =
       cuda::reduction_order(context.plan, context.schedule, layout, context.transport.worker(), module.has_nccl());
-  return module.make_executor(context, std::move(layout),
-                              cuda::device_place(context.plan, context.replica, context.rank));
+  return module.make_executor(
+      context, std::move(layout),
+      cuda::device_place(context.plan, device_row(context.plan, context.place), context.place.rank));
 }
 
 }  // namespace stagecraft

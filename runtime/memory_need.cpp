@@ -4,6 +4,7 @@
 
 #include "runtime/collectives.hpp"
 #include "runtime/weight_versions.hpp"
+#include "runtime/worker_grid.hpp"
 
 namespace stagecraft {
 namespace {
@@ -23,13 +24,14 @@ int most_open(const std::vector<Action>& actions, Opens&& opens, Closes&& closes
 
 }  // namespace
 
-StageSpec stage_spec(const Plan& plan, std::size_t stage) {
+StageSpec stage_spec(const Plan& plan, std::size_t stage, int shard) {
+  const TensorShard tensor = tensor_shard(plan, shard);
   const Batch& batch = plan.batch;
   // An asynchronous update averages over its own micro-batches, not over the step's.
   const bool synchronous = plan.schedule.updates == WeightUpdates::synchronous;
   const std::int64_t samples = synchronous ? batch.global : batch.microbatch * plan.schedule.update_group;
   const double rows = static_cast<double>(samples) * static_cast<double>(batch.sequence);
-  return {.transformer = *plan.network.transformer,
+  return {.transformer = transformer_of(*plan.network.transformer, tensor),
           .layers = plan.stages[stage].layers,
           .shape = {batch.microbatch, batch.sequence / plan.schedule.slices, plan.schedule.slices},
           .microbatches = plan.schedule.microbatches,
@@ -37,7 +39,9 @@ StageSpec stage_spec(const Plan& plan, std::size_t stage) {
           .fused_attention = plan.fused_attention,
           .optimizer = plan.optimizer,
           .gradient_scale = static_cast<float>(1.0 / rows),
-          .precision = plan.precision};
+          .precision = plan.precision,
+          .shard = tensor,
+          .first_token = shard_range(plan.network.transformer->vocabulary, tensor).first};
 }
 
 InFlight count_in_flight(const ComputeSchedule& schedule, const std::vector<Action>& actions,
@@ -92,7 +96,7 @@ MemoryNeed memory_need(const Plan& plan, const LoweredSchedule& schedule, int ra
   }
   need.gradients = need.weights;
   need.optimizer_state = need.weights * states;
-  need.workspace += (workspace + (plan.ranks() * plan.replicas() > 1 ? collective_piece_floats : 0)) * float_bytes;
+  need.workspace += (workspace + (worker_count(plan) > 1 ? collective_piece_floats : 0)) * float_bytes;
   return need;
 }
 

@@ -9,8 +9,8 @@
 
 namespace stagecraft {
 
-// The stage as the CPU backend builds it. REQUIRES: a runnable plan.
-StageSpec stage_spec(const Plan& plan, std::size_t stage);
+// The stage as a shard of its rank builds it. REQUIRES: a runnable plan.
+StageSpec stage_spec(const Plan& plan, std::size_t stage, int shard = 0);
 
 // How many micro-batches (or slices) of a stage a rank's actions have open at once.
 struct InFlight {
@@ -32,6 +32,7 @@ struct MemoryNeed {
     return weights + gradients + optimizer_state + versions + activations + workspace + messages;
   }
 };
+// Of the first shard of the rank, which holds the most.
 MemoryNeed memory_need(const Plan& plan, const LoweredSchedule& schedule, int rank);
 
 }  // namespace stagecraft

@@ -1,9 +1,29 @@
 #include "runtime/network_check.hpp"
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <vector>
+
 #include "models/error.hpp"
 #include "models/text.hpp"
+#include "runtime/tensor_shard.hpp"
 
 namespace stagecraft {
+
+namespace {
+
+// Blocks of a rank.
+std::int64_t most_blocks(const Plan& plan) {
+  const std::int64_t head = plan.network.transformer->layers + 1;
+  std::vector<std::int64_t> layers(static_cast<std::size_t>(plan.ranks()));
+  for (const PlanStage& stage : plan.stages) {
+    layers[static_cast<std::size_t>(stage.rank.value)] +=
+        std::min(stage.layers.last, head) - std::max<std::int64_t>(stage.layers.first, 1);
+  }
+  return *std::max_element(layers.begin(), layers.end());
+}
+
+}  // namespace
 
 void check_trainable(const Network& network) {
   const std::string name = printable(network.name);
@@ -15,6 +35,30 @@ void check_trainable(const Network& network) {
   }
   if (network.transformer->experts > 0) {
     throw bad_input("network '{}' is a mixture of experts: it can be planned and simulated, not trained on CPUs", name);
+  }
+}
+
+void check_layout(const Plan& plan, std::string_view backend) {
+  PlanLayout rest = plan.layout;
+  rest.tensor = 1;
+  rest.sequence_parallel = false;
+  if (plan.recompute == Recompute::none || rest.recomputed_layers >= most_blocks(plan)) {
+    rest.recomputed_layers = all_layers;
+  }
+  if (rest != PlanLayout{}) {
+    throw device_error(
+        "the plan shares a rank's work among devices in ways that the {} backend does not run, or offloads it "
+        "(\"layout\": {}): plan with --context 1 --zero 0 and without offloading or overlap",
+        backend, to_json(plan.layout).dump());
+  }
+  const int tensor = plan.layout.tensor;
+  if (const std::string fault = tensor_parallel_fault(*plan.network.transformer, tensor); !fault.empty()) {
+    throw bad_input("{}", fault);
+  }
+  const std::int64_t rows = plan.batch.microbatch * plan.batch.sequence / plan.schedule.slices;
+  if (plan.layout.sequence_parallel && rows % tensor != 0) {
+    throw bad_input("layout.sequence_parallel: expected rows of a micro-batch in a multiple of {} (tensor), got {}",
+                    tensor, rows);
   }
 }
 

@@ -1,11 +1,18 @@
-// Which networks the CPU backend can run.
+// Which networks and layouts the runtime can run.
 #pragma once
 
+#include <string_view>
+
 #include "models/network/network.hpp"
+#include "models/plan.hpp"
 
 namespace stagecraft {
 
 // Throws bad_input for a hand-written graph (no description to run) and for mixture of experts.
 void check_trainable(const Network& network);
+
+// Throws device_error for a layout of a rank's work that the runtime does not execute (`backend`: "CPU", "CUDA"), and
+// bad_input where the network cannot be shared among its tensor-parallel shards.
+void check_layout(const Plan& plan, std::string_view backend);
 
 }  // namespace stagecraft

@@ -6,6 +6,7 @@
 #include <cassert>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 #include <thread>
 
 #include "kernels/cpu/elementwise.hpp"
@@ -24,13 +25,22 @@ std::uint64_t tensor_number(const std::string& name) {
 }
 
 void add_norm(std::vector<Parameter>& list, const std::string& name, const Transformer& t) {
-  list.push_back({name + ".weight", {t.hidden}, 1, 0, false});
-  if (t.norm == NormKind::layer_norm) list.push_back({name + ".bias", {t.hidden}, 0, 0, false});
+  list.push_back({name + ".weight", {t.hidden}, 1, 0, false, true});
+  if (t.norm == NormKind::layer_norm) list.push_back({name + ".bias", {t.hidden}, 0, 0, false, true});
 }
 
-void add_linear(std::vector<Parameter>& list, const std::string& name, std::int64_t outputs, std::int64_t inputs,
-                bool bias, float spread = deviation) {
-  list.push_back({name + ".weight", {outputs, inputs}, 0, spread, true});
+// A product into attention or MLP, which shards cut by rows, section by section.
+void add_inward(std::vector<Parameter>& list, const std::string& name, const std::vector<std::int64_t>& sections,
+                std::int64_t inputs, bool bias) {
+  const std::int64_t outputs = std::accumulate(sections.begin(), sections.end(), std::int64_t{0});
+  list.push_back({name + ".weight", {outputs, inputs}, 0, deviation, true, false, Split::rows, sections});
+  if (bias) list.push_back({name + ".bias", {outputs}, 0, 0, false, false, Split::rows, sections});
+}
+
+// A product back into the residual stream, which shards cut by columns; its bias they all have.
+void add_outward(std::vector<Parameter>& list, const std::string& name, std::int64_t outputs, std::int64_t inputs,
+                 bool bias, float spread) {
+  list.push_back({name + ".weight", {outputs, inputs}, 0, spread, true, false, Split::columns});
   if (bias) list.push_back({name + ".bias", {outputs}, 0, 0, false});
 }
 
@@ -39,25 +49,25 @@ void add_linear(std::vector<Parameter>& list, const std::string& name, std::int6
 std::vector<Parameter> layer_parameters(const Transformer& t, std::int64_t layer) {
   std::vector<Parameter> list;
   if (layer == 0) {
-    list.push_back({token_table, {t.vocabulary, t.hidden}, 0, deviation, true});
+    list.push_back({token_table, {t.vocabulary, t.hidden}, 0, deviation, true, false, Split::rows, {t.vocabulary}});
     if (t.position == PositionKind::learned) {
       list.push_back({"embedding.positions", {t.max_sequence, t.hidden}, 0, deviation, true});
     }
   } else if (layer <= t.layers) {
     const std::string name = fmt::format("block.{}.", layer - 1);
     const std::int64_t queries = t.heads * t.head_size, keys = t.kv_heads * t.head_size;
-    const std::int64_t inner = t.activation == ActivationKind::swiglu ? 2 * t.ffn : t.ffn;
+    const bool gated = t.activation == ActivationKind::swiglu;
     const float residual = deviation / std::sqrt(2.0F * static_cast<float>(t.layers));
     add_norm(list, name + "attention_norm", t);
-    add_linear(list, name + "attention.qkv", queries + 2 * keys, t.hidden, t.qkv_bias);
-    add_linear(list, name + "attention.output", t.hidden, queries, t.linear_bias, residual);
+    add_inward(list, name + "attention.qkv", {queries, keys, keys}, t.hidden, t.qkv_bias);
+    add_outward(list, name + "attention.output", t.hidden, queries, t.linear_bias, residual);
     add_norm(list, name + "mlp_norm", t);
-    add_linear(list, name + "mlp.up", inner, t.hidden, t.linear_bias);
-    add_linear(list, name + "mlp.down", t.hidden, t.ffn, t.linear_bias, residual);
+    add_inward(list, name + "mlp.up", gated ? std::vector{t.ffn, t.ffn} : std::vector{t.ffn}, t.hidden, t.linear_bias);
+    add_outward(list, name + "mlp.down", t.hidden, t.ffn, t.linear_bias, residual);
   } else {
     add_norm(list, "head.norm", t);
     const std::int64_t outputs = t.head == HeadKind::language_model ? t.vocabulary : 1;
-    if (!t.tied_head) add_linear(list, "head.projection", outputs, t.hidden, false);
+    if (!t.tied_head) add_inward(list, "head.projection", {outputs}, t.hidden, false);
   }
   return list;
 }

@@ -12,6 +12,10 @@
 
 namespace stagecraft {
 
+// How tensor parallelism cuts a tensor (runtime/tensor_shard.hpp): not at all, by rows (the first dimension), each of
+// its sections by itself, or by columns.
+enum class Split : std::uint8_t { none, rows, columns };
+
 // Initialised as GPT-2 (Radford et al. 2019): normal with deviation 0.02, projections into the residual stream
 // 0.02 / sqrt(2 L), biases 0, norm weights 1.
 struct Parameter {
@@ -20,6 +24,9 @@ struct Parameter {
   float mean = 0;
   float deviation = 0;   // 0: every element is `mean`
   bool decayed = false;  // weight decay applies: matrices, not biases and norms
+  bool norm = false;     // of a norm
+  Split split = Split::none;
+  std::vector<std::int64_t> sections = {};  // of rows, for Split::rows: queries, keys and values; gate and up
   std::int64_t count() const {
     std::int64_t product = 1;
     for (const std::int64_t size : shape) product *= size;

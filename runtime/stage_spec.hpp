@@ -6,6 +6,7 @@
 #include "models/cost/cost.hpp"
 #include "models/network/network.hpp"
 #include "models/plan.hpp"
+#include "runtime/tensor_shard.hpp"
 
 namespace stagecraft {
 
@@ -18,8 +19,8 @@ struct Shape {
 };
 
 struct StageSpec {
-  Transformer transformer;
-  LayerRange layers;  // 0 the embedding, 1..L the blocks, L+1 the head
+  Transformer transformer;  // as the shard runs it (transformer_of)
+  LayerRange layers;        // 0 the embedding, 1..L the blocks, L+1 the head
   Shape shape;
   std::int64_t microbatches = 1;  // with slices: all slices of all micro-batches, numbered micro-batch * slices + slice
   Recompute recompute = Recompute::none;
@@ -27,8 +28,12 @@ struct StageSpec {
   Optimizer optimizer = Optimizer::adamw;
   float gradient_scale = 1;  // of the head's summed loss
   DataType precision = DataType::fp32;
+  TensorShard shard;
+  std::int64_t first_token = 0;  // of the shard's part of the vocabulary
 
   bool has_embedding() const { return layers.first == 0; }
+  // Of a micro-batch, in the residual stream of this shard.
+  std::int64_t own_rows() const { return shard.own_rows(shape.rows()); }
   bool has_head() const { return layers.last == transformer.layers + 2; }
 };
 

@@ -25,6 +25,7 @@
 #include "runtime/token_data.hpp"
 #include "runtime/transport.hpp"
 #include "runtime/worker.hpp"
+#include "runtime/worker_grid.hpp"
 
 namespace stagecraft {
 namespace {
@@ -85,7 +86,7 @@ class Loop {
     // The first step starts when everybody is there.
     for (int from = 1; from < transport_.workers(); ++from) {
       std::byte ready{};
-      with_context(fmt::format("rank 0: start, from rank {}", from % plan_.ranks()),
+      with_context(fmt::format("rank 0: start, from {}", worker_name(plan_, from)),
                    [&] { transport_.receive(from, control, bytes_of(ready)); });
     }
     std::int64_t saved = info_.step;
@@ -128,7 +129,7 @@ class Loop {
 
   template <class Wait>
   void waiting_for_worker_0(Wait&& wait) {
-    with_context(fmt::format("rank {}: between steps {} and {}, from rank 0", transport_.worker() % plan_.ranks(),
+    with_context(fmt::format("{}: between steps {} and {}, from rank 0", worker_name(plan_, transport_.worker()),
                              info_.step, info_.step + 1),
                  wait);
   }
@@ -152,7 +153,7 @@ class Loop {
     Outcome total = run(command);
     for (int from = 1; from < transport_.workers(); ++from) {
       Outcome outcome;
-      with_context(fmt::format("rank 0: end of step {}, from rank {}", info_.step, from % plan_.ranks()),
+      with_context(fmt::format("rank 0: end of step {}, from {}", info_.step, worker_name(plan_, from)),
                    [&] { transport_.receive(from, control, bytes_of(outcome)); });
       total.loss_sum += outcome.loss_sum;
       total.host_per_action = std::max(total.host_per_action, outcome.host_per_action);
@@ -186,8 +187,8 @@ class Loop {
 
   void checkpoint() {
     // Replicas are equal but for state that they share.
-    if (transport_.worker() >= plan_.ranks() && plan_.layout.zero == 0) return;
-    with_context(fmt::format("rank {}: checkpoint of step {}", transport_.worker() % plan_.ranks(), info_.step), [&] {
+    if (worker_place(plan_, transport_.worker()).replica > 0 && plan_.layout.zero == 0) return;
+    with_context(fmt::format("{}: checkpoint of step {}", worker_name(plan_, transport_.worker()), info_.step), [&] {
       save_checkpoint(checkpoint_path(options_.checkpoint_directory, info_.step), plan_, info_, worker_.executor(),
                       transport_);
     });
@@ -229,7 +230,7 @@ class Loop {
     }
     // Each worker's are in order of time.
     std::stable_sort(trace.events.begin(), trace.events.end(), [](const TraceEvent& a, const TraceEvent& b) {
-      return std::tuple(a.step, a.replica, a.rank) < std::tuple(b.step, b.replica, b.rank);
+      return std::tuple(a.step, a.replica, a.rank, a.shard) < std::tuple(b.step, b.replica, b.rank, b.shard);
     });
     const auto steps = static_cast<double>(trace.step_times.size());
     if (options_.backend == Backend::cpu && switches_seen_ > 20 * steps) {
@@ -267,6 +268,7 @@ Trace new_trace(const Plan& plan, Backend backend) {
   trace.microbatches = plan.schedule.microbatches;
   trace.ranks = plan.ranks();
   trace.replicas = plan.replicas();
+  trace.shards = plan.shards();
   trace.tokens_per_step = plan.batch.global * plan.batch.sequence;
   for (const PlanStage& stage : plan.stages) trace.stage_ranks.push_back(stage.rank);
   return trace;
@@ -277,31 +279,31 @@ long core_count(const MpiSession* mpi) {
   return mpi != nullptr ? ::sysconf(_SC_NPROCESSORS_ONLN) : static_cast<long>(available_cores().size());
 }
 
+// "2 replicas x 2 shards x 3 ranks".
+std::string grid(const Plan& plan) {
+  const std::string shards = plan.shards() > 1 ? fmt::format("{} shards x ", plan.shards()) : "";
+  return fmt::format("{} replicas x {}{} ranks", plan.replicas(), shards, plan.ranks());
+}
+
 void check_processes(const Plan& plan, const MpiSession& mpi) {
-  const int workers = plan.ranks() * plan.replicas();
-  if (mpi.processes() == workers) return;
-  throw device_error("the plan needs {} processes ({} replicas x {} ranks), the launcher started {}", workers,
-                     plan.replicas(), plan.ranks(), mpi.processes());
+  if (mpi.processes() == worker_count(plan)) return;
+  throw device_error("the plan needs {} processes ({}), the launcher started {}", worker_count(plan), grid(plan),
+                     mpi.processes());
 }
 
 void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSession* mpi) {
-  if (plan.layout != PlanLayout{}) {
-    throw device_error(
-        "the plan shares a rank's work among devices or offloads it (\"layout\": {}): this backend runs one whole CPU "
-        "core a rank; plan with --tensor 1 --context 1 --zero 0 and without offloading or overlap",
-        to_json(plan.layout).dump());
-  }
+  check_layout(plan, "CPU");
   std::set<int> nodes;
-  for (std::size_t replica = 0; replica < plan.devices.size(); ++replica) {
-    for (std::size_t rank = 0; rank < plan.devices[replica].size(); ++rank) {
-      const DeviceId id = plan.devices[replica][rank];
+  for (std::size_t row = 0; row < plan.devices.size(); ++row) {
+    for (std::size_t rank = 0; rank < plan.devices[row].size(); ++rank) {
+      const DeviceId id = plan.devices[row][rank];
       const DeviceType& type = plan.cluster.type_of(id);
       nodes.insert(plan.cluster.devices[static_cast<std::size_t>(id.value)].node);
       if (type.kind == DeviceKind::gpu) {
         throw device_error(
             "rank {} of replica {} needs device {}, a GPU ({}): the CPU backend trains on CPU cores; plan with a "
             "cluster of CPUs such as 'local-cpu', or run with the CUDA backend",
-            rank, replica, id.value, type.name);
+            rank, row / static_cast<std::size_t>(plan.shards()), id.value, type.name);
       }
     }
   }
@@ -313,12 +315,11 @@ void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSe
         "oversubscribe this machine",
         nodes.size());
   }
-  const int local = mpi != nullptr ? mpi->local_processes() : plan.ranks() * plan.replicas();
+  const int local = mpi != nullptr ? mpi->local_processes() : worker_count(plan);
   if (local > core_count(mpi)) {
     throw device_error(
-        "the plan needs {} CPU cores ({} replicas x {} ranks), this machine offers {}: allow to "
-        "oversubscribe, or plan for fewer",
-        local, plan.replicas(), plan.ranks(), core_count(mpi));
+        "the plan needs {} CPU cores ({}), this machine offers {}: allow to oversubscribe, or plan for fewer", local,
+        grid(plan), core_count(mpi));
   }
 }
 
@@ -333,7 +334,7 @@ void check_memory(const Plan& plan, const MpiSession* mpi) {
     const auto bytes = static_cast<double>(memory_need(plan, schedule, rank).total());
     if (bytes > largest) where = rank;
     largest = std::max(largest, bytes);
-    total += bytes * plan.replicas();
+    total += bytes * static_cast<double>(plan.devices.size());
   }
   if (mpi != nullptr && mpi->local_processes() < mpi->processes()) total = largest;  // the others are on other hosts
   if (total <= available) return;
@@ -349,7 +350,7 @@ void check_memory(const Plan& plan, const MpiSession* mpi) {
 void train_in_threads(const Plan& plan, const LoweredSchedule& schedule, const TrainingOptions& options,
                       const TransportOptions& transport_options, const TokenData& data, const CheckpointInfo& start,
                       const StepCallback& callback, Trace& trace) {
-  const int workers = plan.ranks() * plan.replicas();
+  const int workers = worker_count(plan);
   const std::vector<int> cores = available_cores();
   // A thread that feeds a GPU waits most of the time.
   const bool pin = options.backend == Backend::cpu && options.pin && static_cast<int>(cores.size()) >= workers;
@@ -450,7 +451,7 @@ Trace train(const Plan& plan, const TrainingOptions& options, const StepCallback
   transport.terminate = options.terminate;
 
   Trace trace = new_trace(plan, options.backend);
-  const int local = mpi != nullptr ? mpi->local_processes() : plan.ranks() * plan.replicas();
+  const int local = mpi != nullptr ? mpi->local_processes() : worker_count(plan);
   if (options.backend == Backend::cpu && local > core_count(mpi)) {
     trace.warnings.push_back(fmt::format("{} ranks share {} cores: measured times are not those of the plan's devices",
                                          local, core_count(mpi)));

@@ -15,6 +15,8 @@ const char* name(Lane lane) {
       return "gradient";
     case Lane::control:
       return "control";
+    case Lane::tensor:
+      return "tensor";
   }
   return "unknown";
 }

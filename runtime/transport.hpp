@@ -1,4 +1,4 @@
-// Messages between the workers of a run. A worker is one pipeline rank of one replica, numbered replica * ranks + rank.
+// Messages between the workers of a run. A worker is one device of the plan, numbered as runtime/worker_grid.hpp says.
 //
 // A receive takes the message with its tag, whatever else has arrived; messages of one ordered pair of workers with
 // equal tags in the order of their sends. A send copies its buffer and leaves the worker free, unless `capacity`
@@ -18,8 +18,9 @@
 
 namespace stagecraft {
 
-enum class Lane : std::uint8_t { forward, backward, tied, gradient, control };
-inline constexpr int lane_count = 5;
+// tensor: between the shards of a rank, within an action.
+enum class Lane : std::uint8_t { forward, backward, tied, gradient, control, tensor };
+inline constexpr int lane_count = 6;
 
 // Travels with the message and finds its receive.
 struct MessageTag {

@@ -25,8 +25,8 @@ Worker::Worker(const Plan& plan, const LoweredSchedule& schedule, const Training
       optimizer_(options.optimizer),
       data_(data),
       transport_(transport),
-      replica_(transport.worker() / plan.ranks()),
-      rank_(transport.worker() % plan.ranks()),
+      place_(worker_place(plan, transport.worker())),
+      name_(worker_name(plan, transport.worker())),
       last_step_(options.steps),
       // On CPUs every core has a worker of its own.
       threads_(options.backend == Backend::cpu
@@ -34,8 +34,8 @@ Worker::Worker(const Plan& plan, const LoweredSchedule& schedule, const Training
                    : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / transport.workers())),
       events_(static_cast<std::size_t>(std::max(options.trace_steps, 0))) {
   const auto fetcher = [this](auto... arguments) { fetch(arguments...); };
-  executor_ = with_context(fmt::format("rank {}", rank_), [&] {
-    return make_executor({plan, schedule, placement_, options, transport, fetcher, replica_, rank_});
+  executor_ = with_context(name_, [&] {
+    return make_executor({plan, schedule, placement_, options, transport, fetcher, place_});
   });
   for (auto& events : events_) events.reserve(actions_.size());
 }
@@ -48,7 +48,7 @@ void Worker::initialize(std::uint64_t seed) {
     const Parameter& parameter = parameters[i].parameter;
     values.resize(static_cast<std::size_t>(parameter.count()));
     fill_initial(parameter, seed, values, threads_);
-    executor_->write(i, -1, 0, values);
+    write_slice(*executor_, i, -1, values);
   }
 }
 
@@ -59,11 +59,12 @@ StepResult Worker::run_step(std::int64_t step, Clock::time_point origin) {
   gradient_scale_ = 1;
   gradients_finished_ = false;
   if (!events_.empty()) recorded().clear();
-  const auto in_rank = [&](auto&& body) { return with_context(fmt::format("rank {}", rank_), body); };
+  const auto in_rank = [&](auto&& body) { return with_context(name_, body); };
   in_rank([&] { executor_->begin_step(step); });
   for (std::size_t index = 0; index < actions_.size(); ++index) execute(index);
   assert(pending_.empty());
-  result_.loss_sum = in_rank([&] { return executor_->end_step(); });
+  const double loss_sum = in_rank([&] { return executor_->end_step(); });
+  if (place_.shard == 0) result_.loss_sum = loss_sum;
   take_device_times();
   return result_;
 }
@@ -103,7 +104,7 @@ void Worker::execute(std::size_t index) {
   } catch (const Error& error) {
     const bool message = has_microbatch(action.kind) && !is_compute(action.kind);
     const std::string peer = message ? " " + describe_peer(action) : "";
-    throw Error(error.kind(), fmt::format("rank {}: {}{}: {}", rank_, to_string(action), peer, error.what()));
+    throw Error(error.kind(), fmt::format("{}: {}{}: {}", name_, to_string(action), peer, error.what()));
   }
   record(index, start, executor_->bytes_of(action));
 }
@@ -114,8 +115,8 @@ void Worker::count_host_time(Clock::time_point start) {
 
 int Worker::peer_of(const Action& action) const {
   const bool next = action.kind == ActionKind::send_forward || action.kind == ActionKind::recv_backward;
-  return replica_ * plan_.ranks() +
-         placement_.rank(StageId{action.stage.value + (next ? 1 : -1)}, action.microbatch).value;
+  const RankId rank = placement_.rank(StageId{action.stage.value + (next ? 1 : -1)}, action.microbatch);
+  return worker_number(plan_, {place_.replica, place_.shard, rank.value});
 }
 
 std::string Worker::describe_peer(const Action& action) const {
@@ -129,8 +130,8 @@ void Worker::record(std::size_t index, Clock::time_point start, std::int64_t byt
     return Seconds(std::chrono::duration<double>(time - origin_).count());
   };
   recorded().push_back({index,
-                        {static_cast<int>(step_), replica_, RankId{rank_}, actions_[index], since(start),
-                         since(Clock::now()), Bytes(static_cast<double>(bytes))}});
+                        {static_cast<int>(step_), place_.replica, RankId{place_.rank}, actions_[index], since(start),
+                         since(Clock::now()), Bytes(static_cast<double>(bytes)), place_.shard}});
 }
 
 // A device that works on its own knows better when it did what it was told.
@@ -164,7 +165,7 @@ void Worker::fetch(std::int64_t step, std::int64_t microbatch, std::span<std::in
   const std::span<std::int32_t> whole(sample_);
   const auto all_tokens = whole.first(whole.size() / 2), all_targets = whole.last(whole.size() / 2);
   for (std::int64_t i = 0; i < batch.microbatch; ++i) {
-    const std::int64_t sample = (replica_ * batch.microbatches + microbatch / slices) * batch.microbatch + i;
+    const std::int64_t sample = (place_.replica * batch.microbatches + microbatch / slices) * batch.microbatch + i;
     data_.sample(seed_, step, sample, all_tokens, all_targets);
     const auto take = [&](std::span<std::int32_t> from, std::span<std::int32_t> to) {
       if (to.empty()) return;
@@ -179,6 +180,7 @@ void Worker::fetch(std::int64_t step, std::int64_t microbatch, std::span<std::in
 
 // What the first STEP waits for: the reductions so far, and the length of the whole gradient.
 void Worker::finish_gradients() {
+  with_context("gradients of norms", [&] { executor_->sum_shard_gradients(); });
   // All ranks take them in one order, so that nobody waits in a circle.
   std::sort(pending_.begin(), pending_.end(), [&](std::size_t a, std::size_t b) {
     return std::tuple(actions_[a].kind, actions_[a].stage) < std::tuple(actions_[b].kind, actions_[b].stage);
@@ -196,8 +198,8 @@ void Worker::clip() {
   const double squares = executor_->squared_gradient_norm();
   // Replicas that share the optimizer's state have each the sums of their shares alone.
   const bool shared = plan_.layout.zero > 0;
-  std::vector<int> members(static_cast<std::size_t>(plan_.ranks() * (shared ? plan_.replicas() : 1)));
-  std::iota(members.begin(), members.end(), shared ? 0 : replica_ * plan_.ranks());
+  std::vector<int> members(static_cast<std::size_t>(shared ? worker_count(plan_) : plan_.shards() * plan_.ranks()));
+  std::iota(members.begin(), members.end(), shared ? 0 : worker_number(plan_, {place_.replica, 0, 0}));
   result_.gradient_norm = std::sqrt(sum(transport_, members, {Lane::control, 0, -1}, squares));
   gradient_scale_ = std::min(1.0, *optimizer_.clip_norm / result_.gradient_norm);
 }

@@ -1,4 +1,5 @@
-// One pipeline rank of one replica: interprets its list of actions on a device.
+// One device of the plan: a pipeline rank of a replica, or one of the rank's shards. Interprets the rank's list of
+// actions; the shards of a rank do so side by side, each with its part of every layer.
 //
 // It knows no schedule names and no devices. Communication is in the list; the worker adds none but the clipping of the
 // gradient. A reduction leaves the rank free: it runs at the last moment, when a STEP waits for it.
@@ -6,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "models/plan.hpp"
@@ -14,6 +16,7 @@
 #include "runtime/token_data.hpp"
 #include "runtime/trainer.hpp"
 #include "runtime/transport.hpp"
+#include "runtime/worker_grid.hpp"
 
 namespace stagecraft {
 
@@ -26,7 +29,7 @@ struct StepResult {
 class Worker {
  public:
   // Takes all memory that the plan foresees. `data` and `transport` must outlive the worker.
-  // REQUIRES: a runnable plan; transport.worker() = replica * plan.ranks() + rank.
+  // REQUIRES: a runnable plan; transport.worker() is numbered as worker_grid.hpp says.
   Worker(const Plan& plan, const LoweredSchedule& schedule, const TrainingOptions& options, const TokenData& data,
          Transport& transport);
   Worker(const Worker&) = delete;
@@ -71,7 +74,8 @@ class Worker {
   const OptimizerOptions& optimizer_;
   const TokenData& data_;
   Transport& transport_;
-  int replica_, rank_;
+  WorkerPlace place_;
+  std::string name_;  // for errors
   std::uint64_t seed_ = 1;
   std::int64_t last_step_;
   int threads_;                       // for what the host does before the steps

@@ -13,12 +13,14 @@
 namespace stagecraft::cpu {
 namespace {
 
-// Letters: A = heads * head_size, K = kv_heads * head_size, F ffn, U = F or, for SwiGLU, 2F.
+// Letters: A = heads * head_size, K = kv_heads * head_size, F ffn, U = F or, for SwiGLU, 2F; of this shard.
 class Block : public Module {
  public:
-  Block(const Transformer& t, Shape shape, std::span<const ParameterView> parameters, bool keep_probabilities,
-        const float* rope_table)
-      : rows_(shape.rows()),
+  // `t` and `shape` are the spec's.
+  Block(const StageSpec& spec, const Transformer& t, const Shape& shape, const ShardGroup& group,
+        std::span<const ParameterView> parameters, const float* rope_table)
+      : region_(spec, group),
+        rows_(shape.rows()),
         channels_(t.hidden),
         queries_(t.heads * t.head_size),
         keys_(t.kv_heads * t.head_size),
@@ -36,13 +38,13 @@ class Block : public Module {
                    shape.slices > 1 ? 2 * keys_ : queries_ + 2 * keys_,
                    0,
                    shape.whole_sequence()},
-        attention_norm_(t, rows_, parameters),
+        attention_norm_(t, region_.own_rows(), parameters),
         qkv_(rows_, channels_, queries_ + 2 * keys_, t.qkv_bias, parameters),
         projection_(rows_, queries_, channels_, t.linear_bias, parameters),
-        mlp_norm_(t, rows_, parameters),
+        mlp_norm_(t, region_.own_rows(), parameters),
         up_(rows_, channels_, up_outputs_, t.linear_bias, parameters),
         down_(rows_, ffn_, channels_, t.linear_bias, parameters),
-        keep_probabilities_(keep_probabilities && shape.slices == 1) {
+        keep_probabilities_(spec.recompute != Recompute::selective && !spec.fused_attention && shape.slices == 1) {
     lay_out();
   }
 
@@ -51,7 +53,7 @@ class Block : public Module {
   double forward(const Pass& p) const override {
     float* const s = p.stash;
     attention_norm_.forward(s + normed_, s + norm_statistics_, p.input);
-    qkv_.forward(s + qkv_at_, s + normed_);
+    qkv_.forward(s + qkv_at_, region_.enter(s + normed_, p.workspace));
     rotate(s + qkv_at_, p.slice, kernels::cpu::rope_forward);
     const float* const q = s + qkv_at_;
     if (slices_ > 1) {
@@ -61,38 +63,36 @@ class Block : public Module {
     }
     const float* const k = slices_ > 1 ? p.cache : q + queries_;
     kernels::cpu::attention_forward(s + attended_, probabilities(s), q, k, k + keys_, shape_of(p.slice), p.workspace);
-    kernels::cpu::copy(s + middle_, p.input, rows_ * channels_);
-    projection_.forward_add(s + middle_, s + attended_);
+    add_product(s + middle_, p.input, projection_, s + attended_, p.workspace);
 
     mlp_norm_.forward(s + mlp_normed_, s + mlp_statistics_, s + middle_);
-    up_.forward(s + up_at_, s + mlp_normed_);
+    up_.forward(s + up_at_, region_.enter(s + mlp_normed_, p.workspace));
     if (swiglu_) {
       kernels::cpu::swiglu_forward(s + activated_, s + up_at_, rows_, ffn_);
     } else {
       kernels::cpu::gelu_forward(s + activated_, s + up_at_, rows_ * ffn_);
     }
-    if (p.output == nullptr) return 0;
-    kernels::cpu::copy(p.output, s + middle_, rows_ * channels_);
-    down_.forward_add(p.output, s + activated_);
+    if (p.output != nullptr) add_product(p.output, s + middle_, down_, s + activated_, p.workspace);
     return 0;
   }
 
   void backward_input(const Pass& p) const override {
     const float* const s = p.stash;
     float* const g = p.gradients;
+    const float* const d_output = region_.enter(p.d_output, g + d_output_rows_);
     if (swiglu_) {
-      down_.input_gradient(p.workspace, p.d_output);
+      down_.input_gradient(p.workspace, d_output);
       kernels::cpu::swiglu_input_gradient(g + d_up_, p.workspace, s + up_at_, rows_, ffn_);
     } else {
-      down_.input_gradient(g + d_up_, p.d_output);
+      down_.input_gradient(g + d_up_, d_output);
       kernels::cpu::gelu_input_gradient(g + d_up_, g + d_up_, s + up_at_, rows_ * ffn_);
     }
-    up_.input_gradient(g + d_mlp_normed_, g + d_up_);
-    kernels::cpu::copy(g + d_middle_, p.d_output, rows_ * channels_);
+    sum_input_gradient(g + d_mlp_normed_, up_, g + d_up_, p.workspace);
+    kernels::cpu::copy(g + d_middle_, p.d_output, region_.own_floats());
     mlp_norm_.input_gradient_add(g + d_middle_, g + d_mlp_normed_, s + middle_, s + mlp_statistics_);
 
     float* const d_attended = p.workspace;
-    projection_.input_gradient(d_attended, g + d_middle_);
+    projection_.input_gradient(d_attended, region_.enter(g + d_middle_, g + d_middle_rows_));
     const float* const q = s + qkv_at_;
     float* const dq = g + d_qkv_;
     const float* const k = slices_ > 1 ? p.cache : q + queries_;
@@ -107,25 +107,27 @@ class Block : public Module {
       });
     }
     rotate(dq, p.slice, kernels::cpu::rope_input_gradient);
-    qkv_.input_gradient(g + d_normed_, dq);
-    kernels::cpu::copy(p.d_input, g + d_middle_, rows_ * channels_);
+    sum_input_gradient(g + d_normed_, qkv_, dq, p.workspace);
+    kernels::cpu::copy(p.d_input, g + d_middle_, region_.own_floats());
     attention_norm_.input_gradient_add(p.d_input, g + d_normed_, p.input, s + norm_statistics_);
   }
 
   void backward_weight(const Pass& p) const override {
     const float* const s = p.stash;
     const float* const g = p.gradients;
-    down_.weight_gradient(p.d_output, s + activated_);
-    up_.weight_gradient(g + d_up_, s + mlp_normed_);
+    // The rows of the gradients are still together; those of the inputs come again, so that none are kept.
+    const bool own = !region_.shard().sequence_parallel;
+    down_.weight_gradient(own ? p.d_output : g + d_output_rows_, s + activated_);
+    up_.weight_gradient(g + d_up_, region_.enter(s + mlp_normed_, p.workspace));
     mlp_norm_.weight_gradient(g + d_mlp_normed_, s + middle_, s + mlp_statistics_);
-    projection_.weight_gradient(g + d_middle_, s + attended_);
-    qkv_.weight_gradient(g + d_qkv_, s + normed_);
+    projection_.weight_gradient(g + (own ? d_middle_ : d_middle_rows_), s + attended_);
+    qkv_.weight_gradient(g + d_qkv_, region_.enter(s + normed_, p.workspace));
     attention_norm_.weight_gradient(g + d_normed_, p.input, s + norm_statistics_);
   }
 
  private:
   void lay_out() {
-    const std::int64_t hidden = rows_ * channels_, packed = rows_ * (queries_ + 2 * keys_);
+    const std::int64_t hidden = region_.own_floats(), packed = rows_ * (queries_ + 2 * keys_);
     Carver stash;
     normed_ = stash.take(hidden);
     norm_statistics_ = stash.take(attention_norm_.statistics_floats());
@@ -143,9 +145,31 @@ class Block : public Module {
     d_middle_ = gradients.take(hidden);
     d_qkv_ = gradients.take(packed);
     d_normed_ = gradients.take(hidden);
+    d_output_rows_ = gradients.take(region_.buffer_floats());
+    d_middle_rows_ = gradients.take(region_.buffer_floats());
     const std::int64_t attention = rows_ * queries_ + kernels::cpu::attention_workspace_floats(shape_of(slices_ - 1));
     const std::int64_t cache = slices_ > 1 ? 2 * attention_.batch * attention_.kv_time * 2 * keys_ : 0;
-    sizes_ = {stash.size(), gradients.size(), std::max(attention, swiglu_ ? rows_ * ffn_ : 0), cache};
+    sizes_ = {stash.size(), gradients.size(),
+              std::max({attention, swiglu_ ? rows_ * ffn_ : 0, region_.buffer_floats()}), cache};
+  }
+
+  // y = residual + x W^T + b, the product over all shards.
+  void add_product(float* y, const float* residual, const Linear& linear, const float* x, float* workspace) const {
+    if (!region_.split()) {
+      kernels::cpu::copy(y, residual, rows_ * channels_);
+      return linear.forward_add(y, x);
+    }
+    float* const product = region_.product(y, workspace);
+    linear.forward_summand(product, x, region_.first());
+    region_.leave(y, product);
+    kernels::cpu::accumulate(y, residual, region_.own_floats());
+  }
+
+  // dx = dy W, over all shards.
+  void sum_input_gradient(float* dx, const Linear& linear, const float* dy, float* workspace) const {
+    float* const product = region_.product(dx, workspace);
+    linear.input_gradient(product, dy);
+    region_.leave(dx, product);
   }
 
   kernels::AttentionShape shape_of(std::int64_t slice) const {
@@ -179,6 +203,7 @@ class Block : public Module {
              attention_.head_size, attention_.q_stride);
   }
 
+  ParallelRegion region_;
   std::int64_t rows_, channels_, queries_, keys_, ffn_;
   bool swiglu_;
   std::int64_t up_outputs_;
@@ -192,30 +217,31 @@ class Block : public Module {
   bool keep_probabilities_;
   ModuleSizes sizes_;
   // Offsets into the stash.
-  std::int64_t normed_ = 0;           // (N, C)
-  std::int64_t norm_statistics_ = 0;  // (N) or (2, N)
+  std::int64_t normed_ = 0;           // (n, C)
+  std::int64_t norm_statistics_ = 0;  // (n) or (2, n)
   std::int64_t qkv_at_ = 0;           // (N, A + 2K), rotated
   std::int64_t attended_ = 0;         // (N, A)
-  std::int64_t middle_ = 0;           // (N, C), x2
-  std::int64_t mlp_normed_ = 0;       // (N, C)
-  std::int64_t mlp_statistics_ = 0;   // (N) or (2, N)
+  std::int64_t middle_ = 0;           // (n, C), x2
+  std::int64_t mlp_normed_ = 0;       // (n, C)
+  std::int64_t mlp_statistics_ = 0;   // (n) or (2, n)
   std::int64_t up_at_ = 0;            // (N, U)
   std::int64_t activated_ = 0;        // (N, F)
   std::int64_t probabilities_ = 0;    // (B, H, T, T)
   // Offsets into the gradients.
-  std::int64_t d_up_ = 0;          // (N, U)
-  std::int64_t d_mlp_normed_ = 0;  // (N, C)
-  std::int64_t d_middle_ = 0;      // (N, C)
-  std::int64_t d_qkv_ = 0;         // (N, A + 2K)
-  std::int64_t d_normed_ = 0;      // (N, C)
+  std::int64_t d_up_ = 0;           // (N, U)
+  std::int64_t d_mlp_normed_ = 0;   // (n, C)
+  std::int64_t d_middle_ = 0;       // (n, C)
+  std::int64_t d_qkv_ = 0;          // (N, A + 2K)
+  std::int64_t d_normed_ = 0;       // (n, C)
+  std::int64_t d_output_rows_ = 0;  // (N, C), with sequence parallelism
+  std::int64_t d_middle_rows_ = 0;  // (N, C), with sequence parallelism
 };
 
 }  // namespace
 
-std::unique_ptr<Module> make_block(const Transformer& transformer, Shape shape,
-                                   std::span<const ParameterView> parameters, bool keep_probabilities,
-                                   const float* rope_table) {
-  return std::make_unique<Block>(transformer, shape, parameters, keep_probabilities, rope_table);
+std::unique_ptr<Module> make_block(const StageSpec& spec, const ShardGroup& group,
+                                   std::span<const ParameterView> parameters, const float* rope_table) {
+  return std::make_unique<Block>(spec, spec.transformer, spec.shape, group, parameters, rope_table);
 }
 
 }  // namespace stagecraft::cpu

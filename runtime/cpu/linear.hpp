@@ -22,6 +22,10 @@ class Linear {
   void forward(float* y, const float* x) const {
     kernels::cpu::linear_forward(y, x, weight_.value, bias_.value, rows_, inputs_, outputs_);
   }
+  // As a summand of a product that shards sum: one of them adds the bias.
+  void forward_summand(float* y, const float* x, bool adds_bias) const {
+    kernels::cpu::linear_forward(y, x, weight_.value, adds_bias ? bias_.value : nullptr, rows_, inputs_, outputs_);
+  }
   void forward_add(float* y, const float* x) const {
     kernels::cpu::linear_forward_add(y, x, weight_.value, bias_.value, rows_, inputs_, outputs_);
   }

@@ -2,7 +2,8 @@
 //
 // A module owns no memory. It reads weights through the views it was made with; what it keeps for the backward goes to
 // the `stash`, what the input gradient leaves for the weight gradient to `gradients`, and neither is looked at
-// elsewhere. Letters of shapes: N = micro-batch * sequence rows, C hidden, V vocabulary.
+// elsewhere. Letters of shapes: N = micro-batch * sequence rows, n of them in the residual stream of this shard
+// (StageSpec::own_rows), C hidden, V vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <span>
 
 #include "runtime/cpu/parameters.hpp"
+#include "runtime/cpu/shard_group.hpp"
 #include "runtime/stage_spec.hpp"
 
 namespace stagecraft::cpu {
@@ -24,12 +26,12 @@ struct ModuleSizes {
 
 // What a call works on.
 struct Pass {
-  const float* input = nullptr;          // (N, C); the embedding has none
-  float* output = nullptr;               // (N, C); the head has none. Null in a recomputation, which needs no output
+  const float* input = nullptr;          // (n, C); the embedding has none
+  float* output = nullptr;               // (n, C); the head has none. Null in a recomputation, which needs no output
   const std::int32_t* tokens = nullptr;  // (N) tokens of the embedding, targets of the head
   float* stash = nullptr;
-  const float* d_output = nullptr;  // (N, C)
-  float* d_input = nullptr;         // (N, C), overwritten
+  const float* d_output = nullptr;  // (n, C)
+  float* d_input = nullptr;         // (n, C), overwritten
   float* gradients = nullptr;
   float* workspace = nullptr;
   std::int64_t slice = 0;    // which one of the samples' slices
@@ -49,23 +51,23 @@ class Module {
   virtual void backward_weight(const Pass& pass) const = 0;
 };
 
-// `parameters` in the order of layer_parameters; for a tied head the token table comes last.
+// `parameters` in the order of layer_parameters; for a tied head the token table comes last. The shards of `group` call
+// every function of a module together.
 
 // Token and, when learned, position embedding.
-std::unique_ptr<Module> make_embedding(const Transformer& transformer, Shape shape,
+std::unique_ptr<Module> make_embedding(const StageSpec& spec, const ShardGroup& group,
                                        std::span<const ParameterView> parameters);
 
-// x2 = x + attention(norm(x)); y = x2 + mlp(norm(x2)). Without `keep_probabilities` the attention's softmax is
-// recomputed in the backward, to the same bits. `rope_table`: as kernels/cpu/rope.hpp, (sequence, head_size); null with
-// learned positions.
-std::unique_ptr<Module> make_block(const Transformer& transformer, Shape shape,
-                                   std::span<const ParameterView> parameters, bool keep_probabilities,
-                                   const float* rope_table);
+// x2 = x + attention(norm(x)); y = x2 + mlp(norm(x2)). Unless the probabilities are kept (StageSpec::recompute none,
+// no fused attention) the attention's softmax is recomputed in the backward, to the same bits. `rope_table`: as
+// kernels/cpu/rope.hpp, (sequence, head_size); null with learned positions.
+std::unique_ptr<Module> make_block(const StageSpec& spec, const ShardGroup& group,
+                                   std::span<const ParameterView> parameters, const float* rope_table);
 
 // Final norm, projection and loss. Language model: cross-entropy with the next token. Regression: squared error with
 // the next token t as the number 2 t / (V - 1) - 1 in [-1, 1]. Gradients are those of gradient_scale * (sum over the
 // rows).
-std::unique_ptr<Module> make_head(const Transformer& transformer, Shape shape,
-                                  std::span<const ParameterView> parameters, float gradient_scale);
+std::unique_ptr<Module> make_head(const StageSpec& spec, const ShardGroup& group,
+                                  std::span<const ParameterView> parameters);
 
 }  // namespace stagecraft::cpu

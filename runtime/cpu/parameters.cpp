@@ -41,9 +41,10 @@ void ParameterStore::initialize(std::uint64_t seed) {
   for (const Entry& entry : entries_) fill_initial(entry.parameter, seed, values(entry));
 }
 
-double ParameterStore::squared_gradient_norm() const {
+double ParameterStore::squared_gradient_norm(bool split_only) const {
   double sum = 0;
   for (const Entry& entry : entries_) {
+    if (split_only && entry.parameter.split == Split::none) continue;
     if (!entry.copy) sum += kernels::squared_norm(gradients(entry).data(), entry.parameter.count());
   }
   return sum;

@@ -45,8 +45,8 @@ class ParameterStore {
     return part(state_[static_cast<std::size_t>(index)], entry);
   }
 
-  // Sum of squares of the gradients, copies left out.
-  double squared_gradient_norm() const;
+  // Sum of squares of the gradients, copies left out; `split_only`: and tensors that every shard holds whole.
+  double squared_gradient_norm(bool split_only = false) const;
   // Updates the values and sets the gradients to zero. Step counts from 1.
   void step(const OptimizerOptions& options, double rate, std::int64_t step, double gradient_scale);
 

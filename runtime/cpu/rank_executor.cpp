@@ -9,6 +9,8 @@
 namespace stagecraft::cpu {
 
 RankExecutor::RankExecutor(const ExecutorContext& context) : context_(context) {
+  if (context_.transport.workers() > 1) scratch_ = pool_.allocate_zeroed(collective_piece_floats, "reduction buffers");
+  shards_ = ShardGroup(context_.transport, context_.shard_workers(), scratch_.span());
   make_stages();
   reserve_memory();
   list_parameters();
@@ -16,12 +18,13 @@ RankExecutor::RankExecutor(const ExecutorContext& context) : context_(context) {
 
 void RankExecutor::make_stages() {
   for (std::size_t s = 0; s < context_.plan.stages.size(); ++s) {
-    if (!context_.plan.stages[s].on(RankId{context_.rank})) continue;
+    if (!context_.plan.stages[s].on(RankId{context_.place.rank})) continue;
     const auto number = static_cast<int>(s);
     // A later stage of this rank reads the table where the first one has it.
     std::optional<ParameterView> table;
     if (const auto first = stages_.find(0); first != stages_.end()) table = first->second->parameters().view(0);
-    const auto& stage = stages_[number] = std::make_unique<Stage>(stage_spec(context_.plan, s), table, pool_);
+    const StageSpec spec = stage_spec(context_.plan, s, context_.place.shard);
+    const auto& stage = stages_[number] = std::make_unique<Stage>(spec, table, pool_, shards_);
     if (context_.plan.schedule.updates == WeightUpdates::synchronous) continue;
     versions_.try_emplace(number, context_.plan.schedule, StageId{number}, stage->parameters(), pool_);
   }
@@ -32,12 +35,11 @@ void RankExecutor::reserve_memory() {
   std::int64_t workspace = 0;
   for (const auto& entry : stages_) workspace = std::max(workspace, entry.second->layout().workspace);
   workspace_ = pool_.allocate_zeroed(workspace, "workspace");
-  if (context_.transport.workers() > 1) scratch_ = pool_.allocate_zeroed(collective_piece_floats, "reduction buffers");
   std::vector<Buffer> reserved;
   for (const auto& [number, stage] : stages_) {
     stage->set_workspace(workspace_.data());
     const InFlight open = count_in_flight(context_.plan.schedule, context_.actions(), context_.placement,
-                                          RankId{context_.rank}, StageId{number});
+                                          RankId{context_.place.rank}, StageId{number});
     for (int i = 0; i < open.slabs; ++i) {
       reserved.push_back(pool_.allocate_zeroed(stage->layout().slab, "activations"));
     }
@@ -60,8 +62,13 @@ void RankExecutor::reserve_memory() {
 void RankExecutor::list_parameters() {
   for (const auto& [number, stage] : stages_) {
     const auto& entries = stage->parameters().entries();
+    const LayerRange& layers = context_.plan.stages[static_cast<std::size_t>(number)].layers;
+    auto held = held_parameters(*context_.plan.network.transformer, layers.first, layers.last,
+                                tensor_shard(context_.plan, context_.place.shard), entries.back().copy);
+    assert(held.size() == entries.size());
     for (std::size_t i = 0; i < entries.size(); ++i) {
-      parameters_.push_back({entries[i].parameter, entries[i].copy});
+      assert(held[i].slice.count() == entries[i].parameter.count());
+      parameters_.push_back(std::move(held[i]));
       places_.emplace_back(&stage->parameters(), i);
     }
   }
@@ -86,13 +93,17 @@ Stage* RankExecutor::local(int stage, std::int64_t microbatch) {
   const auto found = stages_.find(stage);
   if (found == stages_.end()) return nullptr;
   const RankId rank = context_.placement.rank(StageId{stage}, MicrobatchId{static_cast<std::int32_t>(microbatch)});
-  return rank.value == context_.rank ? found->second.get() : nullptr;
+  return rank.value == context_.place.rank ? found->second.get() : nullptr;
 }
 
 std::int64_t RankExecutor::bytes_of(const Action& action) const {
   if (is_compute(action.kind) || action.kind == ActionKind::optimizer_step) return 0;
   const Stage& stage = *stages_.at(action.stage.value);
-  if (has_microbatch(action.kind)) return stage.layout().boundary * 4;
+  if (has_microbatch(action.kind)) {
+    // Of any tensor of the size.
+    const auto boundary = static_cast<std::size_t>(stage.layout().boundary);
+    return static_cast<std::int64_t>(share(workspace_.span().first(boundary)).size_bytes());
+  }
   return 4 * (action.kind == ActionKind::reduce_tied
                   ? stage.table()->parameter.count()
                   : static_cast<std::int64_t>(stage.parameters().all_gradients().size()));
@@ -121,7 +132,8 @@ void RankExecutor::send(std::size_t index, int peer) {
   const Lane lane = forward ? Lane::forward : Lane::backward;
   auto& made = forward ? outputs_ : d_inputs_;
   const auto tensor = made.find({action.stage.value, action.microbatch.value});
-  context_.transport.send(peer, {lane, action.stage.value, action.microbatch.value}, tensor->second.bytes());
+  context_.transport.send(peer, {lane, action.stage.value, action.microbatch.value},
+                          std::as_bytes(share(tensor->second.span())));
   made.erase(tensor);
 }
 
@@ -133,12 +145,23 @@ void RankExecutor::receive(std::size_t index, int peer) {
   if (action.kind == ActionKind::recv_forward) {
     open(stage, microbatch);
     const std::span input(at.input(microbatch), static_cast<std::size_t>(at.layout().boundary));
-    context_.transport.receive(peer, {Lane::forward, stage - 1, action.microbatch.value},
-                               std::as_writable_bytes(input));
+    receive_share(peer, {Lane::forward, stage - 1, action.microbatch.value}, input);
   } else {
     Buffer& buffer = d_outputs_[{stage, microbatch}] = pool_.allocate(at.layout().boundary, "messages");
-    context_.transport.receive(peer, {Lane::backward, stage + 1, action.microbatch.value}, buffer.bytes());
+    receive_share(peer, {Lane::backward, stage + 1, action.microbatch.value}, buffer.span());
   }
+}
+
+std::span<float> RankExecutor::share(std::span<float> tensor) const {
+  const TensorShard shard = tensor_shard(context_.plan, context_.place.shard);
+  if (shard.count == 1 || shard.sequence_parallel) return tensor;
+  return ring_part(tensor, static_cast<std::size_t>(shard.index), static_cast<std::size_t>(shard.count));
+}
+
+void RankExecutor::receive_share(int peer, const MessageTag& tag, std::span<float> tensor) {
+  const std::span<float> part = share(tensor);
+  context_.transport.receive(peer, tag, std::as_writable_bytes(part));
+  if (part.size() < tensor.size()) shards_.gather(tensor);
 }
 
 // Takes the micro-batch's slab and fetches its part of the data.
@@ -197,11 +220,7 @@ void RankExecutor::reduce(std::size_t index) {
              parameters.gradients(*stage.table()), scratch_.span());
     return;
   }
-  std::vector<int> members;
-  for (int replica = 0; replica < context_.plan.replicas(); ++replica) {
-    for (const RankId rank : context_.placement.ranks(action.stage))
-      members.push_back(replica * context_.plan.ranks() + rank.value);
-  }
+  const std::vector<int> members = context_.replica_workers(action.stage);
   const MessageTag tag{Lane::gradient, action.stage.value, -1};
   // A tied table is reduced on its own, so that both its copies are summed in the same order.
   const std::span<float> all = parameters.all_gradients();
@@ -213,11 +232,15 @@ void RankExecutor::reduce(std::size_t index) {
   ring_all_reduce(context_.transport, members, tag, all.subspan(first + table.size()), scratch_.span());
 }
 
+void RankExecutor::sum_shard_gradients() {
+  for (const auto& entry : stages_) entry.second->sum_shard_gradients();
+}
+
 double RankExecutor::squared_gradient_norm() {
   double squares = 0;
   for (const auto& [number, stage] : stages_) {
-    if (context_.placement.ranks(StageId{number}).front().value != context_.rank) continue;
-    squares += stage->parameters().squared_gradient_norm();
+    if (context_.placement.ranks(StageId{number}).front().value != context_.place.rank) continue;
+    squares += stage->parameters().squared_gradient_norm(context_.place.shard > 0);
   }
   return squares;
 }

@@ -25,6 +25,7 @@ class RankExecutor : public Executor {
   void send(std::size_t index, int peer) override;
   void receive(std::size_t index, int peer) override;
   void reduce(std::size_t index) override;
+  void sum_shard_gradients() override;
   double squared_gradient_norm() override;
   void optimizer_step(std::size_t index, double rate, double gradient_scale) override;
   double end_step() override { return loss_sum_; }
@@ -44,17 +45,23 @@ class RankExecutor : public Executor {
   Stage* local(int stage, std::int64_t microbatch);
   Stage& stage_of(const Action& action) { return *stages_.at(action.stage.value); }
   void open(int stage, std::int64_t microbatch);
+  // What this shard sends of a tensor between stages. Where all shards have all rows each sends a part, and the
+  // receivers gather them.
+  std::span<float> share(std::span<float> tensor) const;
+  void receive_share(int peer, const MessageTag& tag, std::span<float> tensor);
   void forward(const Action& action);
   void backward(const Action& action);
   void update(const Action& action, double rate);
 
   ExecutorContext context_;
   MemoryPool pool_;
+  Buffer scratch_;
+  ShardGroup shards_;
   std::map<int, std::unique_ptr<Stage>> stages_;  // by stage number
   std::map<int, VersionedWeights> versions_;      // by stage number, in asynchronous schedules
   std::vector<HeldParameter> parameters_;
   std::vector<std::pair<const ParameterStore*, std::size_t>> places_;  // of the parameters: store and entry
-  Buffer workspace_, scratch_;
+  Buffer workspace_;
   // Tensors between compute and messages, from producer to consumer.
   std::map<Key, Buffer> outputs_;    // made by a forward, for the next stage
   std::map<Key, Buffer> d_outputs_;  // arrived for a backward

@@ -25,9 +25,10 @@ class Stopwatch {
 
 }  // namespace
 
-Stage::Stage(const StageSpec& spec, std::optional<ParameterView> shared_table, MemoryPool& pool)
+Stage::Stage(const StageSpec& spec, std::optional<ParameterView> shared_table, MemoryPool& pool, ShardGroup group)
     : spec_(spec),
       pool_(pool),
+      group_(std::move(group)),
       layout_(lay_out(spec)),
       slabs_(static_cast<std::size_t>(spec.microbatches)),
       splits_(static_cast<std::size_t>(spec.microbatches)),
@@ -39,7 +40,7 @@ Stage::Stage(const StageSpec& spec, std::optional<ParameterView> shared_table, M
     kernels::cpu::rope_table(rope_table_.data(), spec_.shape.whole_sequence(), t.head_size, t.rope_theta);
   }
   for (std::int64_t id = spec_.layers.first; id < spec_.layers.last; ++id) {
-    modules_.push_back(make_module(spec_, id, views_[modules_.size()], rope_table_.data()));
+    modules_.push_back(make_module(spec_, id, group_, views_[modules_.size()], rope_table_.data()));
   }
   times_.resize(modules_.size());
 }
@@ -70,6 +71,13 @@ void Stage::make_parameters(std::optional<ParameterView> shared_table, MemoryPoo
     if (!shared_table) shared_table = parameters_->view(static_cast<std::size_t>(found - entries.begin()));
   }
   if (tied) views_.back().push_back(*shared_table);
+}
+
+void Stage::sum_shard_gradients() {
+  if (!spec_.shard.sequence_parallel) return;
+  for (const auto& entry : parameters_->entries()) {
+    if (entry.parameter.norm) group_.sum(parameters_->gradients(entry));
+  }
 }
 
 void Stage::open(std::int64_t microbatch) {

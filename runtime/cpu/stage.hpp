@@ -28,8 +28,10 @@ struct LayerTimes {
 class Stage {
  public:
   // `shared_table`: where the token table is when another stage of this rank owns it; else a tied head outside the
-  // embedding's stage keeps a copy.
-  Stage(const StageSpec& spec, std::optional<ParameterView> shared_table, MemoryPool& pool);
+  // embedding's stage keeps a copy. `group`: the shards of the spec, which run the stage together.
+  Stage(const StageSpec& spec, std::optional<ParameterView> shared_table, MemoryPool& pool, ShardGroup group = {});
+  Stage(const Stage&) = delete;  // the modules know where its group is
+  Stage& operator=(const Stage&) = delete;
 
   ParameterStore& parameters() { return *parameters_; }
   const ParameterStore& parameters() const { return *parameters_; }
@@ -44,13 +46,13 @@ class Stage {
 
   // Takes the slab of a micro-batch. REQUIRES: it is not in flight.
   void open(std::int64_t microbatch);
-  // Of an open micro-batch: where its input goes, (N, C); null with the embedding.
+  // Of an open micro-batch: where its input goes, (n, C); null with the embedding.
   float* input(std::int64_t microbatch);
   // Tokens for the embedding and targets for the head, (N) each; empty where there is none.
   std::span<std::int32_t> tokens(std::int64_t microbatch);
   std::span<std::int32_t> targets(std::int64_t microbatch);
 
-  // `output`, (N, C), null with the head. Returns the mean loss with the head, else 0.
+  // `output`, (n, C), null with the head. Returns the mean loss with the head, else 0.
   double forward(std::int64_t microbatch, float* output);
   // d_output null with the head, d_input null with the embedding. Both ways give the same bits.
   void backward(std::int64_t microbatch, const float* d_output, float* d_input);
@@ -62,6 +64,10 @@ class Stage {
   // By layer of the stage.
   const std::vector<LayerTimes>& last_times() const { return times_; }
 
+  // Once a step, before anybody else sees the gradients: completes those of norms of which every shard saw its own
+  // rows.
+  void sum_shard_gradients();
+
  private:
   void make_parameters(std::optional<ParameterView> shared_table, MemoryPool& pool);
   Pass pass(const StageLayout::Layer& layer, std::int64_t microbatch);
@@ -70,6 +76,7 @@ class Stage {
 
   StageSpec spec_;
   MemoryPool& pool_;
+  ShardGroup group_;
   std::unique_ptr<ParameterStore> parameters_;
   std::vector<std::vector<ParameterView>> views_;  // by layer of the stage
   const ParameterStore::Entry* table_ = nullptr;

@@ -22,30 +22,30 @@ std::int64_t parameter_floats(const StageSpec& spec) {
 
 }  // namespace
 
-std::unique_ptr<Module> make_module(const StageSpec& spec, std::int64_t layer,
+std::unique_ptr<Module> make_module(const StageSpec& spec, std::int64_t layer, const ShardGroup& group,
                                     std::span<const ParameterView> parameters, const float* rope_table) {
-  const Transformer& t = spec.transformer;
-  if (layer == 0) return make_embedding(t, spec.shape, parameters);
-  if (layer == t.layers + 1) return make_head(t, spec.shape, parameters, spec.gradient_scale);
-  const bool keep_probabilities = spec.recompute != Recompute::selective && !spec.fused_attention;
-  return make_block(t, spec.shape, parameters, keep_probabilities, rope_table);
+  if (layer == 0) return make_embedding(spec, group, parameters);
+  if (layer == spec.transformer.layers + 1) return make_head(spec, group, parameters);
+  return make_block(spec, group, parameters, rope_table);
 }
 
 StageLayout lay_out(const StageSpec& spec) {
   StageLayout layout;
   const std::int64_t rows = spec.shape.rows();
   layout.rows = rows;
-  layout.boundary = rows * spec.transformer.hidden;
+  layout.boundary = spec.own_rows() * spec.transformer.hidden;
   layout.parameters = parameter_floats(spec);
   Carver slab, split, cache;
   if (spec.has_embedding()) layout.tokens = slab.take(rows);
   if (spec.has_head()) layout.targets = slab.take(rows);
   std::int64_t gradients = 0, recomputed = 0, scratch = 0;
-  const std::array<ParameterView, 16> nowhere{};  // sizes do not depend on where the parameters are
+  // Sizes do not depend on where the parameters and the other shards are.
+  const std::array<ParameterView, 16> nowhere{};
+  const ShardGroup nobody;
   for (std::int64_t id = spec.layers.first; id < spec.layers.last; ++id) {
     const bool embedding = id == 0, head = id == spec.transformer.layers + 1;
     StageLayout::Layer layer;
-    layer.sizes = make_module(spec, id, nowhere, nullptr)->sizes();
+    layer.sizes = make_module(spec, id, nobody, nowhere, nullptr)->sizes();
     layer.recomputed = !embedding && !head && spec.recompute == Recompute::full;
     if (!embedding) layer.input = slab.take(layout.boundary);
     if (!head) layer.d_output = split.take(layout.boundary);

@@ -26,7 +26,7 @@ struct StageLayout {
   std::int64_t split = 0;       // a micro-batch between its input gradient and its weight gradient
   std::int64_t workspace = 0;   // shared by all stages of a rank
   std::int64_t rows = 0;        // N
-  std::int64_t boundary = 0;    // the tensor between two stages
+  std::int64_t boundary = 0;    // the tensor between two stages, as this shard has it: (n, C)
   std::int64_t rope_table = 0;  // constants
   std::vector<Layer> layers;
   std::int64_t tokens = -1, targets = -1;                                       // offsets into the slab
@@ -40,7 +40,7 @@ std::int64_t layer_split(const StageLayout& layout, std::size_t layer);  // betw
 std::int64_t layer_workspace(const StageLayout& layout, std::size_t layer);
 
 // The module of a layer of the stage. `parameters` as module.hpp says.
-std::unique_ptr<Module> make_module(const StageSpec& spec, std::int64_t layer,
+std::unique_ptr<Module> make_module(const StageSpec& spec, std::int64_t layer, const ShardGroup& group,
                                     std::span<const ParameterView> parameters, const float* rope_table);
 
 }  // namespace stagecraft::cpu

@@ -315,7 +315,7 @@ void place_workspace(RankLayout& rank, Carver& arena) {
 
 }  // namespace
 
-RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank) {
+RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank, int shard) {
   RankLayout result;
   Walk walk(plan, schedule, rank);
   result.places = walk.places();
@@ -329,9 +329,11 @@ RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int r
     RankLayout::Stage stage;
     stage.number = static_cast<int>(s);
     stage.counted = plan.stages[s].rank.value == rank;
-    stage.spec = stage_spec(plan, s);
+    stage.spec = stage_spec(plan, s, shard);
     const bool shared_table = !result.stages.empty() && result.stages.front().number == 0;
     stage.layout = lay_out_stage(stage.spec, shared_table, state_shards(plan));
+    stage.held = held_parameters(*plan.network.transformer, stage.spec.layers.first, stage.spec.layers.last,
+                                 stage.spec.shard, stage.layout.entries.back().copy);
     stage.slabs = walk.slabs(stage.number), stage.splits = walk.splits(stage.number);
     stage.caches = walk.caches(stage.number);
     place_stage(stage, arena, result.need, states);

@@ -129,6 +129,7 @@ struct RankLayout {
     int number = 0;
     StageSpec spec;
     StageLayout layout;
+    std::vector<HeldParameter> held;  // by entry
     int slabs = 0, splits = 0, caches = 0;
     bool counted = true;            // in the norm of the gradient: a stage on two ranks is on the first of them
     std::int64_t first_tensor = 0;  // in the optimizer's list
@@ -151,7 +152,7 @@ struct RankLayout {
   std::vector<float> rope_values;     // (T, D) of rope.hpp
   std::vector<Reduction> reductions;  // reduction_order.hpp
 };
-// REQUIRES: a runnable plan.
-RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank);
+// Of a shard of the rank; the first one's is the largest. REQUIRES: a runnable plan.
+RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank, int shard = 0);
 
 }  // namespace stagecraft::cuda

@@ -50,9 +50,9 @@ class Module {
   virtual std::vector<double> time_copies(const DevicePlace& from, const DevicePlace& to, std::int64_t bytes) const = 0;
 };
 
-// Where the plan's rank runs on this machine: whole GPUs are numbered in the order of the plan's cluster; slices follow
-// one another on a GPU until it is full.
-DevicePlace device_place(const Plan& plan, int replica, int rank);
+// Where the device of a row (Plan::devices) and rank is on this machine: whole GPUs are numbered in the order of the
+// plan's cluster; slices follow one another on a GPU until it is full.
+DevicePlace device_place(const Plan& plan, int row, int rank);
 
 // The library beside the program, in its lib folder, or named by STAGECRAFT_CUDA_MODULE. Throws device when there is
 // none or the system cannot load it, with the reason. It stays loaded.

@@ -3,8 +3,8 @@
 
 namespace stagecraft::cuda {
 
-DevicePlace device_place(const Plan& plan, int replica, int rank) {
-  const DeviceId wanted = plan.devices[static_cast<std::size_t>(replica)][static_cast<std::size_t>(rank)];
+DevicePlace device_place(const Plan& plan, int row, int rank) {
+  const DeviceId wanted = plan.devices[static_cast<std::size_t>(row)][static_cast<std::size_t>(rank)];
   const std::vector<int> gpus = gpus_of(plan.cluster);
   const auto gpu_of = [&](DeviceId device) { return gpus[static_cast<std::size_t>(device.value)]; };
   const std::vector<DeviceId>& neighbours = plan.cluster.node_of(wanted).devices;

@@ -88,7 +88,7 @@ RankExecutor::RankExecutor(const ExecutorContext& context, RankLayout layout, co
                                           device_.compute()));
   }
   STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
-  updater_.emplace(layout_, arena_.data(), context.replica, context.plan.optimizer, context.options.optimizer,
+  updater_.emplace(layout_, arena_.data(), context.place.replica, context.plan.optimizer, context.options.optimizer,
                    device_.compute());
   // Other ranks' micro-batches stay at zero.
   std::fill(losses_.span().begin(), losses_.span().end(), 0.0);
@@ -116,9 +116,8 @@ void RankExecutor::make_stages() {
     auto& stage = stages_[place.number] =
         std::make_unique<Stage>(place, arena_.data(), workspace_, engine, table ? &*table : nullptr);
     if (place.number == 0) table = stage->view(0);
-    for (std::size_t i = 0; i < place.layout.entries.size(); ++i) {
-      const ParameterEntry& entry = place.layout.entries[i];
-      parameters_.push_back({entry.parameter, entry.copy});
+    for (std::size_t i = 0; i < place.held.size(); ++i) {
+      parameters_.push_back(place.held[i]);
       places_.emplace_back(stage.get(), i);
     }
   }
@@ -131,7 +130,7 @@ bool RankExecutor::is_shared(std::size_t parameter, int state) const {
 
 KeptElements RankExecutor::kept(std::size_t parameter) const {
   const auto& [stage, entry] = places_[parameter];
-  return kept_elements(stage->layout(), stage->layout().entries[entry], context_.replica);
+  return kept_elements(stage->layout(), stage->layout().entries[entry], context_.place.replica);
 }
 
 std::byte* RankExecutor::address(std::size_t parameter, int state, std::int64_t first) const {
@@ -481,6 +480,8 @@ void RankExecutor::wait_for_device(cudaStream_t stream) const {
     throw Error(error.kind(), unfinished(error));
   }
 }
+
+void RankExecutor::sum_shard_gradients() {}
 
 double RankExecutor::squared_gradient_norm() {
   return as_device_error([&] {

@@ -51,6 +51,7 @@ class RankExecutor : public Executor {
   void send(std::size_t index, int peer) override;
   void receive(std::size_t index, int peer) override;
   void reduce(std::size_t index) override;
+  void sum_shard_gradients() override;
   double squared_gradient_norm() override;
   void optimizer_step(std::size_t index, double rate, double gradient_scale) override;
   double end_step() override;

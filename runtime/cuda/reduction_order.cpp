@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "runtime/cuda/module.hpp"
+#include "runtime/worker_grid.hpp"
 
 namespace stagecraft::cuda {
 namespace {
@@ -13,9 +14,9 @@ namespace {
 bool on_own_gpus(const Plan& plan, const std::vector<int>& members) {
   std::set<std::pair<int, int>> gpus;  // node, GPU
   for (const int worker : members) {
-    const int replica = worker / plan.ranks(), rank = worker % plan.ranks();
-    const DeviceId device = plan.devices[static_cast<std::size_t>(replica)][static_cast<std::size_t>(rank)];
-    const DevicePlace place = device_place(plan, replica, rank);
+    const int row = worker / plan.ranks(), rank = worker % plan.ranks();
+    const DeviceId device = plan.devices[static_cast<std::size_t>(row)][static_cast<std::size_t>(rank)];
+    const DevicePlace place = device_place(plan, row, rank);
     const int node = plan.cluster.devices[static_cast<std::size_t>(device.value)].node;
     if (!place.slices.empty() || !gpus.emplace(node, place.gpu).second) return false;
   }
@@ -28,7 +29,7 @@ class Order {
       : plan_(plan),
         placement_(plan.schedule),
         layout_(layout),
-        replica_(worker / plan.ranks()),
+        place_(worker_place(plan, worker)),
         actions_(schedule.ranks[static_cast<std::size_t>(worker % plan.ranks())]),
         nccl_(nccl) {}
 
@@ -77,11 +78,12 @@ class Order {
     std::vector<int> members;
     for (int replica = 0; replica < plan_.replicas(); ++replica) {
       for (const RankId rank : placement_.ranks(actions_[index].stage)) {
-        members.push_back(replica * plan_.ranks() + rank.value);
+        members.push_back(worker_number(plan_, {replica, place_.shard, rank.value}));
       }
     }
     const bool over_nccl = nccl_ && on_own_gpus(plan_, members);
-    const bool early = over_nccl && !placement_.is_shared(actions_[index].stage);
+    // Shards exchange what they compute, which sums beside it would hold up.
+    const bool early = over_nccl && plan_.shards() == 1 && !placement_.is_shared(actions_[index].stage);
     const auto last = std::find_if(actions_.rbegin(), actions_.rend(), [&](const Action& action) {
       return makes_gradient(action) && action.stage == actions_[index].stage;
     });
@@ -93,8 +95,10 @@ class Order {
   }
 
   void add_table(std::size_t index) {
-    const int first = replica_ * plan_.ranks();
-    const std::vector<int> ends{first + plan_.stages.front().rank.value, first + plan_.stages.back().rank.value};
+    const auto worker_of = [&](RankId rank) {
+      return worker_number(plan_, {place_.replica, place_.shard, rank.value});
+    };
+    const std::vector<int> ends{worker_of(plan_.stages.front().rank), worker_of(plan_.stages.back().rank)};
     const StageLayout& layout = stage(actions_[index].stage).layout;
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
       if (has_table(layout, layout.buckets[b]))
@@ -105,7 +109,7 @@ class Order {
   const Plan& plan_;
   Placement placement_;
   const RankLayout& layout_;
-  int replica_;
+  WorkerPlace place_;
   const std::vector<Action>& actions_;
   bool nccl_;
   std::vector<Reduction> order_;

@@ -59,7 +59,27 @@ TEST_F(Layouts, ArePlannedSimulatedAndExported) {
   EXPECT_EQ(json::parse(out_of("export plan.json --to deepspeed -o -"))["train_batch_size"], 64);
   EXPECT_THAT(out_of("show plan plan.json"), HasSubstr("tensor 2"));
   out_of(plan_ + "--precision fp32 --tensor 2 --devices 2 --confirm 0 -o sharded.json");
-  expect_error("run sharded.json --data sharded.json", 4, "this backend runs one whole CPU core a rank");
+  expect_error("run sharded.json --data sharded.json", 4, "in ways that the CPU backend does not run");
+}
+
+// What the layout splits is what runs, and every shard is in the trace.
+TEST_F(Layouts, WithTensorParallelismRunHere) {
+  std::ofstream(folder_.path() / "net.json") << R"({"name": "tiny", "transformer": {"family": "llama", "layers": 4,
+      "hidden": 32, "heads": 4, "kv_heads": 2, "ffn": 48, "vocabulary": 256, "max_sequence": 32}})";
+  std::ofstream(folder_.path() / "text.txt") << std::string(4000, 'x');
+  out_of(
+      "plan --network ./net.json --cluster local-cpu --devices 2 --global-batch 8 --sequence 32 --precision fp32 "
+      "--micro-batch 2 --tensor 2 --pipeline 1 --data 1 --sequence-parallel on --recompute none -o plan.json");
+  EXPECT_EQ(file("plan.json")["layout"], json::parse(R"({"tensor": 2, "sequence_parallel": true})"));
+  out_of("simulate plan.json -o timeline.json");
+  out_of("run plan.json --data text.txt --steps 3 --oversubscribe -o measured.json");
+  const json measured = file("measured.json");
+  EXPECT_EQ(measured["shards"], 2);
+  EXPECT_EQ(measured["event_fields"].back(), "shard");
+  EXPECT_EQ(measured["peak_memory_bytes"].size(), 2U);
+  EXPECT_GT(json::parse(out_of("compare plan.json timeline.json measured.json --json"))["step_time_s"]["measured"], 0);
+  EXPECT_THAT(out_of("export measured.json --to svg -o -"), HasSubstr("rank 0.1"));
+  EXPECT_THAT(out_of("export measured.json --to perfetto -o -"), HasSubstr("shard 1"));
 }
 
 TEST_F(Layouts, AreTheSameBytesEveryTime) {
@@ -133,8 +153,8 @@ TEST_F(Layouts, SayWhatClashes) {
   expect_error(plan_ + "--order tcd", 2, "--order");
   expect_error(plan_ + "--schedule chimer", 2, "unknown schedule 'chimer' (did you mean 'chimera'?)");
   expect_error(plan_ + "--tensor 8 --pipeline 4", 3, "need 32 devices, but 16 can be used");
-  expect_error("plan --network demo-gpt --cluster local-cpu --global-batch 8 --tensor 2", 2,
-               "--tensor: only pipelines and replicas are planned here");
+  expect_error("plan --network demo-gpt --cluster local-cpu --global-batch 8 --context 2", 2,
+               "--context: only pipelines and replicas are planned here");
 }
 
 TEST_F(Layouts, SayWhatWouldFit) {

@@ -79,6 +79,67 @@ TEST(Embedding, AddsTheGradientsOfARepeatedToken) {
   EXPECT_EQ(d_positions, dy);
 }
 
+TEST(Embedding, SplitOverAVocabularyAddsUpToTheWhole) {
+  constexpr std::int64_t vocabulary = 7, channels = 3, rows = 6;
+  const std::vector<std::int32_t> tokens = {0, 6, 3, 4, 2, 3};
+  const Floats table = random_floats(vocabulary * channels, 0), positions = random_floats(rows * channels, 1);
+  const Floats dy = random_floats(rows * channels, 2);
+  Floats whole(rows * channels), d_whole(vocabulary * channels), d_split(vocabulary * channels), sum(rows * channels);
+  embedding_forward(whole.data(), tokens.data(), table.data(), positions.data(), 1, rows, channels);
+  embedding_weight_gradient(d_whole.data(), nullptr, tokens.data(), dy.data(), 1, rows, channels);
+  for (const stagecraft::kernels::TokenRange held : {stagecraft::kernels::TokenRange{0, 4}, {4, 3}}) {
+    Floats part(rows * channels, 99.0F);
+    embedding_forward(part.data(), tokens.data(), table.data() + held.first * channels,
+                      held.first == 0 ? positions.data() : nullptr, 1, rows, channels, held);
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += part[i];
+    embedding_weight_gradient(d_split.data() + held.first * channels, nullptr, tokens.data(), dy.data(), 1, rows,
+                              channels, held);
+  }
+  EXPECT_EQ(sum, whole);
+  EXPECT_EQ(d_split, d_whole);
+}
+
+TEST(CrossEntropy, SplitOverAVocabularyIsThatOfTheWhole) {
+  constexpr std::int64_t rows = 5, vocabulary = 11;
+  const std::vector<std::int32_t> targets = {0, 10, 3, 4, 7};
+  Floats whole = random_floats(rows * vocabulary, 0);
+  for (float& logit : whole) logit *= 20.0F;
+  for (const std::vector<std::int64_t>& widths : {std::vector<std::int64_t>{11}, {6, 5}, {3, 3, 3, 2}}) {
+    const auto shards = static_cast<std::int64_t>(widths.size());
+    std::vector<Floats> parts;
+    Floats statistics(static_cast<std::size_t>(shards * cross_entropy_statistics * rows));
+    std::int64_t first = 0;
+    for (std::int64_t s = 0; s < shards; ++s) {
+      const std::int64_t width = widths[static_cast<std::size_t>(s)];
+      Floats& part = parts.emplace_back();
+      for (std::int64_t n = 0; n < rows; ++n) {
+        const auto row = whole.begin() + n * vocabulary + first;
+        part.insert(part.end(), row, row + width);
+      }
+      cross_entropy_shard_statistics(statistics.data() + s * cross_entropy_statistics * rows, part.data(),
+                                     targets.data(), rows, width, first);
+      first += width;
+    }
+    Floats expected = whole;
+    const double loss = cross_entropy_loss_and_gradient(expected.data(), targets.data(), rows, vocabulary, 0.5F);
+    first = 0;
+    for (std::int64_t s = 0; s < shards; ++s) {
+      const std::int64_t width = widths[static_cast<std::size_t>(s)];
+      Floats& part = parts[static_cast<std::size_t>(s)];
+      EXPECT_NEAR(cross_entropy_shard_loss_and_gradient(part.data(), statistics.data(), targets.data(), shards, s, rows,
+                                                        width, first, 0.5F),
+                  loss, 1e-6 * loss);
+      for (std::int64_t n = 0; n < rows; ++n) {
+        for (std::int64_t i = 0; i < width; ++i) {
+          EXPECT_NEAR(part[static_cast<std::size_t>(n * width + i)],
+                      expected[static_cast<std::size_t>(n * vocabulary + first + i)], 1e-6);
+        }
+      }
+      first += width;
+    }
+  }
+}
+
 TEST(LayerNorm, MayOverwriteTheGradientItReads) {
   constexpr std::int64_t rows = 3;
   constexpr std::int64_t channels = 37;

@@ -76,6 +76,23 @@ std::string complaint(Json json) {
   return {};
 }
 
+TEST(Trace, HasARowForEveryShardOfARank) {
+  Trace trace = two_stages();
+  trace.shards = 2;
+  trace.replicas = 2;
+  trace.events.push_back({0, 1, RankId{1}, *parse_action("1F0"), Seconds(1), Seconds(2), Bytes(3), 1});
+  EXPECT_EQ(trace.rows(), 8);
+  EXPECT_EQ(trace.row_of(trace.events.back()), 7);
+  EXPECT_EQ(trace.row_name(7), "1 / rank 1.1");
+  const Json json = to_json(trace);
+  const Trace read = trace_from_json(JsonValue(json, "t.json"));
+  EXPECT_EQ(read.shards, 2);
+  EXPECT_EQ(read.events, trace.events);
+  Json wrong = json;
+  wrong["events"][0][7] = 2;
+  EXPECT_THROW(trace_from_json(JsonValue(wrong, "t.json")), Error);
+}
+
 TEST(Trace, RefusesEventsThatTheHeaderDoesNotAnnounce) {
   const Json good = to_json(two_stages());
   Json bad = good;

@@ -55,6 +55,25 @@ TEST(RingAllReduceBits, AreTheSameOnEveryMember) {
   EXPECT_EQ(results[0], results[2]);
 }
 
+TEST_P(RingAllReduce, IsAScatterAndAGather) {
+  const int workers = GetParam();
+  std::vector<int> members;
+  for (int i = 0; i < workers; ++i) members.push_back(i);
+  run_workers(workers, [&](Transport& transport) {
+    const auto self = static_cast<std::size_t>(transport.worker()), n = members.size();
+    std::vector<float> data(1000), scratch(collective_piece_floats);
+    for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<float>((self + 1) * i);
+    ring_reduce_scatter(transport, members, tag, data, scratch);
+    const auto part = ring_part(data, self, n);
+    const auto first = static_cast<std::size_t>(part.data() - data.data());
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      ASSERT_EQ(part[i], static_cast<float>(n * (n + 1) / 2 * (first + i)));
+    }
+    ring_all_gather(transport, members, tag, data);
+    for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], static_cast<float>(n * (n + 1) / 2 * i));
+  });
+}
+
 TEST(PairSum, GivesBothTheSum) {
   run_workers(3, [&](Transport& transport) {
     if (transport.worker() == 1) return;

@@ -48,7 +48,7 @@ class MpiTest : public testing::Test {
 };
 
 TEST_F(MpiTest, ProcessesGiveTheLossesOfThreadsBitForBit) {
-  for (const std::string arguments : {"1 2", "2 2", "1 1,2,3"}) {
+  for (const std::string arguments : {"1 2", "2 2", "1 1,2,3", "1x2 2"}) {
     const Outcome threads = run(program(arguments));
     ASSERT_EQ(threads.exit_code, 0) << threads.output;
     ASSERT_THAT(threads.output, HasSubstr("loss 0x1."));

@@ -1,6 +1,6 @@
 // What the MPI tests start under mpirun: trains a tiny network and prints the losses, exactly.
 //
-//   mpi_train DATA REPLICAS CUT[,CUT...]|- [cuda [SCHEDULE]] [kill|stop PROCESS]
+//   mpi_train DATA REPLICAS[xSHARDS] CUT[,CUT...]|- [cuda [SCHEDULE]] [kill|stop PROCESS]
 // With `kill` or `stop` that process kills or stops itself in the middle of the run.
 #include <fmt/format.h>
 #include <signal.h>
@@ -45,8 +45,11 @@ int main(int argc, char** argv) {
       if (!arguments.empty()) arguments.erase(arguments.begin());
       return first;
     };
-    const int replicas = std::stoi(take());
-    PlanShape shape{.cuts = numbers(take()), .microbatches = 4, .replicas = replicas};
+    const std::string width = take();
+    const int shards = width.find('x') == std::string::npos ? 1 : std::stoi(width.substr(width.find('x') + 1));
+    PlanShape shape{.cuts = numbers(take()), .microbatches = 4, .replicas = std::stoi(width)};
+    shape.tensor = shards;
+    shape.sequence_parallel = shards > 1;
     TrainingOptions options;
     options.steps = 5;
     options.data = {argv[1]};

@@ -65,7 +65,9 @@ Plan make_plan(const Transformer& transformer, const PlanShape& shape) {
   plan.cluster.name = "test";
   plan.cluster.device_types = {core};
   plan.cluster.nodes.emplace_back();
-  for (int replica = 0; replica < shape.replicas; ++replica) {
+  plan.layout.tensor = shape.tensor;
+  plan.layout.sequence_parallel = shape.sequence_parallel;
+  for (int row = 0; row < shape.replicas * shape.tensor; ++row) {
     plan.devices.emplace_back();
     for (int rank = 0; rank < ranks; ++rank) {
       const DeviceId device{static_cast<std::int32_t>(plan.cluster.devices.size())};

@@ -23,6 +23,8 @@ struct PlanShape {
   Optimizer optimizer = Optimizer::adamw;
   std::int64_t sequence = 8;
   int stages_per_rank = 1;  // stage s runs on rank s % ranks
+  int tensor = 1;           // shards of a rank
+  bool sequence_parallel = false;
 };
 Plan make_plan(const Transformer& transformer, const PlanShape& shape);
 
