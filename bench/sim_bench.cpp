@@ -75,7 +75,7 @@ BENCHMARK_CAPTURE(BM_timeline_build_and_makespan, gpipe, "gpipe")->Unit(benchmar
 
 // What the sweep reads and writes, without dependencies.
 void BM_memory_stream(benchmark::State& state) {
-  const std::size_t nodes = 2 * ranks * 10'800;
+  const std::size_t nodes = std::size_t{2} * ranks * 10'800;
   std::vector<std::uint64_t> read(2 * nodes, 1), written(nodes);
   for (auto _ : state) {
     for (std::size_t i = 0; i < nodes; ++i) written[i] = read[2 * i] + read[2 * i + 1];

@@ -59,10 +59,11 @@ TEST(ParallelLayout, RefusesWordsItDoesNotKnow) {
 
 TEST(ParallelLayout, NamesSchedulesAsTheGeneratorsDo) {
   const auto& kinds = schedule_kinds();
-  for (const auto& [name, schedule] : pipeline_schedule_names()) {
-    EXPECT_EQ(stagecraft::name(schedule), name);
-    EXPECT_TRUE(std::any_of(kinds.begin(), kinds.end(), [&](const ScheduleKind& kind) { return kind.name == name; }))
-        << name;
+  for (const auto& named : pipeline_schedule_names()) {
+    EXPECT_EQ(name(named.second), named.first);
+    EXPECT_TRUE(std::any_of(kinds.begin(), kinds.end(), [&](const ScheduleKind& kind) {
+      return kind.name == named.first;
+    })) << named.first;
   }
 }
 
