@@ -68,6 +68,7 @@ std::vector<Part> parts(const Rows& rows, Key key) {
   std::map<decltype(key(*rows.front())), Rows> groups;
   for (const Replayed* row : rows) groups[key(*row)].push_back(row);
   std::vector<Part> result;
+  result.reserve(groups.size());
   for (const auto& [name, group] : groups) result.push_back({fmt::format("{}", name), time_score(group)});
   return result;
 }

@@ -79,12 +79,14 @@ std::string to_svg(std::span<const SourceScore> scores) {
   const double step = side + margin;
   for (const SourceScore& score : scores) {
     if (score.time.rows == 0) continue;
-    squares += Square(score, margin + step * (count % columns), margin + step * (count / columns)).draw();
+    const int row = count / columns;
+    squares += Square(score, margin + step * (count % columns), margin + step * row).draw();
     ++count;
   }
   if (count == 0) return {};
   const double width = margin + step * std::min(count, columns);
-  const double height = margin + step * ((count + columns - 1) / columns);
+  const int rows = (count + columns - 1) / columns;
+  const double height = margin + step * rows;
   return fmt::format(
       R"(<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {0:.0f} {1:.0f}" width="{0:.0f}" height="{1:.0f}">
 <style>

@@ -9,6 +9,11 @@ set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
     $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)  # GCC 12 warns about std::string (bug 105329)
 target_compile_options(stagecraft_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>"
                        $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>)
+# Sources that compile as one see each other's file-local names.
+if(CMAKE_UNITY_BUILD)
+  target_compile_options(stagecraft_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-shadow>
+                         $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage>)
+endif()
 if(STAGECRAFT_WERROR)
   target_compile_options(stagecraft_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>
                          $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)

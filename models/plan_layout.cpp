@@ -17,17 +17,17 @@ struct Width {
 constexpr std::array<Width, 3> widths{
     {{"tensor", &PlanLayout::tensor}, {"context", &PlanLayout::context}, {"expert", &PlanLayout::expert}}};
 
-struct Flag {
+struct PlanFlag {
   std::string_view name;
   bool PlanLayout::*field;
 };
-constexpr std::array<Flag, 7> flags{{{"sequence_parallel", &PlanLayout::sequence_parallel},
-                                     {"offload_optimizer", &PlanLayout::offload_optimizer},
-                                     {"offload_activations", &PlanLayout::offload_activations},
-                                     {"overlap_gradients", &PlanLayout::overlap_gradients},
-                                     {"overlap_parameters", &PlanLayout::overlap_parameters},
-                                     {"overlap_tensor", &PlanLayout::overlap_tensor},
-                                     {"overlap_pipeline", &PlanLayout::overlap_pipeline}}};
+constexpr std::array<PlanFlag, 7> flags{{{"sequence_parallel", &PlanLayout::sequence_parallel},
+                                         {"offload_optimizer", &PlanLayout::offload_optimizer},
+                                         {"offload_activations", &PlanLayout::offload_activations},
+                                         {"overlap_gradients", &PlanLayout::overlap_gradients},
+                                         {"overlap_parameters", &PlanLayout::overlap_parameters},
+                                         {"overlap_tensor", &PlanLayout::overlap_tensor},
+                                         {"overlap_pipeline", &PlanLayout::overlap_pipeline}}};
 
 }  // namespace
 

@@ -101,8 +101,6 @@ Column column_of(const Plan& plan) {
   return column;
 }
 
-bool is_share(Figure figure) { return figure == Figure::bubble || figure == Figure::span_bubble; }
-
 std::string row_name(const RowKey& key) {
   switch (key.figure) {
     case Figure::step_time:

@@ -25,6 +25,8 @@ enum class Figure {
   action,       // one kind of action of one stage: median duration
   peak_memory,  // of one pipeline rank, the largest of the replicas
 };
+// Whether it is a share of a time, not a time or an amount.
+inline bool is_share(Figure figure) { return figure == Figure::bubble || figure == Figure::span_bubble; }
 
 struct ComparisonRow {
   Figure figure = Figure::step_time;

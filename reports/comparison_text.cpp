@@ -12,8 +12,6 @@ namespace {
 
 using Rows = std::vector<std::vector<std::string>>;
 
-bool is_share(Figure figure) { return figure == Figure::bubble || figure == Figure::span_bubble; }
-
 // Rungs [first, last), each with its error, and the measured values.
 Rows table_rows(const Comparison& comparison, std::size_t first, std::size_t last) {
   const bool measured = !comparison.measured.empty();

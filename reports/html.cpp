@@ -16,7 +16,7 @@ namespace stagecraft {
 namespace {
 
 constexpr std::size_t max_rows = 64;  // of one timeline
-constexpr std::size_t max_memory_rows = 32;
+constexpr std::size_t fullest_ranks = 32;
 constexpr double good_error = 5, fair_error = 15;  // percent or points
 constexpr double minor_share = 1e-3;               // of the step time
 
@@ -233,10 +233,10 @@ void put_memory(std::string& out, std::vector<MemoryFact> memory) {
     return std::max(fact.predicted.value_or(0), fact.measured.value_or(0));
   };
   const std::size_t all = memory.size();
-  if (all > max_memory_rows) {
+  if (all > fullest_ranks) {
     std::stable_sort(memory.begin(), memory.end(),
                      [&](const MemoryFact& a, const MemoryFact& b) { return most(a) > most(b); });
-    memory.resize(max_memory_rows);
+    memory.resize(fullest_ranks);
   }
   double full = 1;
   for (const MemoryFact& fact : memory) full = std::max({full, fact.available.value_or(0), most(fact)});
@@ -248,7 +248,7 @@ void put_memory(std::string& out, std::vector<MemoryFact> memory) {
       "<table>\n<thead><tr><th>rank</th><th>predicted</th>{}<th>device</th><th>used</th><th class=\"bars\"></th></tr>"
       "</thead>\n<tbody>\n",
       measured ? "Upper bar predicted, lower bar measured; " : "",
-      all > max_memory_rows ? fmt::format("; the {} fullest of {} ranks", max_memory_rows, all) : "",
+      all > fullest_ranks ? fmt::format("; the {} fullest of {} ranks", fullest_ranks, all) : "",
       measured ? "<th class=\"truth\">measured</th>" : "");
   for (const MemoryFact& fact : memory) {
     const bool known = fact.available.value_or(0) > 0;

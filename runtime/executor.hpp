@@ -48,6 +48,7 @@ struct ExecutorContext {
   // The shards of this rank, in their order.
   std::vector<int> shard_workers() const {
     std::vector<int> workers;
+    workers.reserve(static_cast<std::size_t>(plan.shards()));
     for (int shard = 0; shard < plan.shards(); ++shard) {
       workers.push_back(worker_number(plan, {place.replica, shard, place.rank}));
     }

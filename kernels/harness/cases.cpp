@@ -169,10 +169,10 @@ void add_linear(Cases& cases, Index rows, Index inputs, Index outputs, bool bias
   const Tensor w{"w", Role::input, outputs * inputs};
   const Tensor bias{"bias", Role::input, outputs};
   const Tensor dy{"dy", Role::input, rows * outputs};
-  const auto add = [&](std::string name, std::vector<Tensor> tensors, auto candidate, auto reference) {
+  const auto add = [&](std::string name, const std::vector<Tensor>& tensors, auto candidate, auto reference) {
     cases.push_back({.op = "linear",
                      .name = std::move(name) + " " + shape,
-                     .tensors = std::move(tensors),
+                     .tensors = tensors,
                      .candidate = candidate,
                      .reference = reference,
                      .flops = flops});
@@ -274,7 +274,8 @@ void add_attention(Cases& cases, Index batch, Index time, Index heads, Index kv_
   const Tensor scratch{"workspace", Role::scratch, cpu::attention_workspace_floats(s)};
   const Index p_count = cpu::attention_probability_floats(s);
   // Two products forward, four backward, over the pairs below the diagonal.
-  const double product = 2.0 * static_cast<double>(batch * heads * head_size * time * (time + 1) / 2);
+  const Index pairs = time * (time + 1) / 2;
+  const double product = 2.0 * static_cast<double>(batch * heads * head_size * pairs);
   // A score s in single precision is off by up to s * 2^-24, which is the relative error of its probability.
   const double largest_score = range * range * std::sqrt(static_cast<double>(head_size));
   const double tolerance = 1e-5 + 2.0 * largest_score * 0x1p-24;
@@ -414,10 +415,10 @@ void add_elementwise(Cases& cases, Index count) {
   const Tensor changed{"y", Role::in_out, count};
   const Tensor a{"a", Role::input, count};
   const Tensor b{"b", Role::input, count};
-  const auto add = [&](std::string name, std::vector<Tensor> tensors, auto candidate, auto each) {
+  const auto add = [&](std::string name, const std::vector<Tensor>& tensors, auto candidate, auto each) {
     cases.push_back({.op = "elementwise",
                      .name = std::move(name) + shape,
-                     .tensors = std::move(tensors),
+                     .tensors = tensors,
                      .candidate = candidate,
                      .reference = [=](D d) {
                        for (Index i = 0; i < count; ++i) d[0][i] = each(d, i);
@@ -487,7 +488,7 @@ std::vector<Case> perf_cases() {
   add_linear(cases, rows, 4 * channels, channels, true);
   add_gelu(cases, rows * 4 * channels, 3.0);
   add_swiglu(cases, rows, 3 * channels, 3.0);
-  add_rope(cases, batch, time, 8, 64, 12 * 64);
+  add_rope(cases, batch, time, 8, 64, Index{12} * 64);
   add_attention(cases, batch, time, 4, 4, 64, 1.0);
   add_attention(cases, 1, 1024, 4, 2, 64, 1.0);
   add_cross_entropy(cases, rows, 256, 3.0);

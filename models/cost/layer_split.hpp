@@ -39,6 +39,11 @@ class LayerSplit {
     return each_ + (from_middle < left_over_ ? 1 : 0);
   }
 
+  // Of the ranks between the ends, the first of those with the most blocks. REQUIRES: more than two ranks.
+  std::int32_t fullest_inside() const {
+    return std::max(1, (first_fixed_ ? 1 : 0) + (ranks_ - std::max(1, left_over_)) / 2);
+  }
+
  private:
   bool first_fixed_, last_fixed_;
   std::int32_t first_, last_, pipeline_, ranks_;

@@ -92,7 +92,7 @@ void StepModel::find_fullest(const ParallelLayout& layout, const Shard& shard, S
   } else {
     const LayerSplit split(layout, job_.network.layers);
     if (split.layers(1) > split.layers(0)) look_at(1);
-    if (split.layers(layout.pipeline / 2) > split.layers(1)) look_at(layout.pipeline / 2);
+    if (last > 1 && split.layers(split.fullest_inside()) > split.layers(1)) look_at(split.fullest_inside());
     look_at(last);
   }
   estimate.fits = most <= machine_.device.memory.value();

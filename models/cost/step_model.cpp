@@ -209,8 +209,9 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
   const std::int32_t P = layout.pipeline;
   const double M = layout.microbatches;
   const LayerSplit split(layout, job_.network.layers);
+  const std::int32_t middle = P > 2 ? split.fullest_inside() : P / 2;
   const auto on_first = static_cast<double>(split.layers(0));
-  const auto on_middle = static_cast<double>(split.layers(P / 2));
+  const auto on_middle = static_cast<double>(split.layers(middle));
   const bool by_rank = layout.recomputed_layers == fewest_layers && layout.recompute != Recompute::none;
   double repeated = 0;  // blocks of all ranks, where they differ
   const auto times_of = [&](std::int32_t rank) {
@@ -223,13 +224,13 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
   const auto add_rank = [&](std::int32_t rank) {
     const RankTimes times = times_of(rank);
     if (rank == 0 || times.total() > slowest.total()) slowest = times;
-    if (rank == (P > 2 ? P / 2 : 0)) inside = times;
+    if (rank == (P > 2 ? middle : 0)) inside = times;
   };
   if (by_rank) {
     for (std::int32_t rank = 0; rank < P; ++rank) add_rank(rank);
   } else {
     add_rank(0);
-    if (P > 2) add_rank(P / 2);
+    if (P > 2) add_rank(middle);
     if (P > 1) add_rank(P - 1);
   }
   StepTerms terms{.compute = M * slowest.compute,

@@ -5,8 +5,6 @@
 namespace stagecraft::cuda {
 namespace {
 
-constexpr std::int64_t float_bytes = 4;
-
 std::int64_t packed_width(const Transformer& t) { return (t.heads + 2 * t.kv_heads) * t.head_size; }
 std::int64_t up_width(const Transformer& t) { return t.activation == ActivationKind::swiglu ? 2 * t.ffn : t.ffn; }
 

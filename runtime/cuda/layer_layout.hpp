@@ -9,6 +9,7 @@
 namespace stagecraft::cuda {
 
 inline constexpr std::int64_t alignment = 256;
+constexpr std::int64_t float_bytes = 4;
 constexpr std::int64_t aligned(std::int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
 // Lays out tensors one after the other.

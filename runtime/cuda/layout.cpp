@@ -7,7 +7,6 @@
 namespace stagecraft::cuda {
 namespace {
 
-constexpr std::int64_t float_bytes = 4;
 constexpr std::int64_t gemm_workspace_bytes = 32 << 20;
 constexpr std::int64_t scalar_bytes = 16 << 10;  // norms, learning rates
 

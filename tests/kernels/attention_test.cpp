@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "kernels/cpu/random.hpp"
+#include "tests/kernels/random_floats.hpp"
 
 namespace stagecraft::kernels::cpu {
 namespace {
 
 using testing::ElementsAreArray;
-using Floats = std::vector<float>;
 
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 
@@ -20,12 +20,6 @@ constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 constexpr AttentionShape shape{
     .batch = 2, .time = 150, .heads = 4, .kv_heads = 2, .head_size = 8, .q_stride = 32, .kv_stride = 16};
 constexpr std::int64_t rows = shape.batch * shape.time;
-
-Floats random_floats(std::int64_t count, std::uint64_t tensor) {
-  Floats values(static_cast<std::size_t>(count));
-  fill_uniform(values.data(), count, {.seed = 1, .tensor = tensor}, 0, -2.0F, 2.0F);
-  return values;
-}
 
 Floats poisoned(std::int64_t count) { return Floats(static_cast<std::size_t>(count), nan); }
 

@@ -18,18 +18,12 @@
 #include "kernels/cpu/optimizer.hpp"
 #include "kernels/cpu/random.hpp"
 #include "kernels/cpu/rope.hpp"
+#include "tests/kernels/random_floats.hpp"
 
 namespace stagecraft::kernels::cpu {
 namespace {
 
 using testing::ElementsAre;
-using Floats = std::vector<float>;
-
-Floats random_floats(std::int64_t count, std::uint64_t tensor) {
-  Floats values(static_cast<std::size_t>(count));
-  fill_uniform(values.data(), count, {.seed = 1, .tensor = tensor}, 0, -2.0F, 2.0F);
-  return values;
-}
 
 TEST(Linear, MultipliesByTheTransposedWeight) {
   const Floats x = {1, 2, 3, 4, 5, 6};   // (2, 3)

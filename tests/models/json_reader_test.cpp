@@ -12,7 +12,7 @@ using testing::HasSubstr;
 using testing::StartsWith;
 
 template <class Body>
-std::string complaint(Body&& body) {
+std::string input_complaint(Body&& body) {
   try {
     body();
   } catch (const Error& error) {
@@ -26,12 +26,12 @@ std::string complaint(Body&& body) {
 template <class Read>
 std::string complaint_about(const std::string& text, Read&& read) {
   const Json json = parse_json("{\"x\": " + text + "}", "f.json");
-  return complaint([&] { read(JsonValue(json, "f.json").object().required("x")); });
+  return input_complaint([&] { read(JsonValue(json, "f.json").object().required("x")); });
 }
 
 TEST(JsonReader, NamesFileFieldValueAndExpectation) {
   const Json json = parse_json(R"({"nodes": [{"link": {"bandwidth": "fast"}}]})", "c.json");
-  EXPECT_EQ(complaint([&] {
+  EXPECT_EQ(input_complaint([&] {
               JsonValue(json, "c.json")
                   .object()
                   .required("nodes")
@@ -69,12 +69,12 @@ TEST(JsonReader, RefusesUnknownFieldsWithTheNearestKnownName) {
   JsonObject object = JsonValue(json, "f.json").object();
   object.optional("bandwidth");
   object.optional("latency");
-  EXPECT_EQ(complaint([&] { object.finish(); }), "f.json: unknown field 'bandwith' (did you mean 'bandwidth'?)");
+  EXPECT_EQ(input_complaint([&] { object.finish(); }), "f.json: unknown field 'bandwith' (did you mean 'bandwidth'?)");
 }
 
 TEST(JsonReader, NamesAMissingFieldAndWhatStandsInItsPlace) {
   const Json json = parse_json(R"({"latncy": 1})", "f.json");
-  EXPECT_EQ(complaint([&] { JsonValue(json, "f.json").object().required("latency"); }),
+  EXPECT_EQ(input_complaint([&] { JsonValue(json, "f.json").object().required("latency"); }),
             "f.json: missing field 'latency' (found 'latncy' instead)");
 }
 
@@ -85,15 +85,15 @@ TEST(JsonReader, ListsTheNamesOfAChoice) {
 }
 
 TEST(JsonReader, SaysWhereTextIsMalformed) {
-  EXPECT_THAT(complaint([] { parse_json("{\n  \"a\": }", "f.json"); }),
+  EXPECT_THAT(input_complaint([] { parse_json("{\n  \"a\": }", "f.json"); }),
               StartsWith("f.json: not JSON: line 2, column 8: value - "));
-  EXPECT_THAT(complaint([] { parse_json("", "f.json"); }), StartsWith("f.json: not JSON: line 1, column 1"));
-  EXPECT_THAT(complaint([] { parse_json("\x01\x02", "f.json"); }), StartsWith("f.json: not JSON"));
+  EXPECT_THAT(input_complaint([] { parse_json("", "f.json"); }), StartsWith("f.json: not JSON: line 1, column 1"));
+  EXPECT_THAT(input_complaint([] { parse_json("\x01\x02", "f.json"); }), StartsWith("f.json: not JSON"));
 }
 
 TEST(JsonReader, RefusesDeepNestingBeforeItCostsMemory) {
   const std::string deep(1'000'000, '[');
-  EXPECT_EQ(complaint([&] { parse_json(deep, "f.json"); }), "f.json: expected at most 100 levels of nesting");
+  EXPECT_EQ(input_complaint([&] { parse_json(deep, "f.json"); }), "f.json: expected at most 100 levels of nesting");
   // Brackets inside a text are no nesting.
   EXPECT_NO_THROW(parse_json("\"" + std::string(1000, '[') + "\\\"[\"", "f.json"));
 }

@@ -36,7 +36,7 @@ constexpr const char* hand_written = R"({
 
 Json document() { return parse_json(hand_written, "plan.json"); }
 
-std::string complaint(const Json& json) {
+std::string plan_complaint(const Json& json) {
   try {
     plan_from_json(JsonValue(json, "plan.json"));
   } catch (const Error& error) {
@@ -102,7 +102,7 @@ TEST(Plan, ReadsBackUnusualSchedules) {
 TEST(Plan, RefusesAsynchronousSchedulesWithATiedTable) {
   Json json = document();
   json["schedule"] = "pipedream";
-  EXPECT_THAT(complaint(json), testing::HasSubstr("would update at different times"));
+  EXPECT_THAT(plan_complaint(json), testing::HasSubstr("would update at different times"));
 }
 
 TEST(Plan, ReadsBackWhatItWrote) {
@@ -121,65 +121,65 @@ TEST(Plan, ReadsBackWhatItWrote) {
 TEST(Plan, RefusesStagesThatOverlapOrLeaveGaps) {
   Json json = document();
   json["stages"][1]["layers"] = {1, 4};
-  EXPECT_EQ(complaint(json), "plan.json: stages[1].layers: layer 1 is already in stage 0");
+  EXPECT_EQ(plan_complaint(json), "plan.json: stages[1].layers: layer 1 is already in stage 0");
   json["stages"][1]["layers"] = {3, 4};
-  EXPECT_EQ(complaint(json), "plan.json: stages[1].layers: layers 2 to 2 are in no stage");
+  EXPECT_EQ(plan_complaint(json), "plan.json: stages[1].layers: layers 2 to 2 are in no stage");
   json["stages"][1]["layers"] = {2, 3};
-  EXPECT_EQ(complaint(json), "plan.json: stages[1].layers: layers 3 to 3 are in no stage");
+  EXPECT_EQ(plan_complaint(json), "plan.json: stages[1].layers: layers 3 to 3 are in no stage");
   json["stages"][1]["layers"] = {2, 9};
-  EXPECT_EQ(complaint(json), "plan.json: stages[1].layers: ends at 9, but the network has 4 layers");
+  EXPECT_EQ(plan_complaint(json), "plan.json: stages[1].layers: ends at 9, but the network has 4 layers");
   json["stages"][1]["layers"] = {2, 2};
-  EXPECT_EQ(complaint(json), "plan.json: stages[1].layers: expected at least one layer");
+  EXPECT_EQ(plan_complaint(json), "plan.json: stages[1].layers: expected at least one layer");
 }
 
 TEST(Plan, RefusesDevicesThatAreMissingOrUsedTwice) {
   Json json = document();
   json["devices"] = {{0, 0}};
-  EXPECT_EQ(complaint(json), "plan.json: devices[0][1]: device 0 is used twice");
+  EXPECT_EQ(plan_complaint(json), "plan.json: devices[0][1]: device 0 is used twice");
   json["devices"] = {{0, 7}};
-  EXPECT_EQ(complaint(json), "plan.json: devices[0][1]: device 7 does not exist: cluster 'pair' has 2");
+  EXPECT_EQ(plan_complaint(json), "plan.json: devices[0][1]: device 7 does not exist: cluster 'pair' has 2");
   json["devices"] = Json::array();
-  EXPECT_THAT(complaint(json), HasSubstr("devices: expected at least one replica"));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("devices: expected at least one replica"));
 }
 
 TEST(Plan, RefusesABatchThatDoesNotMultiplyOut) {
   Json json = document();
   json["batch"]["global"] = 5;
-  EXPECT_EQ(complaint(json),
+  EXPECT_EQ(plan_complaint(json),
             "plan.json: batch.global: expected microbatch * microbatches * replicas = 1 * 4 * 1 = 4, got 5");
   json["batch"]["global"] = 1e18;
-  EXPECT_THAT(complaint(json), HasSubstr("batch.global: expected a whole number from 1 to"));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("batch.global: expected a whole number from 1 to"));
 }
 
 TEST(Plan, RefusesAnOrderThatBreaksAnEdge) {
   Json json = document();
   json["order"] = {0, 2, 1, 3};
-  EXPECT_THAT(complaint(json), HasSubstr("order[1]: layer 'block.1' stands before 'block.0', which it needs"));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("order[1]: layer 'block.1' stands before 'block.0', which it needs"));
   json["order"] = {0, 1, 1, 3};
-  EXPECT_EQ(complaint(json), "plan.json: order[2]: layer 1 stands here twice");
+  EXPECT_EQ(plan_complaint(json), "plan.json: order[2]: layer 1 stands here twice");
 }
 
 TEST(Plan, RefusesASchedulesThatCannotFinishAndMarksTheAction) {
   Json json = document();
   json["schedule"] = {{"name", "mine"},
                       {"ranks", {"0F0 0B0 0F1 0B1 0F2 0B2 0F3 0B3", "1F1 1B1 1F0 1B0 1F2 1B2 1F3 1B3"}}};
-  EXPECT_THAT(complaint(json), HasSubstr("plan.json: schedule: "));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("plan.json: schedule: "));
   json["schedule"]["ranks"][0] = "0F0 0G0";
-  EXPECT_THAT(complaint(json), HasSubstr("schedule.ranks[0]: action 1: expected one such as \"2F0\""));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("schedule.ranks[0]: action 1: expected one such as \"2F0\""));
   json["schedule"] = "gpip";
-  EXPECT_THAT(complaint(json), HasSubstr("gpipe"));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("gpipe"));
 }
 
 TEST(Plan, NamesUnknownFieldsAndWrongTypes) {
   Json json = document();
   json["stage"] = 1;
-  EXPECT_EQ(complaint(json), "plan.json: unknown field 'stage' (did you mean 'stages'?)");
+  EXPECT_EQ(plan_complaint(json), "plan.json: unknown field 'stage' (did you mean 'stages'?)");
   json = document();
   json["batch"]["microbatch"] = "1";
-  EXPECT_THAT(complaint(json), HasSubstr("plan.json: batch.microbatch: expected a whole number"));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("plan.json: batch.microbatch: expected a whole number"));
   json = document();
   json["precision"] = "fp33";
-  EXPECT_THAT(complaint(json), HasSubstr("plan.json: precision: expected one of 'fp32'"));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("plan.json: precision: expected one of 'fp32'"));
 }
 
 // The hand-written plan on four devices: two shards for each of its two ranks.
@@ -208,20 +208,20 @@ TEST(Plan, WritesNoLayoutWhereADeviceIsARank) {
 TEST(Plan, RefusesShardsThatTheNetworkDoesNotDivideInto) {
   Json json = sharded_document();
   json["devices"] = {{0, 2}, {1, 3}, {4, 5}};
-  EXPECT_THAT(complaint(json), HasSubstr("devices: expected 2 rows a replica (tensor 2 x context 1), got 3 rows"));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("devices: expected 2 rows a replica (tensor 2 x context 1), got 3 rows"));
   json = sharded_document();
   json["layout"]["tensor"] = 3;
   json["devices"] = {{0, 2}, {1, 3}, {4, 5}};
-  EXPECT_THAT(complaint(json), HasSubstr("layout.tensor: expected a divisor of heads = 2, got 3"));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("layout.tensor: expected a divisor of heads = 2, got 3"));
   json = sharded_document();
   json["layout"]["expert"] = 2;
-  EXPECT_THAT(complaint(json), HasSubstr("layout.expert: expected 1: the network has no experts"));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("layout.expert: expected 1: the network has no experts"));
   json = sharded_document();
   json["layout"]["zero"] = 4;
-  EXPECT_THAT(complaint(json), HasSubstr("layout.zero"));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("layout.zero"));
   json = sharded_document();
   json["layout"]["tensr"] = 2;
-  EXPECT_THAT(complaint(json), HasSubstr("tensr"));
+  EXPECT_THAT(plan_complaint(json), HasSubstr("tensr"));
 }
 
 TEST(Plan, FindsTheOrderThatDevicesAreNumberedBy) {

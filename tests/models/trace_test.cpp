@@ -67,7 +67,7 @@ TEST(Trace, ReadsBackWhatItWrote) {
   EXPECT_TRUE(std::isnan(back.losses[1]));
 }
 
-std::string complaint(Json json) {
+std::string trace_complaint(Json json) {
   try {
     trace_from_json(JsonValue(json, "t.json"));
   } catch (const Error& error) {
@@ -97,19 +97,19 @@ TEST(Trace, RefusesEventsThatTheHeaderDoesNotAnnounce) {
   const Json good = to_json(two_stages());
   Json bad = good;
   bad["events"][1][2] = 2;
-  EXPECT_EQ(complaint(bad), "t.json: events[1][2]: expected a whole number from 0 to 1, got 2");
+  EXPECT_EQ(trace_complaint(bad), "t.json: events[1][2]: expected a whole number from 0 to 1, got 2");
   bad = good;
   bad["events"][0][3] = "2F0";
-  EXPECT_THAT(complaint(bad), HasSubstr("events[0][3]: expected a stage below 2"));
+  EXPECT_THAT(trace_complaint(bad), HasSubstr("events[0][3]: expected a stage below 2"));
   bad = good;
   bad["events"][0][3] = "0F1";
-  EXPECT_THAT(complaint(bad), HasSubstr("expected a micro-batch below 1"));
+  EXPECT_THAT(trace_complaint(bad), HasSubstr("expected a micro-batch below 1"));
   bad = good;
   bad["events"][0][5] = -1;
-  EXPECT_THAT(complaint(bad), HasSubstr("events[0][5]: expected a number from 0"));
+  EXPECT_THAT(trace_complaint(bad), HasSubstr("events[0][5]: expected a number from 0"));
   bad = good;
   bad["sources"] = 1;
-  EXPECT_EQ(complaint(bad), "t.json: unknown field 'sources' (did you mean 'source'?)");
+  EXPECT_EQ(trace_complaint(bad), "t.json: unknown field 'sources' (did you mean 'source'?)");
 }
 
 }  // namespace

@@ -9,7 +9,6 @@ namespace stagecraft {
 namespace {
 
 using ::testing::ElementsAre;
-using testing::make_cluster;
 
 std::vector<int> row(const Assignment& assignment, std::size_t replica) {
   std::vector<int> devices;

@@ -11,8 +11,6 @@ namespace stagecraft {
 namespace {
 
 using ::testing::ElementsAre;
-using testing::make_chain;
-using testing::make_graph;
 
 TEST(LinearCuts, OfAChainAreItsPositions) {
   const CutGraph cuts = linear_cuts(make_chain(4));
@@ -35,7 +33,7 @@ TEST(LinearCuts, CountTensorsThatSkipStagesAtEveryCutTheyCross) {
 TEST(LinearCuts, AgreeWithCutElementsOnRandomGraphs) {
   std::mt19937 random(7);
   for (int round = 0; round < 50; ++round) {
-    testing::Edges edges;
+    Edges edges;
     for (int to = 1; to < 8; ++to) {
       for (int from = 0; from < to; ++from) {
         if (random() % 3 == 0) edges.emplace_back(from, to);

@@ -13,12 +13,6 @@
 namespace stagecraft {
 namespace {
 
-using testing::Edges;
-using testing::for_each_path;
-using testing::make_chain;
-using testing::make_cost;
-using testing::make_graph;
-
 // 0 -> {branches of `length` layers} -> last
 LayerGraph two_branches(int length) {
   Edges edges;
@@ -123,7 +117,7 @@ TEST(DownsetPartition, EqualsBruteForceOverAllDownsetChains) {
   for (int round = 0; round < 200; ++round) {
     LayerGraph graph = random_dag(random, 7);
     CutGraph cuts = downset_cuts(graph).value();
-    const testing::RandomCase example(random, std::move(graph), std::move(cuts), 2);
+    const RandomCase example(random, std::move(graph), std::move(cuts), 2);
     const auto objective = round % 2 == 0 ? Objective::gpipe : Objective::one_f_one_b;
     const PartitionProblem problem = example.problem(random, 2 + round % 3, 1 + round % 5, objective, 35);
     double best = std::numeric_limits<double>::infinity();
@@ -147,9 +141,9 @@ TEST(DownsetPartition, BeatsTheSingleOrderWhereAStageTakesFromBothBranches) {
   std::vector<std::vector<LayerCost>> layers(1);
   for (const double time : {2, 2, 8, 8, 2, 2}) layers[0].push_back(make_cost(time, time));
   const auto solve = [&](const CutGraph& cuts) {
-    const CutCosts costs = testing::price(cuts, graph, layers);
+    const CutCosts costs = price(cuts, graph, layers);
     PartitionProblem problem{cuts, costs, {}, 10, Objective::gpipe, 1, 0};
-    for (int s = 0; s < 3; ++s) problem.slots.push_back({0, 1e300, 10, 0, testing::delay(0), 0, 0});
+    for (int s = 0; s < 3; ++s) problem.slots.push_back({0, 1e300, 10, 0, delay(0), 0, 0});
     return best_partition(problem).value();
   };
   // In the order 2 2 8 8 2 2 no three stages do better than a bottleneck of 12.

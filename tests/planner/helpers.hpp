@@ -14,7 +14,7 @@
 #include "planner/cut_graph.hpp"
 #include "planner/partition.hpp"
 
-namespace stagecraft::testing {
+namespace stagecraft {
 
 using Edges = std::vector<std::pair<int, int>>;
 
@@ -181,4 +181,4 @@ struct RandomCase {
   }
 };
 
-}  // namespace stagecraft::testing
+}  // namespace stagecraft

@@ -11,12 +11,7 @@
 namespace stagecraft {
 namespace {
 
-using testing::delay;
 using ::testing::ElementsAre;
-using testing::for_each_path;
-using testing::make_chain;
-using testing::make_cost;
-using testing::RandomCase;
 
 // A chain with the given forwards; backwards take twice as long.
 struct Chain {
@@ -27,7 +22,7 @@ struct Chain {
       : graph(make_chain(static_cast<int>(forwards.size()))), cuts(linear_cuts(graph)) {
     std::vector<std::vector<LayerCost>> layers(1);
     for (const double forward : forwards) layers[0].push_back(make_cost(forward, 2 * forward, resident, stash));
-    costs = testing::price(cuts, graph, layers);
+    costs = price(cuts, graph, layers);
   }
   PartitionProblem problem(int stages, int microbatches, Objective objective, double hop = 0) const {
     PartitionProblem problem{cuts, costs, {}, microbatches, objective, 1, 0};
@@ -78,7 +73,7 @@ TEST(BestPartition, TradesTheSlowestStageForACheaperMessage) {
   }
   const CutGraph cuts = linear_cuts(graph);
   const std::vector<std::vector<LayerCost>> layers{{4, make_cost(1, 1)}};
-  const CutCosts costs = testing::price(cuts, graph, layers);
+  const CutCosts costs = price(cuts, graph, layers);
   PartitionProblem problem{cuts, costs, {}, 4, Objective::gpipe, 1, 0};
   for (int s = 0; s < 2; ++s) problem.slots.push_back({0, 1e300, 4, 0, {Seconds(0), BytesPerSecond(1)}, 0, 0});
   const auto partition = best_partition(problem);
@@ -95,7 +90,7 @@ TEST(BestPartition, GivesTheFasterDeviceMoreLayers) {
     layers[0].push_back(make_cost(1, 1));
     layers[1].push_back(make_cost(2, 2));
   }
-  const CutCosts costs = testing::price(cuts, graph, layers);
+  const CutCosts costs = price(cuts, graph, layers);
   PartitionProblem problem{cuts, costs, {}, 20, Objective::one_f_one_b, 1, 0};
   problem.slots.push_back({1, 1e300, 1, 0, delay(0), 0, 0});
   problem.slots.push_back({0, 1e300, 1, 0, delay(0), 0, 0});

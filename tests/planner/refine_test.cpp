@@ -10,10 +10,6 @@
 namespace stagecraft {
 namespace {
 
-using testing::for_each_path;
-using testing::make_chain;
-using testing::RandomCase;
-
 struct Example {
   RandomCase layers;
   PartitionProblem problem;

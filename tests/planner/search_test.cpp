@@ -18,10 +18,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using testing::make_chain;
-using testing::make_cluster;
-using testing::make_graph;
-using testing::SimpleModel;
 
 // Layers of `flops` each a sample, `parameters` bytes and `stash` bytes a sample.
 Network make_network(LayerGraph graph, double flops = 1, std::int64_t parameters = 0, double stash = 0) {

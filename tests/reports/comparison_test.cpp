@@ -14,8 +14,6 @@ namespace {
 
 using ::testing::Contains;
 using ::testing::ElementsAre;
-using testing::example_plan;
-using testing::example_trace;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;

@@ -10,7 +10,7 @@
 #include "models/plan.hpp"
 #include "models/trace.hpp"
 
-namespace stagecraft::testing {
+namespace stagecraft {
 
 inline Action action(ActionKind kind, int stage, int microbatch = -1) {
   return {kind, StageId{stage}, MicrobatchId{microbatch}};
@@ -121,4 +121,4 @@ inline Plan example_plan() {
   return plan;
 }
 
-}  // namespace stagecraft::testing
+}  // namespace stagecraft

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace stagecraft::testing {
+namespace stagecraft {
 
 inline std::size_t count(std::string_view text, std::string_view part) {
   std::size_t found = 0;
@@ -59,4 +59,4 @@ inline std::string external_reference(std::string_view text) {
   return "";
 }
 
-}  // namespace stagecraft::testing
+}  // namespace stagecraft

@@ -11,9 +11,6 @@
 namespace stagecraft {
 namespace {
 
-using testing::example_plan;
-using testing::example_trace;
-
 std::vector<Json> events_with(const Json& document, const std::string& phase) {
   std::vector<Json> found;
   for (const Json& event : document.at("traceEvents")) {

@@ -14,31 +14,26 @@
 namespace stagecraft {
 namespace {
 
-using testing::count;
-using testing::example_plan;
-using testing::example_trace;
-using testing::external_reference;
-using testing::fault_of_markup;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-struct Example {
+struct ReportExample {
   Plan plan = example_plan();
   std::vector<Trace> predicted{example_trace("timeline", 2, 3), example_trace("simgrid", 2, 3)};
   Trace measured = example_trace("cpu", 4, 3, 6);
-  Example() { measured.losses = {3, 2.5, 2}; }
+  ReportExample() { measured.losses = {3, 2.5, 2}; }
   ReportInput input() const { return {"", &plan, predicted, &measured}; }
 };
 
 TEST(HtmlReport, IsWellFormedAndLoadsNothing) {
-  const std::string page = html_report(Example().input());
+  const std::string page = html_report(ReportExample().input());
   EXPECT_EQ(fault_of_markup(page), "");
   EXPECT_EQ(external_reference(page), "");
   EXPECT_THAT(page, HasSubstr("default-src 'none'"));
 }
 
 TEST(HtmlReport, ShowsEveryPartWithoutItsScript) {
-  std::string page = html_report(Example().input());
+  std::string page = html_report(ReportExample().input());
   page.erase(page.rfind("<script>"));
   for (const char* part : {"How far each prediction is off", "One step, rank by rank", "Where the time goes", "Loss",
                            "Peak memory", "Stages of the plan", "What ran"}) {
@@ -49,7 +44,7 @@ TEST(HtmlReport, ShowsEveryPartWithoutItsScript) {
 }
 
 TEST(HtmlReport, DrawsAllTracesOnTheSameTimeAxis) {
-  const Example example;
+  const ReportExample example;
   const std::string page = html_report(example.input());
   EXPECT_EQ(count(page, "data-end=\"24\""), 3U);
   const std::size_t boxes =
@@ -58,7 +53,7 @@ TEST(HtmlReport, DrawsAllTracesOnTheSameTimeAxis) {
 }
 
 TEST(HtmlReport, EscapesEveryTextFromAFile) {
-  Example example;
+  ReportExample example;
   const std::string evil = "<script>alert(\"1\")</script>&'";
   for (Trace* trace : {&example.measured, &example.predicted[0]}) {
     trace->source = trace->machine = trace->date = trace->network = trace->schedule = trace->plan_digest = evil;
@@ -79,7 +74,7 @@ TEST(HtmlReport, EscapesEveryTextFromAFile) {
 }
 
 TEST(HtmlReport, CutsLargeTracesAndSaysSo) {
-  const Example example;
+  const ReportExample example;
   ReportInput input = example.input();
   input.max_boxes = 5;
   const std::string page = html_report(input);
@@ -108,7 +103,7 @@ TEST(HtmlReport, RefusesAnEmptyTrace) {
 }
 
 TEST(ReportFacts, SumEachKindOverTheRanksOfOneStep) {
-  const Example example;
+  const ReportExample example;
   const ReportFacts facts = report_facts(example.input());
   ASSERT_EQ(facts.totals.front().name, "forward");
   EXPECT_EQ(facts.totals.front().by_trace, (std::vector<std::optional<double>>{8, 8, 16}));
@@ -125,7 +120,7 @@ TEST(ReportFacts, SumEachKindOverTheRanksOfOneStep) {
 }
 
 TEST(ReportFacts, FillTheHeadlines) {
-  const ReportFacts facts = report_facts(Example().input());
+  const ReportFacts facts = report_facts(ReportExample().input());
   EXPECT_EQ(facts.title, "toy, gpipe");
   ASSERT_EQ(facts.headlines.size(), 5U);
   EXPECT_EQ(facts.headlines[0].value, "24.0 s");
@@ -151,7 +146,7 @@ TEST(LossChart, IsBoundedForLongRunsAndEmptyForShortOnes) {
 }
 
 TEST(MarkdownReport, HasTheSameContent) {
-  const std::string text = markdown_report(Example().input());
+  const std::string text = markdown_report(ReportExample().input());
   EXPECT_THAT(text, HasSubstr("# toy, gpipe\n"));
   EXPECT_THAT(text, HasSubstr("| step time | 16.0 s | -33.3% | 18.0 s | -25.0% | 18.0 s | -25.0% | 24.0 s |\n"));
   EXPECT_THAT(text, HasSubstr("| forward | 8.00 s | 8.00 s | 16.0 s | +8.00 s (+100.0%) |\n"));

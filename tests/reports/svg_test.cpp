@@ -11,9 +11,6 @@
 namespace stagecraft {
 namespace {
 
-using testing::count;
-using testing::example_trace;
-using testing::fault_of_markup;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -105,7 +102,7 @@ TEST(Svg, EscapesNamesAndLoadsNothing) {
   const std::string svg = to_svg(trace);
   EXPECT_EQ(fault_of_markup(svg), "");
   EXPECT_THAT(svg, Not(HasSubstr("<script")));
-  EXPECT_EQ(testing::external_reference(svg), "");
+  EXPECT_EQ(external_reference(svg), "");
 }
 
 }  // namespace

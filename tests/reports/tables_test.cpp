@@ -11,7 +11,6 @@
 namespace stagecraft {
 namespace {
 
-using testing::example_plan;
 using ::testing::HasSubstr;
 
 TEST(Tables, GroupTheLayersOfANetworkByKind) {

@@ -16,7 +16,7 @@
 namespace stagecraft {
 namespace {
 
-constexpr int samples = 8;
+constexpr int batch_size = 8;
 
 Transformer network(bool tied) {
   Transformer t = tiny_gpt(tied);
@@ -24,13 +24,13 @@ Transformer network(bool tied) {
   return t;
 }
 
-// Every legal shape of few ranks and stages, with `samples` micro-batches.
+// Every legal shape of few ranks and stages, with `batch_size` micro-batches.
 std::vector<ScheduleShape> shapes_of(const ScheduleKind& kind) {
   std::vector<ScheduleShape> shapes;
   for (const int ranks : {1, 2, 4}) {
     for (const int stages_per_rank : {1, 2, 4}) {
       for (const int slices : {1, 2, 4}) {
-        ScheduleShape shape{ranks, stages_per_rank, samples};
+        ScheduleShape shape{ranks, stages_per_rank, batch_size};
         shape.slices = slices;
         if (ranks * stages_per_rank <= 8 && kind.refuse(shape).empty()) shapes.push_back(shape);
       }
@@ -67,7 +67,8 @@ TEST_P(EveryScheduleTest, MakesTheGradientsOfOneUnpartitionedStep) {
   const ScheduleKind& kind = kind_named(GetParam());
   int tried = 0;
   for (const bool tied : {false, true}) {
-    const Step expected = take_step(make_plan(network(tied), {.cuts = {}, .microbatches = 1, .microbatch = samples}));
+    const Step expected =
+        take_step(make_plan(network(tied), {.cuts = {}, .microbatches = 1, .microbatch = batch_size}));
     for (const ScheduleShape& shape : shapes_of(kind)) {
       const ComputeSchedule schedule = kind.generate(shape);
       for (const Recompute recompute : {Recompute::none, Recompute::full}) {
@@ -85,7 +86,8 @@ TEST_P(EveryScheduleTest, MakesTheGradientsOfOneUnpartitionedStep) {
 
 TEST_P(EveryScheduleTest, WorksWithReplicas) {
   const ScheduleKind& kind = kind_named(GetParam());
-  const Step expected = take_step(make_plan(network(true), {.cuts = {}, .microbatches = 1, .microbatch = 2 * samples}));
+  const Step expected =
+      take_step(make_plan(network(true), {.cuts = {}, .microbatches = 1, .microbatch = 2 * batch_size}));
   const std::vector<ScheduleShape> shapes = shapes_of(kind);
   const ComputeSchedule schedule = kind.generate(shapes.back());
   expect_close(take_step(make_scheduled_plan(network(true), schedule, {.replicas = 2})), expected);
@@ -124,13 +126,13 @@ std::vector<std::string> synchronous_schedules() {
   return names;
 }
 
-std::string case_name(const testing::TestParamInfo<std::string>& info) {
+std::string schedule_case_name(const testing::TestParamInfo<std::string>& info) {
   std::string name = "schedule_" + info.param;
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Schedules, EveryScheduleTest, testing::ValuesIn(synchronous_schedules()), case_name);
+INSTANTIATE_TEST_SUITE_P(Schedules, EveryScheduleTest, testing::ValuesIn(synchronous_schedules()), schedule_case_name);
 
 // All forwards, then each micro-batch's slices backwards, with the weight gradients split off or not.
 ComputeSchedule sliced_gpipe(int ranks, int microbatches, int slices, bool split) {
@@ -171,8 +173,8 @@ TEST(TokenSlices, MakeTheGradientsOfWholeSequences) {
 }
 
 TEST(Inference, ReportsTheLossAndTrainsNothing) {
-  const Step trained = take_step(make_plan(network(false), {.cuts = {}, .microbatches = samples}));
-  const ComputeSchedule schedule = make_schedule("inference", {2, 2, samples});
+  const Step trained = take_step(make_plan(network(false), {.cuts = {}, .microbatches = batch_size}));
+  const ComputeSchedule schedule = make_schedule("inference", {2, 2, batch_size});
   const Step step = take_step(make_scheduled_plan(network(false), schedule));
   EXPECT_NEAR(step.loss, trained.loss, 1e-6);
   for (const auto& [name, gradient] : step.gradients) EXPECT_EQ(norm(gradient), 0) << name;

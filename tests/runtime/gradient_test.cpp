@@ -145,17 +145,17 @@ Transformer regression() {
   return t;
 }
 
-std::string case_name(const testing::TestParamInfo<Case>& info) { return info.param.name; }
+std::string network_name(const testing::TestParamInfo<Case>& info) { return info.param.name; }
 
 INSTANTIATE_TEST_SUITE_P(Networks, GradientTest,
                          testing::Values(Case{"gpt", tiny_gpt()}, Case{"tied_gpt", tiny_gpt(true)},
                                          Case{"llama", tiny_llama()}, Case{"tied_llama", tiny_llama(true)},
                                          Case{"regression", regression()}),
-                         case_name);
+                         network_name);
 INSTANTIATE_TEST_SUITE_P(Networks, UntiedGradientTest,
                          testing::Values(Case{"gpt", tiny_gpt()}, Case{"llama", tiny_llama()},
                                          Case{"regression", regression()}),
-                         case_name);
+                         network_name);
 
 }  // namespace
 }  // namespace stagecraft

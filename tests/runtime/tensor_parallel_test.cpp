@@ -14,7 +14,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr std::int64_t samples = 4;
+constexpr std::int64_t sequences = 4;
 
 // Four heads, keys and values alike, so that four shards can share them; a vocabulary that two do not divide.
 Transformer wide_gpt(bool tied) {
@@ -33,17 +33,17 @@ Transformer wide_llama(bool tied) {
   return t;
 }
 
-struct Case {
+struct NamedNetwork {
   std::string name;
   Transformer transformer;
 };
 
 // The network, and whether it is sequence parallel.
-class TensorParallel : public testing::TestWithParam<std::tuple<Case, bool>> {
+class TensorParallel : public testing::TestWithParam<std::tuple<NamedNetwork, bool>> {
  protected:
   const Transformer& transformer() const { return std::get<0>(GetParam()).transformer; }
   Step unsplit() const {
-    return take_step(make_plan(transformer(), {.cuts = {}, .microbatches = 1, .microbatch = samples}));
+    return take_step(make_plan(transformer(), {.cuts = {}, .microbatches = 1, .microbatch = sequences}));
   }
   Plan plan(PlanShape shape) const {
     shape.sequence_parallel = std::get<1>(GetParam());
@@ -75,7 +75,7 @@ TEST_P(TensorParallel, GoesWithReplicas) {
 TEST_P(TensorParallel, GoesWithSplitBackwardsAndSlices) {
   const Step expected = unsplit();
   for (const char* schedule : {"zb-h1", "seq-1f1b"}) {
-    const ComputeSchedule made = make_schedule(schedule, {2, 1, static_cast<int>(samples)});
+    const ComputeSchedule made = make_schedule(schedule, {2, 1, static_cast<int>(sequences)});
     expect_close(take_step(make_scheduled_plan(transformer(), made,
                                                [&] {
                                                  PlanShape shape;
@@ -175,16 +175,17 @@ TEST_P(TensorParallel, TracesEveryShard) {
   }
 }
 
-std::string case_name(const testing::TestParamInfo<std::tuple<Case, bool>>& info) {
+std::string network_and_mode(const testing::TestParamInfo<std::tuple<NamedNetwork, bool>>& info) {
   return std::get<0>(info.param).name + (std::get<1>(info.param) ? "_sequence_parallel" : "");
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Networks, TensorParallel,
-    testing::Combine(testing::Values(Case{"gpt", wide_gpt(false)}, Case{"tied_gpt", wide_gpt(true)},
-                                     Case{"llama", wide_llama(false)}, Case{"tied_llama", wide_llama(true)}),
-                     testing::Bool()),
-    case_name);
+INSTANTIATE_TEST_SUITE_P(Networks, TensorParallel,
+                         testing::Combine(testing::Values(NamedNetwork{"gpt", wide_gpt(false)},
+                                                          NamedNetwork{"tied_gpt", wide_gpt(true)},
+                                                          NamedNetwork{"llama", wide_llama(false)},
+                                                          NamedNetwork{"tied_llama", wide_llama(true)}),
+                                          testing::Bool()),
+                         network_and_mode);
 
 std::string complaint(const Plan& plan, ErrorKind kind) {
   try {

@@ -46,7 +46,7 @@ Layer gpt_block(double hidden, double heads) {
   return block;
 }
 
-Workload workload(Recompute recompute, bool fused = false) {
+Workload gpt3_workload(Recompute recompute, bool fused = false) {
   return {
       .microbatch = 1, .sequence = 2048, .precision = DataType::fp16, .recompute = recompute, .fused_attention = fused};
 }
@@ -55,15 +55,16 @@ TEST(StashBytes, FollowKorthikantiForEachMode) {
   // GPT-3 175B: h = 12288, a = 96, s = 2048; their equations 1 and 6, and 2sbh of full recomputation.
   const Layer block = gpt_block(12288, 96);
   constexpr double sbh = 2048.0 * 12288;
-  EXPECT_EQ(stash_bytes(block, workload(Recompute::none)), Bytes(sbh * (34 + 5 * 96.0 * 2048 / 12288)));
-  EXPECT_EQ(stash_bytes(block, workload(Recompute::selective)), Bytes(sbh * 34));
-  EXPECT_EQ(stash_bytes(block, workload(Recompute::full)), Bytes(sbh * 2));
+  EXPECT_EQ(stash_bytes(block, gpt3_workload(Recompute::none)), Bytes(sbh * (34 + 5 * 96.0 * 2048 / 12288)));
+  EXPECT_EQ(stash_bytes(block, gpt3_workload(Recompute::selective)), Bytes(sbh * 34));
+  EXPECT_EQ(stash_bytes(block, gpt3_workload(Recompute::full)), Bytes(sbh * 2));
 }
 
 TEST(StashBytes, SelectiveRecomputationSavesWhatThePaperSays) {
   // Section 5: 70 % for GPT-3 175B; with h = 20480, a = 128 (their 530B model) 65 %.
   const auto saved = [](const Layer& block) {
-    return 1 - stash_bytes(block, workload(Recompute::selective)) / stash_bytes(block, workload(Recompute::none));
+    return 1 -
+           stash_bytes(block, gpt3_workload(Recompute::selective)) / stash_bytes(block, gpt3_workload(Recompute::none));
   };
   EXPECT_NEAR(saved(gpt_block(12288, 96)), 0.70, 0.005);
   EXPECT_NEAR(saved(gpt_block(20480, 128)), 0.65, 0.005);
@@ -72,26 +73,26 @@ TEST(StashBytes, SelectiveRecomputationSavesWhatThePaperSays) {
 TEST(StashBytes, FusedAttentionKeepsNoSquareAndLeavesSelectiveNothingToDo) {
   const Layer block = gpt_block(64, 4);
   const Bytes linear = Bytes(2048.0 * 64 * 34);
-  EXPECT_EQ(stash_bytes(block, workload(Recompute::none, true)), linear);
-  EXPECT_EQ(stash_bytes(block, workload(Recompute::selective, true)), linear);
-  EXPECT_FALSE(attention_recomputed(block, workload(Recompute::selective, true)));
+  EXPECT_EQ(stash_bytes(block, gpt3_workload(Recompute::none, true)), linear);
+  EXPECT_EQ(stash_bytes(block, gpt3_workload(Recompute::selective, true)), linear);
+  EXPECT_FALSE(attention_recomputed(block, gpt3_workload(Recompute::selective, true)));
 }
 
 TEST(StashBytes, ALayerWithoutAnInputIsNeverRecomputed) {
   Layer head = gpt_block(64, 4);
   head.input = {};
-  EXPECT_FALSE(recomputed_fully(head, workload(Recompute::full)));
-  EXPECT_EQ(stash_bytes(head, workload(Recompute::full)), stash_bytes(head, workload(Recompute::none)));
+  EXPECT_FALSE(recomputed_fully(head, gpt3_workload(Recompute::full)));
+  EXPECT_EQ(stash_bytes(head, gpt3_workload(Recompute::full)), stash_bytes(head, gpt3_workload(Recompute::none)));
 }
 
 TEST(WorkspaceBytes, HoldWhatRecomputationBringsBackAndTwoGradients) {
   const Layer block = gpt_block(64, 4);
   const Bytes gradients = Bytes(2 * 2.0 * 2048 * 64);
-  const Bytes whole = stash_bytes(block, workload(Recompute::none));
-  EXPECT_EQ(workspace_bytes(block, workload(Recompute::none)), gradients);
-  EXPECT_EQ(workspace_bytes(block, workload(Recompute::full)),
-            whole - stash_bytes(block, workload(Recompute::full)) + gradients);
-  EXPECT_EQ(workspace_bytes(block, workload(Recompute::selective)), Bytes(5.0 * 4 * 2048 * 2048) + gradients);
+  const Bytes whole = stash_bytes(block, gpt3_workload(Recompute::none));
+  EXPECT_EQ(workspace_bytes(block, gpt3_workload(Recompute::none)), gradients);
+  EXPECT_EQ(workspace_bytes(block, gpt3_workload(Recompute::full)),
+            whole - stash_bytes(block, gpt3_workload(Recompute::full)) + gradients);
+  EXPECT_EQ(workspace_bytes(block, gpt3_workload(Recompute::selective)), Bytes(5.0 * 4 * 2048 * 2048) + gradients);
 }
 
 }  // namespace

@@ -145,6 +145,32 @@ TEST(StepModel, SpreadsLayersEvenlyWithTheRestInTheMiddle) {
   EXPECT_THAT(layers("p5 m64 last=4"), testing::ElementsAre(23, 23, 23, 23, 4));
 }
 
+// Where blocks do not divide over the ranks, the slowest and the fullest rank are those that the model looks at.
+TEST(StepModel, FindsTheSlowestAndTheFullestOfUnevenRanks) {
+  const auto slowest = [](std::int64_t layers) {
+    TrainingJob job = gpt3(64);
+    job.network.layers = layers;
+    const StepModel step{job, machine_of(load_cluster("dgx-a100:8"))};
+    const ParallelLayout layout = parse_layout("p6 m64 1f1b");
+    return step.estimate(layout).terms.compute;
+  };
+  EXPECT_GT(slowest(97), slowest(96));
+  EXPECT_EQ(slowest(97), slowest(98));
+
+  const StepModel step = model();
+  for (const char* rest : {"m64 1f1b", "m64 gpipe", "m4 1f1b", "m64 zb-h1", "m64 1f1b full", "m64 1f1b first=3",
+                           "m64 1f1b last=2", "m64 1f1b first=2 last=3"}) {
+    for (int ranks = 2; ranks <= 40; ++ranks) {
+      const std::string text = "p" + std::to_string(ranks) + " " + rest;
+      const ParallelLayout layout = parse_layout(text);
+      const Shard shard = step.shard(layout);
+      double most = 0;
+      for (std::int32_t rank = 0; rank < ranks; ++rank) most = std::max(most, step.memory(layout, shard, rank).total());
+      EXPECT_EQ(step.estimate(layout, shard).memory.total(), most) << text;
+    }
+  }
+}
+
 TEST(StepModel, NamesTheNumbersThatClash) {
   const StepModel step = model();
   const auto refusal = [&](const char* layout) { return step.refuse(parse_layout(layout)); };

@@ -13,7 +13,7 @@ Network read(const Json& config, const std::string& name) {
   return network_from_json(JsonValue(config, "config.json"), name);
 }
 
-std::string complaint(const Json& config) {
+std::string config_complaint(const Json& config) {
   try {
     read(config, "net");
   } catch (const Error& error) {
@@ -126,16 +126,16 @@ TEST(HuggingFace, StatedFieldsOverrideWhatWouldBeDerived) {
 }
 
 TEST(HuggingFace, UnknownModelsAreRefusedWithTheKnownOnes) {
-  EXPECT_EQ(complaint({{"model_type", "bert"}}),
+  EXPECT_EQ(config_complaint({{"model_type", "bert"}}),
             "config.json: model_type: expected one of 'gpt2', 'llama', 'mistral', 'qwen2', 'mixtral', got \"bert\"");
-  EXPECT_EQ(complaint({{"model_type", 7}}),
+  EXPECT_EQ(config_complaint({{"model_type", 7}}),
             "config.json: model_type: expected one of 'gpt2', 'llama', 'mistral', 'qwen2', 'mixtral', got 7");
 }
 
 TEST(HuggingFace, ComplaintsUseTheFilesOwnNames) {
   const auto with = [](Json config, const char* field, const Json& value) {
     config[field] = value;
-    return complaint(config);
+    return config_complaint(config);
   };
   EXPECT_EQ(with(llama_31_8b, "num_attention_heads", 7),
             "config.json: num_key_value_heads: expected a divisor of num_attention_heads = 7, got 8");

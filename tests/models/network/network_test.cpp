@@ -11,7 +11,7 @@ namespace {
 
 Network read(const Json& document) { return network_from_json(JsonValue(document, "net.json"), "net"); }
 
-std::string complaint(const Json& document) {
+std::string network_complaint(const Json& document) {
   try {
     read(document);
   } catch (const Error& error) {
@@ -36,7 +36,7 @@ Json tiny() {
 std::string complaint_with(const char* field, const Json& value) {
   Json document = tiny();
   document["transformer"][field] = value;
-  return complaint(document);
+  return network_complaint(document);
 }
 
 TEST(Network, DerivesWhatTheTransformerLeavesOut) {
@@ -109,25 +109,27 @@ TEST(Network, RefusesFieldsAndWordsThatItDoesNotKnow) {
       "net.json: transformer.family: expected one of 'gpt2', 'llama', 'mistral', 'qwen2', 'mixtral', got \"bert\"");
   EXPECT_EQ(complaint_with("norm", "batch_norm"),
             "net.json: transformer.norm: expected one of 'layer_norm', 'rms_norm', got \"batch_norm\"");
-  EXPECT_EQ(complaint({{"model", "gpt2"}}),
+  EXPECT_EQ(network_complaint({{"model", "gpt2"}}),
             "net.json: expected a network: an object with 'transformer', with 'layers', or a Hugging Face config.json "
             "with 'model_type'");
-  EXPECT_EQ(complaint(Json::array()), "net.json: expected an object, got an array of 0");
+  EXPECT_EQ(network_complaint(Json::array()), "net.json: expected an object, got an array of 0");
   Json both = tiny();
   both["layers"] = Json::array();
-  EXPECT_EQ(complaint(both), "net.json: unknown field 'layers'");
+  EXPECT_EQ(network_complaint(both), "net.json: unknown field 'layers'");
   Json regression = tiny();
   regression["transformer"].update({{"head", "regression"}, {"tied_head", true}});
-  EXPECT_EQ(complaint(regression), "net.json: transformer.tied_head: expected false with a regression head, got true");
+  EXPECT_EQ(network_complaint(regression),
+            "net.json: transformer.tied_head: expected false with a regression head, got true");
 }
 
 TEST(Network, RefusesParametersThatOverflow) {
   Json document = tiny();
   document["transformer"].update({{"hidden", 1LL << 31}, {"ffn", 1LL << 31}, {"layers", 100000}});
-  EXPECT_EQ(complaint(document), "net.json: transformer: expected at most 10^18 parameters, got 3.23e+24");
+  EXPECT_EQ(network_complaint(document), "net.json: transformer: expected at most 10^18 parameters, got 3.23e+24");
   document["transformer"].update({{"layers", 1}, {"hidden", 1LL << 20}, {"ffn", 1LL << 20}});
   document["transformer"].update({{"vocabulary", 1LL << 31}, {"heads", 1LL << 31}, {"head_size", 1LL << 31}});
-  EXPECT_THAT(complaint(document), testing::StartsWith("net.json: transformer: expected at most 10^18 parameters"));
+  EXPECT_THAT(network_complaint(document),
+              testing::StartsWith("net.json: transformer: expected at most 10^18 parameters"));
 }
 
 TEST(Network, IsRefusedByNameWithTheNearestPreset) {

@@ -4,17 +4,10 @@
 #include <gtest/gtest.h>
 
 #include "models/error.hpp"
+#include "tests/models/schedule/refusal.hpp"
 
 namespace stagecraft {
 namespace {
-
-std::string refusal(std::string_view name, const ScheduleShape& shape) {
-  for (const ScheduleKind& kind : schedule_kinds()) {
-    if (kind.name == name) return kind.refuse(shape);
-  }
-  return "unknown";
-}
-bool accepts(std::string_view name, const ScheduleShape& shape) { return refusal(name, shape).empty(); }
 
 ScheduleShape with_limit(ScheduleShape shape, double limit) {
   shape.memory_limit = limit;

@@ -6,16 +6,10 @@
 
 #include "models/error.hpp"
 #include "models/schedule/schedule.hpp"
+#include "tests/models/schedule/refusal.hpp"
 
 namespace stagecraft {
 namespace {
-
-std::string refusal(std::string_view name, const ScheduleShape& shape) {
-  const auto& kinds = schedule_kinds();
-  const auto kind = std::find_if(kinds.begin(), kinds.end(), [&](const auto& each) { return each.name == name; });
-  return kind == kinds.end() ? "unknown" : kind->refuse(shape);
-}
-bool accepts(std::string_view name, const ScheduleShape& shape) { return refusal(name, shape).empty(); }
 
 TEST(Refusals, AreExactlyTheRulesOfEachSchedule) {
   for (int p = 1; p <= 8; ++p) {
