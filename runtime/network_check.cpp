@@ -38,8 +38,7 @@ void check_trainable(const Network& network) {
   }
 }
 
-void check_layout(const Plan& plan, std::string_view backend) {
-  PlanLayout rest = plan.layout;
+void check_layout(const Plan& plan, PlanLayout rest, std::string_view backend) {
   rest.tensor = 1;
   rest.sequence_parallel = false;
   if (plan.recompute == Recompute::none || rest.recomputed_layers >= most_blocks(plan)) {

@@ -11,8 +11,8 @@ namespace stagecraft {
 // Throws bad_input for a hand-written graph (no description to run) and for mixture of experts.
 void check_trainable(const Network& network);
 
-// Throws device_error for a layout of a rank's work that the runtime does not execute (`backend`: "CPU", "CUDA"), and
-// bad_input where the network cannot be shared among its tensor-parallel shards.
-void check_layout(const Plan& plan, std::string_view backend);
+// Throws device_error for a layout of a rank's work that the runtime does not execute, and bad_input where the network
+// cannot be shared among its tensor-parallel shards. `rest`: the plan's without what is the backend's ("CPU", "CUDA").
+void check_layout(const Plan& plan, PlanLayout rest, std::string_view backend);
 
 }  // namespace stagecraft

@@ -292,7 +292,7 @@ void check_processes(const Plan& plan, const MpiSession& mpi) {
 }
 
 void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSession* mpi) {
-  check_layout(plan, "CPU");
+  check_layout(plan, plan.layout, "CPU");
   std::set<int> nodes;
   for (std::size_t row = 0; row < plan.devices.size(); ++row) {
     for (std::size_t rank = 0; rank < plan.devices[row].size(); ++rank) {

@@ -42,19 +42,9 @@ __device__ Exponentials block_merged(Exponentials e) {
 // Leaves room for a second block on a multiprocessor with 228 KB (compute capability 9.0 and later).
 constexpr std::size_t most_shared_bytes = std::size_t{112} << 10;
 
-// A block takes a row. With `shared` the first pass leaves it in shared memory for the second; rows too long for that
-// are read again, from the L2 cache, since 2048 threads a multiprocessor keep few rows in flight.
-template <bool gradient, bool shared, int width, class T>
-__global__ void __launch_bounds__(threads, 2)
-    cross_entropy_kernel(float* losses, T* logits, const std::int32_t* targets, int vocabulary, Index row_stride,
-                         float scale) {
-  extern __shared__ uint4 shared_row[];
-  T* const kept = reinterpret_cast<T*>(shared_row);
-  const Index row = blockIdx.x;
-  T* const x = logits + row * row_stride;
-  const int target = targets[row];
-  const float at_target = widen(x[target]);
-
+// Of what the thread sees of a row; with `shared` it also leaves that in `kept`.
+template <bool shared, int width, class T>
+__device__ inline Exponentials exponentials_of(const T* x, T* kept, int vocabulary) {
   Exponentials e;
 #pragma unroll 2
   for (int c = static_cast<int>(threadIdx.x) * width; c < vocabulary; c += threads * width) {
@@ -73,7 +63,23 @@ __global__ void __launch_bounds__(threads, 2)
 #pragma unroll
     for (int i = 0; i < width; ++i) e.sum += __expf(values[i] - maximum);
   }
-  e = block_merged(e);
+  return e;
+}
+
+// A block takes a row. With `shared` the first pass leaves it in shared memory for the second; rows too long for that
+// are read again, from the L2 cache, since 2048 threads a multiprocessor keep few rows in flight.
+template <bool gradient, bool shared, int width, class T>
+__global__ void __launch_bounds__(threads, 2)
+    cross_entropy_kernel(float* losses, T* logits, const std::int32_t* targets, int vocabulary, Index row_stride,
+                         float scale) {
+  extern __shared__ uint4 shared_row[];
+  T* const kept = reinterpret_cast<T*>(shared_row);
+  const Index row = blockIdx.x;
+  T* const x = logits + row * row_stride;
+  const int target = targets[row];
+  const float at_target = widen(x[target]);
+
+  const Exponentials e = block_merged(exponentials_of<shared, width>(x, kept, vocabulary));
   if (threadIdx.x == 0) losses[row] = logf(e.sum) - (at_target - e.maximum);
   if constexpr (!gradient) return;
 
@@ -115,6 +121,50 @@ void launch(float* losses, T* logits, const std::int32_t* targets, Index rows, I
   }
 }
 
+// A block takes a row of this shard.
+template <int width, class T>
+__global__ void __launch_bounds__(threads, 2)
+    shard_statistics_kernel(float* statistics, const T* logits, const std::int32_t* targets, int vocabulary,
+                            Index row_stride, Index first) {
+  const Index row = blockIdx.x, rows = gridDim.x;
+  const T* const x = logits + row * row_stride;
+  const Exponentials e = block_merged(exponentials_of<false, width, T>(x, nullptr, vocabulary));
+  if (threadIdx.x != 0) return;
+  const Index target = targets[row] - first;
+  statistics[row] = e.maximum;
+  statistics[rows + row] = e.sum;
+  statistics[2 * rows + row] = target >= 0 && target < vocabulary ? widen(x[target]) : 0.0F;
+}
+
+template <int width, class T>
+__global__ void __launch_bounds__(threads, 2)
+    shard_gradient_kernel(float* losses, T* logits, const float* statistics, const std::int32_t* targets, int shards,
+                          int vocabulary, Index row_stride, Index first, float scale) {
+  const Index row = blockIdx.x, rows = gridDim.x;
+  T* const x = logits + row * row_stride;
+  const Index target = targets[row] - first;
+  Exponentials e;
+  float at_target = 0.0F;
+  for (int s = 0; s < shards; ++s) {
+    const float* const of = statistics + s * cross_entropy_statistics * rows + row;
+    e = merged(e, {of[0], of[rows]});
+    at_target += of[2 * rows];
+  }
+  if (threadIdx.x == 0) losses[row] = logf(e.sum) - (at_target - e.maximum);
+  const float factor = scale / e.sum;
+#pragma unroll 2
+  for (int c = static_cast<int>(threadIdx.x) * width; c < row_stride; c += threads * width) {
+    float values[width];
+    load(values, x + c);
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+      values[i] = c + i < vocabulary ? factor * __expf(values[i] - e.maximum) : 0.0F;
+      if (c + i == target) values[i] -= scale;
+    }
+    store(x + c, values);
+  }
+}
+
 __global__ void __launch_bounds__(threads) mean_kernel(double* mean, const float* losses, Index rows) {
   __shared__ double shared[threads];
   double sum = 0.0;
@@ -144,15 +194,43 @@ void cross_entropy_loss_and_gradient(float* losses, T* logits, const std::int32_
                "cross_entropy_loss_and_gradient");
 }
 
+template <class T>
+void cross_entropy_shard_statistics(float* statistics, const T* logits, const std::int32_t* targets, Index rows,
+                                    Index vocabulary, Index row_stride, Index first, cudaStream_t stream) {
+  const auto run = [&](auto* kernel) {
+    kernel<<<static_cast<unsigned>(rows), threads, 0, stream>>>(statistics, logits, targets,
+                                                                static_cast<int>(vocabulary), row_stride, first);
+    check_launch("cross_entropy_shard_statistics");
+  };
+  run(row_stride % vector_width<T> == 0 ? shard_statistics_kernel<vector_width<T>, T> : shard_statistics_kernel<1, T>);
+}
+
+template <class T>
+void cross_entropy_shard_loss_and_gradient(float* losses, T* logits, const float* statistics,
+                                           const std::int32_t* targets, Index shards, Index rows, Index vocabulary,
+                                           Index row_stride, Index first, float gradient_scale, cudaStream_t stream) {
+  const auto run = [&](auto* kernel) {
+    kernel<<<static_cast<unsigned>(rows), threads, 0, stream>>>(losses, logits, statistics, targets,
+                                                                static_cast<int>(shards), static_cast<int>(vocabulary),
+                                                                row_stride, first, gradient_scale);
+    check_launch("cross_entropy_shard_loss_and_gradient");
+  };
+  run(row_stride % vector_width<T> == 0 ? shard_gradient_kernel<vector_width<T>, T> : shard_gradient_kernel<1, T>);
+}
+
 void mean_loss(double* mean, const float* losses, Index rows, cudaStream_t stream) {
   mean_kernel<<<1, threads, 0, stream>>>(mean, losses, rows);
   check_launch("mean_loss");
 }
 
-#define STAGECRAFT_INSTANTIATE(T)                                                                             \
-  template void cross_entropy_loss(float*, const T*, const std::int32_t*, Index, Index, Index, cudaStream_t); \
-  template void cross_entropy_loss_and_gradient(float*, T*, const std::int32_t*, Index, Index, Index, float,  \
-                                                cudaStream_t);
+#define STAGECRAFT_INSTANTIATE(T)                                                                                  \
+  template void cross_entropy_loss(float*, const T*, const std::int32_t*, Index, Index, Index, cudaStream_t);      \
+  template void cross_entropy_loss_and_gradient(float*, T*, const std::int32_t*, Index, Index, Index, float,       \
+                                                cudaStream_t);                                                     \
+  template void cross_entropy_shard_statistics(float*, const T*, const std::int32_t*, Index, Index, Index, Index,  \
+                                               cudaStream_t);                                                      \
+  template void cross_entropy_shard_loss_and_gradient(float*, T*, const float*, const std::int32_t*, Index, Index, \
+                                                      Index, Index, Index, float, cudaStream_t);
 STAGECRAFT_INSTANTIATE(float)
 STAGECRAFT_INSTANTIATE(Bf16)
 #undef STAGECRAFT_INSTANTIATE

@@ -4,6 +4,12 @@
 namespace stagecraft::kernels::cuda {
 namespace {
 
+// The token's row of a table that begins at held.first; held.count for all that are not in it.
+__device__ inline std::int32_t row_of(std::int32_t token, TokenRange held) {
+  const Index row = token - held.first;
+  return static_cast<std::int32_t>(row >= 0 && row < held.count ? row : held.count);
+}
+
 template <class T>
 struct Forward {
   T* y;
@@ -11,12 +17,14 @@ struct Forward {
   const T* token_table;
   const T* position_table;
   Index time, channels;
+  TokenRange held;
   template <int n>
   __device__ void operator()(Index i, Constant<n>) const {
     const Index row = i / channels;
     const Index column = i % channels;
-    float values[n];
-    load(values, token_table + tokens[row] * channels + column);
+    float values[n] = {};
+    const Index token = row_of(tokens[row], held);
+    if (token < held.count) load(values, token_table + token * channels + column);
     if (position_table != nullptr) {
       float positions[n];
       load(positions, position_table + row % time * channels + column);
@@ -48,7 +56,8 @@ struct PositionGradient {
   }
 };
 
-// The rows sorted by token, rows of equal tokens in their own order.
+// The rows sorted by their token's row in the table, those of equal tokens in their own order; tokens that are not held
+// come last.
 struct Sorted {
   std::int32_t* rows;    // (N)
   std::int32_t* tokens;  // (N)
@@ -61,21 +70,22 @@ constexpr int sort_rows = sort_threads / warp_size * rows_per_warp;
 
 // Sorts by counting, for each row, the rows before it in the order: N^2 comparisons, which for the 10^4 tokens of a
 // micro-batch take less time than the passes of a radix sort.
-__global__ void __launch_bounds__(sort_threads) sort_kernel(Sorted sorted, const std::int32_t* tokens, int count) {
+__global__ void __launch_bounds__(sort_threads)
+    sort_kernel(Sorted sorted, const std::int32_t* tokens, int count, TokenRange held) {
   __shared__ std::int32_t tile[sort_tile];
   const int lane = threadIdx.x % warp_size;
   const int first = (blockIdx.x * (sort_threads / warp_size) + threadIdx.x / warp_size) * rows_per_warp;
   std::int32_t token[rows_per_warp];
   int rank[rows_per_warp] = {};
 #pragma unroll
-  for (int i = 0; i < rows_per_warp; ++i) token[i] = first + i < count ? tokens[first + i] : 0;
+  for (int i = 0; i < rows_per_warp; ++i) token[i] = first + i < count ? row_of(tokens[first + i], held) : 0;
   for (int start = 0; start < count; start += sort_tile) {
     const int size = min(sort_tile, count - start);
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < sort_tile / sort_threads; ++i) {
       const int at = i * sort_threads + static_cast<int>(threadIdx.x);
-      if (at < size) tile[at] = tokens[start + at];
+      if (at < size) tile[at] = row_of(tokens[start + at], held);
     }
     __syncthreads();
 #pragma unroll 4
@@ -106,10 +116,11 @@ constexpr int token_threads = 128;
 
 template <class T, int width>
 __global__ void __launch_bounds__(token_threads)
-    chunk_kernel(float* d_table, float* partials, Sorted sorted, const T* dy, Index count, Index channels) {
+    chunk_kernel(float* d_table, float* partials, Sorted sorted, const T* dy, Index count, Index channels,
+                 std::int32_t held) {
   const Index column = (static_cast<Index>(blockIdx.y) * token_threads + threadIdx.x) * width;
-  if (column >= channels) return;
   const Index first = static_cast<Index>(blockIdx.x) * chunk_rows;
+  if (column >= channels || sorted.tokens[first] == held) return;
   const int rows = static_cast<int>(min(Index{chunk_rows}, count - first));
   const std::int32_t earlier = first > 0 ? sorted.tokens[first - 1] : -1;
   float sum[width] = {};
@@ -125,6 +136,7 @@ __global__ void __launch_bounds__(token_threads)
       if (i >= rows) continue;
       gradients[k] = load<width>(dy + sorted.rows[first + i] * channels + column);
       const std::int32_t token = sorted.tokens[first + i];
+      if (token == held) continue;  // the last run, which nothing follows
       if (i + 1 < rows && sorted.tokens[first + i + 1] == token) continue;
       // No other run has this line of the table, or of the partials.
       to[k] = token == earlier ? partials + blockIdx.x * channels + column : d_table + token * channels + column;
@@ -157,13 +169,14 @@ __global__ void __launch_bounds__(token_threads)
 // The first chunk that continues a run adds the partials of all that do.
 template <int width>
 __global__ void __launch_bounds__(token_threads)
-    partials_kernel(float* d_table, const float* partials, const std::int32_t* tokens, Index count, Index channels) {
+    partials_kernel(float* d_table, const float* partials, const std::int32_t* tokens, Index count, Index channels,
+                    std::int32_t held) {
   const Index column = (static_cast<Index>(blockIdx.y) * token_threads + threadIdx.x) * width;
   const Index first = (static_cast<Index>(blockIdx.x) + 1) * chunk_rows;
   if (column >= channels) return;
   const std::int32_t token = tokens[first];
   const auto continues_at = [&](Index row) { return row < count && tokens[row] == token && tokens[row - 1] == token; };
-  if (!continues_at(first)) return;
+  if (token == held || !continues_at(first)) return;
   if (first > chunk_rows && continues_at(first - chunk_rows)) return;
   float* const to = d_table + token * channels + column;
   float sum[width];
@@ -181,16 +194,17 @@ constexpr Index aligned(Index bytes) { return (bytes + 15) / 16 * 16; }
 
 template <class T, int width>
 void weight_gradient(float* d_token_table, float* d_position_table, const Sorted& sorted, float* partials, const T* dy,
-                     Index batch, Index time, Index channels, cudaStream_t stream) {
+                     Index batch, Index time, Index channels, TokenRange held, cudaStream_t stream) {
   const Index count = batch * time;
+  const auto not_held = static_cast<std::int32_t>(held.count);
   const unsigned strips = blocks_for(channels, token_threads * width);
   const unsigned chunks = blocks_for(count, chunk_rows);
-  chunk_kernel<T, width>
-      <<<dim3(chunks, strips), token_threads, 0, stream>>>(d_token_table, partials, sorted, dy, count, channels);
+  chunk_kernel<T, width><<<dim3(chunks, strips), token_threads, 0, stream>>>(d_token_table, partials, sorted, dy, count,
+                                                                             channels, not_held);
   check_launch("embedding_weight_gradient");
   if (chunks > 1) {
-    partials_kernel<width><<<dim3(chunks - 1, strips), token_threads, 0, stream>>>(d_token_table, partials,
-                                                                                   sorted.tokens, count, channels);
+    partials_kernel<width><<<dim3(chunks - 1, strips), token_threads, 0, stream>>>(
+        d_token_table, partials, sorted.tokens, count, channels, not_held);
     check_launch("embedding_weight_gradient");
   }
   if (d_position_table != nullptr) {
@@ -203,8 +217,8 @@ void weight_gradient(float* d_token_table, float* d_position_table, const Sorted
 
 template <class T>
 void embedding_forward(T* y, const std::int32_t* tokens, const T* token_table, const T* position_table, Index batch,
-                       Index time, Index channels, cudaStream_t stream) {
-  const Forward<T> body{y, tokens, token_table, position_table, time, channels};
+                       Index time, Index channels, cudaStream_t stream, TokenRange held) {
+  const Forward<T> body{y, tokens, token_table, position_table, time, channels, held};
   if (channels % vector_width<T> == 0) {
     for_each<vector_width<T>>(batch * time * channels, body, stream, "embedding_forward");
   } else {
@@ -219,26 +233,28 @@ std::size_t embedding_weight_gradient_workspace_bytes(Index batch, Index time, I
 
 template <class T>
 void embedding_weight_gradient(float* d_token_table, float* d_position_table, const std::int32_t* tokens, const T* dy,
-                               Index batch, Index time, Index channels, void* workspace, cudaStream_t stream) {
+                               Index batch, Index time, Index channels, void* workspace, cudaStream_t stream,
+                               TokenRange held) {
   const Index count = batch * time;
   auto* const bytes = static_cast<std::byte*>(workspace);
   const Sorted sorted{reinterpret_cast<std::int32_t*>(bytes),
                       reinterpret_cast<std::int32_t*>(bytes + aligned(count * 4))};
   auto* const partials = reinterpret_cast<float*>(bytes + 2 * aligned(count * 4));
-  sort_kernel<<<blocks_for(count, sort_rows), sort_threads, 0, stream>>>(sorted, tokens, static_cast<int>(count));
+  sort_kernel<<<blocks_for(count, sort_rows), sort_threads, 0, stream>>>(sorted, tokens, static_cast<int>(count), held);
   check_launch("embedding_weight_gradient");
   // Four floats of a table make 16 bytes, whatever dy is stored as.
   if (channels % 4 == 0) {
-    weight_gradient<T, 4>(d_token_table, d_position_table, sorted, partials, dy, batch, time, channels, stream);
+    weight_gradient<T, 4>(d_token_table, d_position_table, sorted, partials, dy, batch, time, channels, held, stream);
   } else {
-    weight_gradient<T, 1>(d_token_table, d_position_table, sorted, partials, dy, batch, time, channels, stream);
+    weight_gradient<T, 1>(d_token_table, d_position_table, sorted, partials, dy, batch, time, channels, held, stream);
   }
 }
 
 #define STAGECRAFT_INSTANTIATE(T)                                                                                    \
-  template void embedding_forward(T*, const std::int32_t*, const T*, const T*, Index, Index, Index, cudaStream_t);   \
+  template void embedding_forward(T*, const std::int32_t*, const T*, const T*, Index, Index, Index, cudaStream_t,    \
+                                  TokenRange);                                                                       \
   template void embedding_weight_gradient(float*, float*, const std::int32_t*, const T*, Index, Index, Index, void*, \
-                                          cudaStream_t);
+                                          cudaStream_t, TokenRange);
 STAGECRAFT_INSTANTIATE(float)
 STAGECRAFT_INSTANTIATE(Bf16)
 #undef STAGECRAFT_INSTANTIATE

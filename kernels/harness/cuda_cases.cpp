@@ -658,6 +658,8 @@ void add_small_cases(CudaCases& cases, CudaLibraries& libraries) {
   add_embedding<T>(cases, 3, 5, 37, 7);
   add_embedding<T>(cases, 2, 100, 64, 3);  // runs over several chunks
   add_embedding<T>(cases, 1, 64, 1600, 2000);
+  add_shard_embedding<T>(cases, 3, 5, 37, 7, 2);
+  add_shard_embedding<T>(cases, 2, 100, 64, 3, 3);
   for (const Index channels : {1, 7, 64, 259, 768, 1600, 4096, 6144}) {
     add_layer_norm<T>(cases, 5, channels);
     add_rms_norm<T>(cases, 5, channels);
@@ -682,6 +684,8 @@ void add_small_cases(CudaCases& cases, CudaLibraries& libraries) {
     add_cross_entropy<T>(cases, 7, 259, 259, range);
     add_cross_entropy<T>(cases, 7, 259, 264, range);
     add_cross_entropy<T>(cases, 3, 50257, 50304, range);
+    add_shard_cross_entropy<T>(cases, 7, 259, 2, 131, range);
+    add_shard_cross_entropy<T>(cases, 3, 50257, 4, 12672, range);
   }
   add_mean_squared_error<T>(cases, 1, 1);
   add_mean_squared_error<T>(cases, 300, 13);

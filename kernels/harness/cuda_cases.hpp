@@ -41,4 +41,12 @@ void add_cudnn_attention(CudaCases& cases, CudaLibraries& libraries, const Atten
 AttentionShape packed_attention(std::int64_t batch, std::int64_t time, std::int64_t heads, std::int64_t kv_heads,
                                 std::int64_t head_size);
 
+// cuda_shard_cases.cpp. `stride`: of the rows of one shard's logits.
+template <class T>
+void add_shard_cross_entropy(CudaCases& cases, std::int64_t rows, std::int64_t vocabulary, std::int64_t shards,
+                             std::int64_t stride, double range);
+template <class T>
+void add_shard_embedding(CudaCases& cases, std::int64_t batch, std::int64_t time, std::int64_t channels,
+                         std::int64_t vocabulary, std::int64_t shards);
+
 }  // namespace stagecraft::kernels

@@ -6,6 +6,7 @@
 #include "runtime/cuda/linear.hpp"
 #include "runtime/cuda/norm.hpp"
 #include "runtime/cuda/operations.hpp"
+#include "runtime/cuda/shard_group.hpp"
 
 namespace stagecraft::cuda {
 namespace {
@@ -98,6 +99,7 @@ class Block : public Layer {
   Block(const StageSpec& spec, const Engine& engine, std::span<const ParameterView> parameters, const float* rope_table)
       : engine_(engine),
         at_(lay_out_block(spec)),
+        region_(spec, engine),
         shape_(spec.shape),
         transformer_(spec.transformer),
         swiglu_(transformer_.activation == ActivationKind::swiglu),
@@ -116,32 +118,32 @@ class Block : public Layer {
     std::byte* const s = p.stash;
     const T* const x = reinterpret_cast<const T*>(p.input);
     attention_norm_.forward(at(s, at_.normed), floats(s, at_.norm_statistics), x);
-    qkv_.forward(at(s, at_.qkv), at(s, at_.normed));
+    qkv_.forward(at(s, at_.qkv), region_.enter(at(s, at_.normed), rows(p)));
     rotate(at(s, at_.qkv), p.slice, kernels::cuda::rope_forward<T>);
     attention_.forward(at(s, at_.attended), floats(s, at_.log_sum), at(s, at_.qkv), p, p.scratch + at_.attention);
-    projection_.forward_add(at(s, at_.middle), x, at(s, at_.attended));
+    add_product(at(s, at_.middle), x, projection_, at(s, at_.attended), p);
 
     mlp_norm_.forward(at(s, at_.mlp_normed), floats(s, at_.mlp_statistics), at(s, at_.middle));
-    activate(s);
+    activate(p);
     if (p.output == nullptr) return;
-    down_.forward_add(reinterpret_cast<T*>(p.output), at(s, at_.middle), at(s, at_.activated));
+    add_product(reinterpret_cast<T*>(p.output), at(s, at_.middle), down_, at(s, at_.activated), p);
   }
 
   void backward_input(const Pass& p) const override {
     std::byte* const s = p.stash;
     std::byte* const g = p.gradients;
     const T* const dy = reinterpret_cast<const T*>(p.d_output);
-    activate_gradient(p, dy);
-    up_.input_gradient(at(g, at_.d_mlp_normed), at(g, at_.d_up));
+    activate_gradient(p, region_.enter(dy, at(g, at_.d_output_rows)));
+    sum_input_gradient(at(g, at_.d_mlp_normed), up_, at(g, at_.d_up), p);
     mlp_norm_.input_gradient(at(g, at_.d_middle), dy, at(g, at_.d_mlp_normed), at(s, at_.middle),
                              floats(s, at_.mlp_statistics));
 
     T* const d_attended = at(p.scratch, at_.d_attended);
-    projection_.input_gradient(d_attended, at(g, at_.d_middle));
+    projection_.input_gradient(d_attended, region_.enter(at(g, at_.d_middle), at(g, at_.d_middle_rows)));
     attention_.input_gradient(at(g, at_.d_qkv), d_attended, at(s, at_.attended), floats(s, at_.log_sum), at(s, at_.qkv),
                               p, p.scratch + at_.attention);
     rotate(at(g, at_.d_qkv), p.slice, kernels::cuda::rope_input_gradient<T>);
-    qkv_.input_gradient(at(g, at_.d_normed), at(g, at_.d_qkv));
+    sum_input_gradient(at(g, at_.d_normed), qkv_, at(g, at_.d_qkv), p);
     attention_norm_.input_gradient(reinterpret_cast<T*>(p.d_input), at(g, at_.d_middle), at(g, at_.d_normed),
                                    reinterpret_cast<const T*>(p.input), floats(s, at_.norm_statistics));
   }
@@ -150,12 +152,16 @@ class Block : public Layer {
     std::byte* const s = p.stash;
     std::byte* const g = p.gradients;
     std::byte* const sums = p.scratch + at_.sums;
-    down_.weight_gradient(reinterpret_cast<const T*>(p.d_output), at(s, at_.activated), sums, p.accumulate);
-    up_.weight_gradient(at(g, at_.d_up), at(s, at_.mlp_normed), sums, p.accumulate);
+    // The rows of the gradients are still together; those of the inputs come again, so that none are kept.
+    const bool together = region_.shard().sequence_parallel;
+    const T* const dy = together ? at(g, at_.d_output_rows) : reinterpret_cast<const T*>(p.d_output);
+    down_.weight_gradient(dy, at(s, at_.activated), sums, p.accumulate);
+    up_.weight_gradient(at(g, at_.d_up), region_.enter(at(s, at_.mlp_normed), rows(p)), sums, p.accumulate);
     mlp_norm_.weight_gradient(at(g, at_.d_mlp_normed), at(s, at_.middle), floats(s, at_.mlp_statistics), sums,
                               p.accumulate);
-    projection_.weight_gradient(at(g, at_.d_middle), at(s, at_.attended), sums, p.accumulate);
-    qkv_.weight_gradient(at(g, at_.d_qkv), at(s, at_.normed), sums, p.accumulate);
+    projection_.weight_gradient(at(g, together ? at_.d_middle_rows : at_.d_middle), at(s, at_.attended), sums,
+                                p.accumulate);
+    qkv_.weight_gradient(at(g, at_.d_qkv), region_.enter(at(s, at_.normed), rows(p)), sums, p.accumulate);
     attention_norm_.weight_gradient(at(g, at_.d_normed), reinterpret_cast<const T*>(p.input),
                                     floats(s, at_.norm_statistics), sums, p.accumulate);
   }
@@ -163,9 +169,9 @@ class Block : public Layer {
   void prepare(std::span<std::byte> scratch) const override {
     attention_.prepare();
     qkv_.prepare(scratch, {});
-    projection_.prepare(scratch, {.adds = true});
+    projection_.prepare(scratch, {.adds = !region_.split(), .bias = region_.first()});
     up_.prepare(scratch, {.bias = swiglu_, .gelu = fused_gelu()});
-    down_.prepare(scratch, {.adds = true, .gelu_gradient = fused_gelu()});
+    down_.prepare(scratch, {.adds = !region_.split(), .bias = region_.first(), .gelu_gradient = fused_gelu()});
   }
 
  private:
@@ -173,22 +179,40 @@ class Block : public Layer {
   std::int64_t packed_width() const {
     return (transformer_.heads + 2 * transformer_.kv_heads) * transformer_.head_size;
   }
+  T* rows(const Pass& p) const { return at(p.scratch, at_.rows); }
   static T* at(std::byte* base, std::int64_t offset) { return reinterpret_cast<T*>(base + offset); }
   static float* floats(std::byte* base, std::int64_t offset) { return reinterpret_cast<float*>(base + offset); }
+
+  // y = residual + x W^T + b, the product over all shards.
+  void add_product(T* y, const T* residual, const Linear<T>& linear, const T* x, const Pass& p) const {
+    if (!region_.split()) return linear.forward_add(y, residual, x);
+    T* const product = region_.product(y, rows(p));
+    linear.forward_summand(product, x, region_.first());
+    region_.leave(y, product, residual);
+  }
+
+  // dx = dy W, over all shards.
+  void sum_input_gradient(T* dx, const Linear<T>& linear, const T* dy, const Pass& p) const {
+    T* const product = region_.product(dx, rows(p));
+    linear.input_gradient(product, dy);
+    region_.leave(dx, product);
+  }
 
   // The products of bf16 apply GELU themselves; the library asks for rows of whole vectors.
   bool fused_gelu() const { return sizeof(T) == 2 && !swiglu_ && transformer_.ffn % 8 == 0; }
 
   // The MLP up to its activation.
-  void activate(std::byte* s) const {
+  void activate(const Pass& p) const {
+    std::byte* const s = p.stash;
+    const T* const x = region_.enter(at(s, at_.mlp_normed), rows(p));
     if constexpr (sizeof(T) == 2) {
-      if (fused_gelu()) return up_.forward_gelu(at(s, at_.activated), at(s, at_.up), at(s, at_.mlp_normed));
+      if (fused_gelu()) return up_.forward_gelu(at(s, at_.activated), at(s, at_.up), x);
     }
     if (swiglu_) {
-      up_.forward(at(s, at_.up), at(s, at_.mlp_normed));
+      up_.forward(at(s, at_.up), x);
       kernels::cuda::swiglu_forward(at(s, at_.activated), at(s, at_.up), rows(), transformer_.ffn, engine_.stream());
     } else {
-      up_.forward_without_bias(at(s, at_.up), at(s, at_.mlp_normed));
+      up_.forward_without_bias(at(s, at_.up), x);
       kernels::cuda::gelu_forward(at(s, at_.activated), at(s, at_.up), up_.bias(), rows(), transformer_.ffn,
                                   engine_.stream());
     }
@@ -224,6 +248,7 @@ class Block : public Layer {
 
   Engine engine_;
   BlockLayout at_;
+  ParallelRegion<T> region_;
   Shape shape_;
   Transformer transformer_;
   bool swiglu_;

@@ -43,6 +43,8 @@ class Graphs {
     STAGECRAFT_CUDA_CHECK(cudaGraphLaunch(found->second.get(), stream));
   }
 
+  void clear() { graphs_.clear(); }
+
  private:
   struct Destroy {
     void operator()(cudaGraph_t graph) const { static_cast<void>(cudaGraphDestroy(graph)); }

@@ -19,6 +19,12 @@ std::int64_t attention_bytes(const StageSpec& spec) {
   return aligned(queries * float_bytes) + aligned(sums) + (1 << 20);
 }
 
+// Of a buffer for all rows where the residual stream has a part of them.
+std::int64_t rows_bytes(const StageSpec& spec) {
+  if (!spec.shard.sequence_parallel) return 0;
+  return spec.shape.rows() * spec.transformer.hidden * element_bytes(spec);
+}
+
 }  // namespace
 
 std::int64_t element_bytes(const StageSpec& spec) { return spec.precision == DataType::bf16 ? 2 : 4; }
@@ -30,10 +36,10 @@ std::int64_t padded_vocabulary(const Transformer& t) {
 BlockLayout lay_out_block(const StageSpec& spec) {
   const Transformer& t = spec.transformer;
   const std::int64_t rows = spec.shape.rows(), element = element_bytes(spec);
-  const std::int64_t hidden = rows * t.hidden * element, packed = rows * packed_width(t) * element;
+  const std::int64_t hidden = spec.own_rows() * t.hidden * element, packed = rows * packed_width(t) * element;
   const std::int64_t attended = rows * t.heads * t.head_size * element;
   const std::int64_t up = rows * up_width(t) * element, activated = rows * t.ffn * element;
-  const std::int64_t statistics = 2 * rows * float_bytes;
+  const std::int64_t statistics = 2 * spec.own_rows() * float_bytes;
   BlockLayout layout;
   Carver stash;
   layout.normed = stash.take(hidden);
@@ -60,6 +66,8 @@ BlockLayout lay_out_block(const StageSpec& spec) {
   layout.d_middle = gradients.take(hidden);
   layout.d_qkv = gradients.take(packed);
   layout.d_normed = gradients.take(hidden);
+  layout.d_output_rows = gradients.take(rows_bytes(spec));
+  layout.d_middle_rows = gradients.take(rows_bytes(spec));
   layout.gradient_bytes = gradients.size();
   Carver scratch;
   layout.attention_bytes = attention_bytes(spec);
@@ -69,7 +77,9 @@ BlockLayout lay_out_block(const StageSpec& spec) {
   layout.attention = scratch.take(layout.attention_bytes);
   layout.sums = scratch.take(layout.sums_bytes);
   layout.d_activated = 0;
-  layout.scratch_bytes = std::max(scratch.size(), t.activation == ActivationKind::swiglu ? aligned(activated) : 0);
+  if (t.activation == ActivationKind::swiglu) scratch.reach(activated);
+  layout.rows = scratch.take(rows_bytes(spec));
+  layout.scratch_bytes = scratch.size();
   return layout;
 }
 
@@ -78,24 +88,32 @@ HeadLayout lay_out_head(const StageSpec& spec) {
   const std::int64_t rows = spec.shape.rows(), element = element_bytes(spec);
   HeadLayout layout;
   Carver stash;
-  layout.normed = stash.take(rows * t.hidden * element);
-  layout.norm_statistics = stash.take(2 * rows * float_bytes);
+  layout.normed = stash.take(spec.own_rows() * t.hidden * element);
+  layout.norm_statistics = stash.take(2 * spec.own_rows() * float_bytes);
   layout.logits = stash.take(rows * padded_vocabulary(t) * element);
   layout.losses = stash.take(rows * float_bytes);
   layout.stash_bytes = stash.size();
   Carver gradients;
-  layout.d_normed = gradients.take(rows * t.hidden * element);
+  layout.d_normed = gradients.take(spec.own_rows() * t.hidden * element);
   layout.gradient_bytes = gradients.size();
   Carver scratch;
   layout.sums = scratch.take(column_sums_bytes(t.hidden, 2));
+  if (spec.shard.count > 1) layout.statistics = scratch.take(spec.shard.count * 3 * rows * float_bytes);
+  layout.rows = scratch.take(rows_bytes(spec));
   layout.scratch_bytes = scratch.size();
   return layout;
 }
 
-// Two lists of the tokens, sorted, and a row of sums for every 8 of them (kernels/cuda/embedding.cu).
-std::int64_t embedding_scratch_bytes(const StageSpec& spec) {
+// Sorting takes two lists of the tokens, and a row of sums for every 8 of them (kernels/cuda/embedding.cu).
+EmbeddingLayout lay_out_embedding(const StageSpec& spec) {
   const std::int64_t rows = spec.shape.rows();
-  return 2 * aligned(rows * 4) + aligned((rows + 7) / 8 * spec.transformer.hidden * float_bytes);
+  EmbeddingLayout layout;
+  Carver scratch;
+  layout.sorting_bytes = 2 * aligned(rows * 4) + aligned((rows + 7) / 8 * spec.transformer.hidden * float_bytes);
+  layout.sorting = scratch.take(layout.sorting_bytes);
+  layout.rows = scratch.take(rows_bytes(spec));
+  layout.scratch_bytes = scratch.size();
+  return layout;
 }
 
 }  // namespace stagecraft::cuda

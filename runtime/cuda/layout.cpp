@@ -57,7 +57,7 @@ void end_layer(StageLayout& layout, Bucket& open, bool last, int shards) {
 StageLayout::Layer size_layer(const StageSpec& spec, std::int64_t id) {
   StageLayout::Layer layer;
   if (id == 0) {
-    layer.scratch_bytes = embedding_scratch_bytes(spec);
+    layer.scratch_bytes = lay_out_embedding(spec).scratch_bytes;
   } else if (id == spec.transformer.layers + 1) {
     const HeadLayout head = lay_out_head(spec);
     layer.stash_bytes = head.stash_bytes, layer.gradient_bytes = head.gradient_bytes;
@@ -79,7 +79,7 @@ StageLayout lay_out_stage(const StageSpec& spec, bool shared_table, int shards) 
   const Transformer& t = spec.transformer;
   const std::int64_t rows = spec.shape.rows();
   StageLayout layout;
-  layout.boundary = aligned(rows * t.hidden * element_bytes(spec));
+  layout.boundary = aligned(spec.own_rows() * t.hidden * element_bytes(spec));
   Carver slab, split, cache;
   Bucket bucket;
   if (spec.has_embedding()) layout.tokens = slab.take(rows * 4);

@@ -6,8 +6,8 @@
 //   split   a micro-batch (or slice) between its input gradient and its weight gradient, where they are separate
 //   cache   keys and values of a micro-batch whose slices follow one another
 //
-// Letters of shapes: N = micro-batch * sequence rows, C hidden, A = heads * head_size, K = kv_heads * head_size,
-// F ffn, U = F or, for SwiGLU, 2F, V vocabulary.
+// Letters of shapes: N = micro-batch * sequence rows, n of them in the residual stream of the shard, C hidden, A =
+// heads * head_size, K = kv_heads * head_size, F ffn, U = F or, for SwiGLU, 2F, V vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -90,6 +90,24 @@ struct KeptElements {
   std::int64_t state = 0;
 };
 KeptElements kept_elements(const StageLayout& layout, const ParameterEntry& entry, int replica);
+
+// Where the owned tensors lie that `wanted(parameter)` says yes to, neighbours together; elements [first, last) of a
+// slab of parameters.
+struct ElementRange {
+  std::int64_t first = 0, last = 0;
+};
+template <class Wanted>
+std::vector<ElementRange> ranges_of(const StageLayout& layout, Wanted&& wanted) {
+  std::vector<ElementRange> ranges;
+  bool neighbour = false;
+  for (const ParameterEntry& entry : layout.entries) {
+    const bool takes = !entry.copy && wanted(entry.parameter);
+    if (takes && !neighbour) ranges.push_back({entry.offset, 0});
+    if (takes) ranges.back().last = entry.offset + entry.elements;
+    neighbour = takes;
+  }
+  return ranges;
+}
 
 // What one layer holds while a micro-batch is in flight and during a call, without its parameters.
 std::int64_t layer_stash_bytes(const StageLayout& layout, std::size_t layer);

@@ -36,6 +36,11 @@ class Linear {
   void forward_without_bias(T* y, const T* x) const {
     kernels::cuda::linear_forward<T>(y, x, weight(), nullptr, rows_, inputs_, outputs_, Accumulate::no, engine_.gemm);
   }
+  // As a summand of a product that shards sum: one of them adds the bias.
+  void forward_summand(T* y, const T* x, bool adds_bias) const {
+    if (adds_bias) return forward(y, x);
+    forward_without_bias(y, x);
+  }
   // y = residual + x W^T + bias
   void forward_add(T* y, const T* residual, const T* x) const {
     kernels::cuda::linear_forward_add(y, residual, x, weight(), bias(), rows_, inputs_, outputs_, engine_.gemm);

@@ -41,6 +41,12 @@ void poll(Transport& transport, std::chrono::milliseconds timeout, Done&& done) 
   }
 }
 
+bool is_idle(cudaStream_t stream) {
+  const cudaError_t status = cudaStreamQuery(stream);
+  if (status != cudaErrorNotReady) STAGECRAFT_CUDA_CHECK(status);
+  return status == cudaSuccess;
+}
+
 }  // namespace
 
 Communicators::Communicators(Transport& transport, const std::set<std::vector<int>>& groups,
@@ -59,10 +65,16 @@ Communicator* Communicators::find(const std::vector<int>& members) const {
 void Communicators::wait_for(cudaStream_t stream) const {
   if (all_.empty()) return STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(stream));
   poll(transport_, timeout_, [&] {
-    const cudaError_t status = cudaStreamQuery(stream);
-    if (status == cudaSuccess) return true;
-    if (status != cudaErrorNotReady) STAGECRAFT_CUDA_CHECK(status);
+    if (is_idle(stream)) return true;
     for (const auto& communicator : all_) communicator->check();
+    return false;
+  });
+}
+
+void Communicator::wait(cudaStream_t stream) const {
+  poll(transport_, timeout_, [&] {
+    if (is_idle(stream)) return true;
+    check();
     return false;
   });
 }

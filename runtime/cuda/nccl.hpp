@@ -54,6 +54,8 @@ class Communicator {
 
   // Throws Error when NCCL has met a fault since, such as a lost connection.
   void check() const;
+  // Waits until the stream is idle, as Communicators::wait_for does.
+  void wait(cudaStream_t stream) const;
 
  private:
   // Waits until NCCL has done what it was told: a communicator that may be aborted works on a thread of its own.

@@ -16,7 +16,7 @@ class Norm {
   Norm(const StageSpec& spec, const Engine& engine, std::span<const ParameterView>& parameters)
       : layer_norm_(spec.transformer.norm == NormKind::layer_norm),
         stream_(engine.stream()),
-        rows_(spec.shape.rows()),
+        rows_(spec.own_rows()),
         channels_(spec.transformer.hidden),
         epsilon_(static_cast<float>(spec.transformer.norm_epsilon)),
         gamma_(parameters[0]) {
@@ -24,7 +24,7 @@ class Norm {
     parameters = parameters.subspan(layer_norm_ ? 2 : 1);
   }
 
-  // statistics: (2, N)
+  // statistics: (2, n)
   void forward(T* y, float* statistics, const T* x) const {
     if (layer_norm_) {
       kernels::cuda::layer_norm_forward(y, statistics, statistics + rows_, x, weight(gamma_), weight(beta_), rows_,

@@ -20,10 +20,13 @@ using kernels::cuda::Accumulate;
 using kernels::cuda::Bf16;
 using kernels::cuda::GemmShape;
 
+class ShardGroup;
+
 // Where and with what operations run.
 struct Engine {
   kernels::cuda::GemmContext gemm;
   kernels::cuda::CudnnAttention* attention = nullptr;  // of Bf16
+  const ShardGroup* shards = nullptr;                  // of the rank
   cudaStream_t stream() const { return gemm.stream; }
 };
 
@@ -35,13 +38,13 @@ struct ParameterView {
 
 // What a call works on.
 struct Pass {
-  const std::byte* input = nullptr;      // (N, C) T; the embedding has none
-  std::byte* output = nullptr;           // (N, C) T; the head has none. Null in a recomputation, which needs no output
+  const std::byte* input = nullptr;      // (n, C) T; the embedding has none
+  std::byte* output = nullptr;           // (n, C) T; the head has none. Null in a recomputation, which needs no output
   const std::int32_t* tokens = nullptr;  // (N) tokens of the embedding, targets of the head
   double* loss = nullptr;                // of the head, the mean of the micro-batch
   std::byte* stash = nullptr;
-  const std::byte* d_output = nullptr;  // (N, C) T
-  std::byte* d_input = nullptr;         // (N, C) T, overwritten
+  const std::byte* d_output = nullptr;  // (n, C) T
+  std::byte* d_input = nullptr;         // (n, C) T, overwritten
   std::byte* gradients = nullptr;
   std::byte* scratch = nullptr;
   std::int64_t slice = 0;  // which one of the samples' slices

@@ -7,6 +7,7 @@
 #include "models/schedule/checker.hpp"
 #include "models/text.hpp"
 #include "runtime/cuda/module.hpp"
+#include "runtime/network_check.hpp"
 
 namespace stagecraft::cuda {
 namespace {
@@ -28,9 +29,9 @@ void check_plan(const Plan& plan) {
   PlanLayout layout = plan.layout;
   layout.zero = layout.zero == 1 ? 0 : layout.zero;
   layout.overlap_gradients = layout.overlap_parameters = layout.overlap_pipeline = false;
-  if (layout != PlanLayout{}) {
-    throw bad_input("layout: the CUDA backend runs whole ranks on a device each, with \"zero\" 0 or 1, got {}",
-                    to_json(plan.layout).dump());
+  check_layout(plan, layout, "CUDA");
+  if (plan.layout.zero > 0 && plan.shards() > 1) {
+    throw bad_input("layout.zero: not done on GPUs beside tensor parallelism: expected 0, got {}", plan.layout.zero);
   }
   const ComputeSchedule& schedule = plan.schedule;
   if (plan.layout.zero > 0 && std::any_of(plan.stages.begin(), plan.stages.end(),
@@ -60,20 +61,35 @@ void check_processes(const Plan& plan) {
                   plan.schedule.name, faults.front().message);
 }
 
+// Shards have a GPU each and reach each other over NCCL alone.
+void check_shards(const Plan& plan) {
+  if (!load_module().has_nccl()) {
+    throw device_error("layout.tensor: shards on GPUs exchange over NCCL, which this build does not have");
+  }
+  for (const std::vector<DeviceId>& row : plan.devices) {
+    for (const DeviceId id : row) {
+      const DeviceType& type = plan.cluster.type_of(id);
+      if (!type.is_slice()) continue;
+      throw device_error("layout.tensor: shards need a whole GPU each, device {} is a slice ({})", id.value, type.name);
+    }
+  }
+}
+
 // What the plan's ranks, or this process's, need of each GPU, and whether it is there.
 void check_gpus(const Plan& plan, int process, const std::vector<Gpu>& gpus) {
   const LoweredSchedule schedule = lowered(plan, process >= 0);
   std::map<int, std::int64_t> needed;
-  for (int replica = 0; replica < plan.replicas(); ++replica) {
+  for (int row = 0; row < static_cast<int>(plan.devices.size()); ++row) {
+    const int replica = row / plan.shards();
     for (int rank = 0; rank < plan.ranks(); ++rank) {
-      if (process >= 0 && process != replica * plan.ranks() + rank) continue;
-      const DeviceId id = plan.devices[static_cast<std::size_t>(replica)][static_cast<std::size_t>(rank)];
+      if (process >= 0 && process != row * plan.ranks() + rank) continue;
+      const DeviceId id = plan.devices[static_cast<std::size_t>(row)][static_cast<std::size_t>(rank)];
       const DeviceType& type = plan.cluster.type_of(id);
       if (type.kind != DeviceKind::gpu) {
         throw device_error("rank {} of replica {} needs device {}, a CPU core ({}): run it with the CPU backend", rank,
                            replica, id.value, type.name);
       }
-      const DevicePlace place = device_place(plan, replica, rank);
+      const DevicePlace place = device_place(plan, row, rank);
       if (place.gpu >= static_cast<int>(gpus.size())) {
         throw device_error("rank {} of replica {} needs GPU {}, this machine has {}", rank, replica, place.gpu,
                            gpus.size());
@@ -93,6 +109,7 @@ void check_gpus(const Plan& plan, int process, const std::vector<Gpu>& gpus) {
 void check_runnable(const Plan& plan, int process) {
   check_plan(plan);
   if (process >= 0) check_processes(plan);
+  if (plan.shards() > 1) check_shards(plan);
   check_gpus(plan, process, load_module().gpus());
 }
 

@@ -92,6 +92,12 @@ void Updater::enqueue_squared_norm() {
   for (const RankLayout::Stage& stage : layout_.stages) {
     if (!stage.counted) continue;
     const StageLayout& layout = stage.layout;
+    if (stage.spec.shard.index > 0) {
+      // What all shards hold alike counts on the first.
+      const auto is_split = [](const Parameter& parameter) { return parameter.split != Split::none; };
+      for (const ElementRange& range : ranges_of(layout, is_split)) add(stage, range.first, range.last - range.first);
+      continue;
+    }
     if (!layout.buckets.front().is_sharded()) {
       add(stage, 0, layout.owned_elements);
       continue;

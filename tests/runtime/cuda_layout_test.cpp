@@ -38,6 +38,39 @@ TEST(CudaLayout, TheArenaIsTheSumOfWhatItIsFor) {
   }
 }
 
+// The slices that checkpoints fill are as large as the tensors that the arena has for them, and a shard of two needs
+// little more than half of the memory.
+TEST(CudaLayout, ShardsHoldTheirPartOfEveryTensor) {
+  for (const bool sequence_parallel : {false, true}) {
+    Transformer t = tiny_gpt(true);
+    t.hidden = 512;
+    t.ffn = 2048;
+    t.heads = t.kv_heads = 8;
+    t.head_size = 64;
+    t.vocabulary = 5001;
+    const PlanShape shape{.cuts = {2}, .microbatches = 4, .microbatch = 64, .sequence = 16};
+    PlanShape split = shape;
+    split.tensor = 2;
+    split.sequence_parallel = sequence_parallel;
+    const Plan whole = make_plan(t, shape), plan = make_plan(t, split);
+    for (int rank = 0; rank < 2; ++rank) {
+      const std::int64_t undivided = lay_out_rank(whole, whole.lowered(), rank).arena_bytes;
+      for (int shard = 0; shard < 2; ++shard) {
+        const RankLayout layout = lay_out_rank(plan, plan.lowered(), rank, shard);
+        EXPECT_EQ(layout.arena_bytes, layout.need.total());
+        EXPECT_LT(layout.arena_bytes, undivided * 3 / 4);
+        for (const RankLayout::Stage& stage : layout.stages) {
+          ASSERT_EQ(stage.held.size(), stage.layout.entries.size());
+          for (std::size_t i = 0; i < stage.held.size(); ++i) {
+            EXPECT_EQ(stage.held[i].slice.count(), stage.layout.entries[i].parameter.count());
+            EXPECT_EQ(stage.held[i].parameter.name, stage.layout.entries[i].parameter.name);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(CudaLayout, OneFOneBKeepsStagesMinusRankSlabsAndGPipeAll) {
   for (int rank = 0; rank < 4; ++rank) {
     const Plan one_f_one_b = plan_of("1f1b", 4), gpipe = plan_of("gpipe", 4);

@@ -90,7 +90,7 @@ class MpiOnTwoGpus : public MpiTest {
 };
 
 TEST_F(MpiOnTwoGpus, ProcessesGiveTheLossesOfThreads) {
-  for (const std::string arguments : {"2 - cuda", "1 2 cuda gpipe", "1 2 cuda 1f1b", "1 2 cuda zb-h1"}) {
+  for (const std::string arguments : {"2 - cuda", "1x2 - cuda", "1 2 cuda gpipe", "1 2 cuda 1f1b", "1 2 cuda zb-h1"}) {
     SCOPED_TRACE(arguments);
     const Outcome threads = run(program(arguments));
     ASSERT_EQ(threads.exit_code, 0) << threads.output;
@@ -102,7 +102,7 @@ TEST_F(MpiOnTwoGpus, ProcessesGiveTheLossesOfThreads) {
 }
 
 TEST_F(MpiOnTwoGpus, AKilledProcessEndsTheRunWithRankAndActionNamed) {
-  for (const std::string arguments : {"2 - cuda kill 1", "1 2 cuda kill 1"}) {
+  for (const std::string arguments : {"2 - cuda kill 1", "1x2 - cuda kill 1", "1 2 cuda kill 1"}) {
     const Outcome outcome = run(launch(2) + program(arguments));
     EXPECT_NE(outcome.exit_code, 0);
     EXPECT_NE(outcome.exit_code, 124) << "hung";
@@ -111,7 +111,7 @@ TEST_F(MpiOnTwoGpus, AKilledProcessEndsTheRunWithRankAndActionNamed) {
 }
 
 TEST_F(MpiOnTwoGpus, ASilentProcessEndsTheRunAfterThePeerTimeout) {
-  for (const std::string arguments : {"2 - cuda stop 1", "1 2 cuda stop 1"}) {
+  for (const std::string arguments : {"2 - cuda stop 1", "1x2 - cuda stop 1", "1 2 cuda stop 1"}) {
     const Outcome outcome = run(launch(2) + program(arguments));
     EXPECT_EQ(outcome.exit_code, 4) << outcome.output;
     EXPECT_THAT(outcome.output, testing::ContainsRegex("error: rank 0: .*within 10 s"));

@@ -1,0 +1,202 @@
+#include "runtime/cuda/messages.hpp"
+
+#include <algorithm>
+
+#include "kernels/cuda/error.hpp"
+
+namespace stagecraft::cuda {
+namespace {
+
+template <class T>
+std::span<std::byte> bytes_in(T& value) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  return std::as_writable_bytes(std::span(&value, 1));
+}
+
+void wait(cudaStream_t stream, cudaEvent_t event) {
+  if (event != nullptr) STAGECRAFT_CUDA_CHECK(cudaStreamWaitEvent(stream, event, 0));
+}
+
+void copy(std::byte* to, int to_gpu, const std::byte* from, int from_gpu, std::int64_t bytes, cudaStream_t stream) {
+  if (to_gpu == from_gpu) {
+    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream));
+  } else {
+    STAGECRAFT_CUDA_CHECK(cudaMemcpyPeerAsync(to, to_gpu, from, from_gpu, static_cast<std::size_t>(bytes), stream));
+  }
+}
+
+}  // namespace
+
+Messages::Messages(const ExecutorContext& context, const RankLayout& layout, const Device& device,
+                   const Communicators& communicators, const ShardGroup& shards, const Stages& stages, std::byte* arena)
+    : context_(context),
+      layout_(layout),
+      device_(device),
+      communicators_(communicators),
+      shards_(shards),
+      stages_(stages),
+      arena_(arena) {}
+
+std::vector<std::vector<int>> Messages::groups(const ExecutorContext& context) {
+  std::vector<std::vector<int>> groups;
+  if (context.transport.one_process()) return groups;
+  const int own = context.transport.worker();
+  for (const Action& action : context.actions()) {
+    if (!has_microbatch(action.kind) || is_compute(action.kind)) continue;
+    const bool sends = action.kind == ActionKind::send_forward || action.kind == ActionKind::send_backward;
+    const int peer = context.peer_of(action);
+    groups.push_back(sends ? std::vector{own, peer} : std::vector{peer, own});
+  }
+  return groups;
+}
+
+void Messages::begin_step() {
+  freed_.clear();
+  landings_.clear();
+  std::fill(std::begin(sent_), std::end(sent_), nullptr);
+}
+
+Messages::Part Messages::part_of(const StageLayout& layout) const {
+  const TensorShard shard = tensor_shard(context_.plan, context_.place.shard);
+  // NCCL gathers equal parts.
+  if (shard.count == 1 || shard.sequence_parallel || layout.boundary % (shard.count * alignment) != 0) {
+    return {0, layout.boundary};
+  }
+  const std::int64_t bytes = layout.boundary / shard.count;
+  return {shard.index * bytes, bytes};
+}
+
+std::byte* Messages::outbox(int number) const {
+  return arena_ + layout_.outbox + number * stages_.begin()->second->layout().boundary;
+}
+
+void Messages::send(std::size_t index, int peer, cudaEvent_t computed, Times& times) {
+  const bool forward = action(index).kind == ActionKind::send_forward;
+  const bool one_process = context_.transport.one_process();
+  if (one_process && forward) return offer_output(index, peer, computed);
+  const cudaStream_t stream = device_.departures();
+  wait(stream, computed);
+  record(times.start, stream);
+  one_process ? put_gradient(index, peer, times) : send_to_process(index, peer, times);
+  if (!forward) sent_[layout_.places[index].outbox] = times.end->get();
+}
+
+void Messages::offer_output(std::size_t index, int peer, cudaEvent_t computed) {
+  const Action& a = action(index);
+  const Stage& stage = stage_of(a);
+  const int slab = layout_.places[index].slab;
+  OutputMessage message{stage.output(slab), device_.gpu(), computed, {stage.d_output(slab), device_.gpu()}};
+  context_.transport.send(peer, {Lane::forward, a.stage.value, a.microbatch.value}, bytes_in(message));
+  if (context_.plan.schedule.forward_only) unfetched_[{a.stage.value, slab}] = {peer, a.microbatch.value};
+}
+
+void Messages::put_gradient(std::size_t index, int peer, Times& times) {
+  const Action& a = action(index);
+  const Part part = part_of(stage_of(a).layout());
+  const Landing landing = landings_.extract({a.stage.value, a.microbatch.value}).mapped();
+  copy(landing.address + part.offset, landing.gpu, outbox(layout_.places[index].outbox) + part.offset, device_.gpu(),
+       part.bytes, device_.departures());
+  record(times.end, device_.departures());
+  GradientMessage message{times.end->get()};
+  context_.transport.send(peer, {Lane::backward, a.stage.value, a.microbatch.value}, bytes_in(message));
+}
+
+// The receiver has read the output when its gradient arrives in the same place.
+void Messages::send_to_process(std::size_t index, int peer, Times& times) {
+  const Action& a = action(index);
+  const Stage& stage = stage_of(a);
+  const Place& place = layout_.places[index];
+  const std::byte* const data = a.kind == ActionKind::send_forward ? stage.output(place.slab) : outbox(place.outbox);
+  const Part part = part_of(stage.layout());
+  communicators_.find({context_.transport.worker(), peer})
+      ->send(data + part.offset, part.bytes, 1, device_.departures());
+  record(times.end, device_.departures());
+}
+
+void Messages::receive(std::size_t index, int peer, Times& times) {
+  const Action& a = action(index);
+  const Stage& stage = stage_of(a);
+  const int slab = layout_.places[index].slab;
+  const bool forward = a.kind == ActionKind::recv_forward;
+  const cudaEvent_t arrived = !context_.transport.one_process() ? receive_from_process(index, peer, times)
+                              : forward                         ? fetch_output(index, peer, times)
+                                                                : gradient_arrived(index, peer);
+  awaited_[a] = {index, arrived, forward ? stage.input(slab) : stage.d_output(slab)};
+}
+
+cudaEvent_t Messages::fetch_output(std::size_t index, int peer, Times& times) {
+  const Action& a = action(index);
+  const Stage& stage = stage_of(a);
+  const int slab = layout_.places[index].slab;
+  OutputMessage message;
+  context_.transport.receive(peer, {Lane::forward, a.stage.value - 1, a.microbatch.value}, bytes_in(message));
+  landings_[{a.stage.value, a.microbatch.value}] = message.d_output;
+  const cudaStream_t stream = device_.arrivals();
+  wait(stream, message.ready);
+  wait(stream, freed_[{a.stage.value, slab}]);
+  const Part part = part_of(stage.layout());
+  copy(stage.input(slab) + part.offset, device_.gpu(), message.output + part.offset, message.gpu, part.bytes, stream);
+  record(times.arrived, stream);
+  if (context_.plan.schedule.forward_only) {
+    FetchedMessage fetched{times.arrived->get()};
+    context_.transport.send(peer, {Lane::backward, a.stage.value, a.microbatch.value}, bytes_in(fetched));
+  }
+  return times.arrived->get();
+}
+
+cudaEvent_t Messages::gradient_arrived(std::size_t index, int peer) {
+  const Action& a = action(index);
+  GradientMessage message;
+  context_.transport.receive(peer, {Lane::backward, a.stage.value + 1, a.microbatch.value}, bytes_in(message));
+  return message.arrived;
+}
+
+cudaEvent_t Messages::receive_from_process(std::size_t index, int peer, Times& times) {
+  const Action& a = action(index);
+  const Stage& stage = stage_of(a);
+  const int slab = layout_.places[index].slab;
+  const bool forward = a.kind == ActionKind::recv_forward;
+  std::byte* const data = forward ? stage.input(slab) : stage.d_output(slab);
+  const cudaStream_t stream = device_.arrivals();
+  if (forward) wait(stream, freed_[{a.stage.value, slab}]);
+  const Part part = part_of(stage.layout());
+  communicators_.find({peer, context_.transport.worker()})->receive(data + part.offset, part.bytes, 0, stream);
+  record(times.arrived, stream);
+  return times.arrived->get();
+}
+
+void Messages::await(std::size_t computation, std::vector<Times>& times) {
+  const Action& a = action(computation);
+  const cudaStream_t stream = device_.compute();
+  const bool forward = a.kind == ActionKind::forward;
+  const auto message =
+      awaited_.extract({forward ? ActionKind::recv_forward : ActionKind::recv_backward, a.stage, a.microbatch});
+  if (!message.empty()) {
+    Times& waited = times[message.mapped().index];
+    record(waited.start, stream);
+    wait(stream, message.mapped().arrived);
+    const StageLayout& layout = stage_of(a).layout();
+    const Part part = part_of(layout);
+    if (part.bytes < layout.boundary) shards_.gather(message.mapped().tensor, part.bytes, Element::byte);
+    record(waited.end, stream);
+  }
+  if (const int outbox = layout_.places[computation].outbox; outbox >= 0) wait(stream, sent_[outbox]);
+}
+
+void Messages::wait_until_fetched(int stage, int slab) {
+  const auto output = unfetched_.extract({stage, slab});
+  if (output.empty()) return;
+  FetchedMessage message;
+  context_.transport.receive(output.mapped().receiver, {Lane::backward, stage + 1, output.mapped().microbatch},
+                             bytes_in(message));
+  wait(device_.compute(), message.fetched);
+}
+
+void Messages::wait_until_all_fetched() {
+  while (!unfetched_.empty()) {
+    const auto [stage, slab] = unfetched_.begin()->first;
+    wait_until_fetched(stage, slab);
+  }
+}
+
+}  // namespace stagecraft::cuda
