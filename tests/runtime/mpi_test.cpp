@@ -106,7 +106,7 @@ TEST_F(MpiOnTwoGpus, AKilledProcessEndsTheRunWithRankAndActionNamed) {
     const Outcome outcome = run(launch(2) + program(arguments));
     EXPECT_NE(outcome.exit_code, 0);
     EXPECT_NE(outcome.exit_code, 124) << "hung";
-    EXPECT_THAT(outcome.output, testing::ContainsRegex("error: rank 0: .*told to terminate"));
+    EXPECT_THAT(outcome.output, testing::ContainsRegex("error: rank 0(, shard 0)?: .*told to terminate"));
   }
 }
 
@@ -114,7 +114,7 @@ TEST_F(MpiOnTwoGpus, ASilentProcessEndsTheRunAfterThePeerTimeout) {
   for (const std::string arguments : {"2 - cuda stop 1", "1x2 - cuda stop 1", "1 2 cuda stop 1"}) {
     const Outcome outcome = run(launch(2) + program(arguments));
     EXPECT_EQ(outcome.exit_code, 4) << outcome.output;
-    EXPECT_THAT(outcome.output, testing::ContainsRegex("error: rank 0: .*within 10 s"));
+    EXPECT_THAT(outcome.output, testing::ContainsRegex("error: rank 0(, shard 0)?: .*within 10 s"));
   }
 }
 
