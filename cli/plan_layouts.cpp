@@ -453,9 +453,9 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
   if (!network.transformer) return fmt::format("network '{}' is a graph", printable(network.name));
   const Node& first = cluster.nodes.front();
   const DeviceType& device = cluster.type_of(first.devices.front());
-  // What is here is planned for as the runtime runs it: layers whole, unless cores are to split them.
+  // What is here is planned for as the runtime runs it: layers whole, unless devices are to split them.
   const bool here = options.cluster.starts_with("local-");
-  const bool split = here && device.kind == DeviceKind::cpu && options.layout.tensor;
+  const bool split = here && options.layout.tensor;
   if (device.kind != DeviceKind::gpu && !split) return fmt::format("'{}' is no GPU", printable(device.name));
   for (const Node& node : cluster.nodes) {
     const bool alike = node.devices.size() == first.devices.size() && node.local == first.local &&
