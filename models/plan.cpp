@@ -304,13 +304,20 @@ void price_layers(Plan& plan, const CostModel& model, const Workload& workload) 
 
 void add_overheads(Plan& plan, const CostModel& model) {
   std::set<RankId> ranks;
-  for (PlanStage& stage : plan.stages) {
+  for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+    PlanStage& stage = plan.stages[s];
     const Overheads more = model.overheads(device_type_of(plan, stage));
     stage.cost.forward += more.action;
     stage.cost.backward_input += more.action;
     stage.cost.backward_weight += more.action;
     stage.cost.backward_saving += more.action;  // one action instead of two
     if (ranks.insert(stage.rank).second) stage.cost.optimizer += more.step;
+    if (s + 1 < plan.stages.size() && plan.stages[s + 1].rank != stage.rank) {
+      stage.cost.stash += stage.cost.boundary * static_cast<double>(more.kept_outputs);
+    }
+    if (s > 0 && plan.stages[s - 1].rank != stage.rank) {
+      stage.cost.workspace += plan.stages[s - 1].cost.boundary * static_cast<double>(more.outgoing_gradients);
+    }
   }
 }
 

@@ -212,6 +212,10 @@ Profile profile_from_json(const JsonValue& value) {
   profile.optimizer = object.required("optimizer").one_of<Optimizer>(optimizer_names());
   if (const auto overhead = object.optional("action_overhead_s")) profile.action_overhead = read_seconds(*overhead);
   if (const auto overhead = object.optional("step_overhead_s")) profile.step_overhead = read_seconds(*overhead);
+  if (const auto kept = object.optional("kept_outputs")) profile.kept_outputs = static_cast<int>(kept->integer(0, 16));
+  if (const auto sent = object.optional("outgoing_gradients")) {
+    profile.outgoing_gradients = static_cast<int>(sent->integer(0, 16));
+  }
   read_layers(object.required("layers"), profile.layers);
   for (const JsonValue& entry : object.required("links").array(1000)) profile.links.push_back(read_link(entry));
   for (const JsonValue& entry : object.required("warnings").array(1000)) profile.warnings.push_back(entry.string());
@@ -231,6 +235,8 @@ Json to_json(const Profile& profile) {
             {"optimizer", name(profile.optimizer)},
             {"action_overhead_s", profile.action_overhead.value()},
             {"step_overhead_s", profile.step_overhead.value()},
+            {"kept_outputs", profile.kept_outputs},
+            {"outgoing_gradients", profile.outgoing_gradients},
             {"layers", Json::array()},
             {"links", Json::array()},
             {"warnings", profile.warnings}};

@@ -72,6 +72,8 @@ struct Profile {
   Optimizer optimizer = Optimizer::adamw;
   Seconds action_overhead;  // Overheads of cost.hpp
   Seconds step_overhead;
+  int kept_outputs = 0;
+  int outgoing_gradients = 0;
   std::vector<LayerProfile> layers;
   std::vector<LinkProfile> links;
   std::vector<std::string> warnings;  // noisy machine, few repetitions

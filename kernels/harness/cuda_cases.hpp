@@ -28,6 +28,37 @@ Tensor tensor_of(std::string name, Role role, std::int64_t count, double low = -
   return {std::move(name), role, count, low, high, storage_of<T>()};
 }
 
+// cuda_elementwise_cases.cpp
+template <class T>
+void add_bias(CudaCases& cases, std::int64_t rows, std::int64_t channels);
+template <class T>
+void add_gelu(CudaCases& cases, std::int64_t rows, std::int64_t channels, double range);
+template <class T>
+void add_swiglu(CudaCases& cases, std::int64_t rows, std::int64_t features, double range);
+template <class T>
+void add_rope(CudaCases& cases, std::int64_t batch, std::int64_t time, std::int64_t heads, std::int64_t head_size,
+              std::int64_t stride);
+void add_elementwise(CudaCases& cases, std::int64_t count);
+
+// cuda_linear_cases.cpp
+struct LinearOptions {
+  bool bias = true;
+  cuda::MatrixType fp32_inputs = cuda::MatrixType::fp32;
+  bool tuned = false;
+};
+template <class T>
+void add_linear(CudaCases& cases, CudaLibraries& libraries, std::int64_t rows, std::int64_t inputs,
+                std::int64_t outputs, LinearOptions options);
+void add_linear_gelu(CudaCases& cases, CudaLibraries& libraries, std::int64_t rows, std::int64_t inputs,
+                     std::int64_t outputs);
+void add_gemm_cache(CudaCases& cases, CudaLibraries& libraries);
+
+// cuda_optimizer_cases.cpp
+void add_adamw(CudaCases& cases, std::int64_t count, std::int64_t step, bool in_pieces);
+void add_sgd(CudaCases& cases, std::int64_t count, bool momentum);
+void add_squared_norm(CudaCases& cases, std::int64_t count);
+void add_clip_scale(CudaCases& cases, double squared_norm);
+
 // cuda_norm_cases.cpp
 template <class T>
 void add_layer_norm(CudaCases& cases, std::int64_t rows, std::int64_t channels);

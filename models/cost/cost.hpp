@@ -49,10 +49,13 @@ struct LayerCost {
   Bytes workspace;          // scratch while the layer runs; layers share it, so a stage needs the largest
 };
 
-// What takes time on top of the layers.
+// What takes time or memory on top of the layers.
 struct Overheads {
   Seconds action;  // every F, B, I and W: starting it, and what lies between it and the next
   Seconds step;    // every rank, once a step: what the host does around it
+  // What messages hold, in tensors that cross an end of the stage:
+  int kept_outputs = 0;        // with every stash of a stage that sends its outputs
+  int outgoing_gradients = 0;  // on a rank that sends gradients
 };
 
 // What a stage computes with, under one condition.

@@ -67,7 +67,7 @@ const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& 
 }
 
 Overheads ProfiledCostModel::overheads(const DeviceType&) const {
-  return {profile_.action_overhead, profile_.step_overhead};
+  return {profile_.action_overhead, profile_.step_overhead, profile_.kept_outputs, profile_.outgoing_gradients};
 }
 
 LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const {

@@ -120,8 +120,9 @@ Pass Stage::pass(const StageLayout::Layer& layer, std::int64_t microbatch) {
     p.tokens = tokens(microbatch).data();
   }
   p.slice = microbatch % spec_.shape.slices;
-  if (layer.sizes.cache > 0) {
-    p.cache = cache(microbatch).data() + layer.cache;
+  Buffer& keys_and_values = cache(microbatch);  // none for weight gradients after the last input gradient
+  if (layer.sizes.cache > 0 && keys_and_values) {
+    p.cache = keys_and_values.data() + layer.cache;
     p.d_cache = p.cache + layer.sizes.cache / 2;
   }
   return p;

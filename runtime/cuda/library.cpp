@@ -43,23 +43,35 @@ class CudaModule : public Module {
     return as_device_error([&] { return std::make_unique<RankExecutor>(context, std::move(layout), place); });
   }
 
-  std::vector<double> time_copies(const DevicePlace& from, const DevicePlace& to, std::int64_t bytes) const override {
+  std::vector<double> time_messages(const DevicePlace& from, const DevicePlace& to, std::int64_t bytes) const override {
     return as_device_error([&] {
       const Device source(from);
       const kernels::cuda::Buffer data(static_cast<std::size_t>(bytes));
       const Device target(to);
       const kernels::cuda::Buffer arrived(static_cast<std::size_t>(bytes));
+      // Keeps the device busy until the host has enqueued the message and what waits for it.
+      constexpr std::size_t delay_bytes = std::size_t{256} << 20;
+      const kernels::cuda::Buffer delay(delay_bytes);
+      const auto wait = [](cudaStream_t stream, const kernels::cuda::Event& event) {
+        STAGECRAFT_CUDA_CHECK(cudaStreamWaitEvent(stream, event.get(), 0));
+      };
       constexpr int repetitions = 20;
       std::vector<double> seconds;
       for (int i = 0; i < repetitions; ++i) {
-        const kernels::cuda::Event ready, there;
+        const kernels::cuda::Event ready, there, asked, answered, start;
+        STAGECRAFT_CUDA_CHECK(cudaMemsetAsync(delay.data(), 0, delay_bytes, target.compute()));
         ready.record(target.compute());
-        STAGECRAFT_CUDA_CHECK(cudaStreamWaitEvent(target.arrivals(), ready.get(), 0));
+        wait(target.arrivals(), ready);
         STAGECRAFT_CUDA_CHECK(cudaMemcpyPeerAsync(arrived.data(), to.gpu, data.data(), from.gpu,
                                                   static_cast<std::size_t>(bytes), target.arrivals()));
         there.record(target.arrivals());
-        there.synchronize();
-        if (i >= repetitions / 4) seconds.push_back(there.seconds_since(ready));
+        // As the executor does before a computation.
+        asked.record(target.compute());
+        wait(target.compute(), there);
+        answered.record(target.compute());
+        start.record(target.compute());
+        start.synchronize();
+        if (i >= repetitions / 4) seconds.push_back(start.seconds_since(ready));
       }
       return seconds;
     });

@@ -46,8 +46,10 @@ class Module {
   // The calling thread is the rank's from then on. With NCCL, waits for the ranks that it sums with.
   virtual std::unique_ptr<Executor> make_executor(const ExecutorContext& context, RankLayout layout,
                                                   const DevicePlace& place) const = 0;
-  // Seconds of copies of so many bytes, from the event that says the data is there to that of its arrival.
-  virtual std::vector<double> time_copies(const DevicePlace& from, const DevicePlace& to, std::int64_t bytes) const = 0;
+  // Seconds of messages of so many bytes, from the event that says the data is there until a computation that waited
+  // for it may start.
+  virtual std::vector<double> time_messages(const DevicePlace& from, const DevicePlace& to,
+                                            std::int64_t bytes) const = 0;
 };
 
 // Where the device of a row (Plan::devices) and rank is on this machine: whole GPUs are numbered in the order of the
@@ -60,7 +62,7 @@ Module& load_module();
 
 // What the library exports: the module, made once. The number is the version of everything in this file and in the
 // headers that it includes; a library of another version is refused.
-inline constexpr int module_version = 1;
+inline constexpr int module_version = 2;
 inline constexpr const char* module_symbol = "stagecraft_cuda_module";
 using ModuleFunction = Module* (*)(int version);
 

@@ -224,7 +224,7 @@ void measure_links(const Plan& base, const ProfileConditions& conditions, Profil
   link.kind = "copy";
   for (const std::int64_t bytes : {std::int64_t{1} << 12, std::int64_t{1} << 16, std::int64_t{1} << 20,
                                    std::int64_t{1} << 22, std::int64_t{1} << 24, std::int64_t{1} << 26}) {
-    const auto times = load_module().time_copies(device_place(plan, 0, 0), device_place(plan, 0, 1), bytes);
+    const auto times = load_module().time_messages(device_place(plan, 0, 0), device_place(plan, 0, 1), bytes);
     link.samples.push_back({Bytes(static_cast<double>(bytes)), measured(times)});
   }
   link.fit = fit_link(link.samples);
@@ -265,6 +265,8 @@ Profile profile(const Network& network, const ProfileOptions& options, const Pro
   base.batch.sequence = options.sequence;
   base.precision = conditions.precision;
   base.optimizer = options.optimizer;
+  profile.kept_outputs = 1;
+  profile.outgoing_gradients = outboxes;
   measure_layers(network, base, options, conditions, profile, progress);
   measure_links(base, conditions, profile);
   if (profile.device.is_slice() && !conditions.busy_neighbours) {

@@ -57,9 +57,13 @@ class Runner {
       : plan_(plan),
         schedule_(plan.lowered()),
         placement_(plan.schedule),
-        executor_(
-            make_executor({plan_, schedule_, placement_, options, transport,
-                           [this](auto, auto, auto tokens, auto targets) { fill(tokens), fill(targets); }, 0, 0})) {
+        executor_(make_executor({plan_,
+                                 schedule_,
+                                 placement_,
+                                 options,
+                                 transport,
+                                 [this](auto, auto, auto tokens, auto targets) { fill(tokens), fill(targets); },
+                                 {0, 0, 0}})) {
     const int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / transport.workers());
     std::vector<float> values;
     for (std::size_t i = 0; i < executor_->parameters().size(); ++i) {
@@ -296,8 +300,8 @@ SumTimes run_sums(const Plan& plan, const TrainingOptions& training) {
     threads.emplace_back([&, replica] {
       try {
         const auto transport = network.endpoint(replica);
-        const auto executor =
-            make_executor({plan, schedule, placement, training, *transport, [](auto, auto, auto, auto) {}, replica, 0});
+        const auto executor = make_executor(
+            {plan, schedule, placement, training, *transport, [](auto, auto, auto, auto) {}, {replica, 0, 0}});
         if (replica == 0) bytes = executor->bytes_of(actions[reduction]);
         for (int step = 1; step <= warm_up + repetitions; ++step) {
           executor->begin_step(step);

@@ -254,7 +254,7 @@ class SharingModel final : public CostModel {
     cost.optimizer = Seconds(static_cast<double>(layer.parameters));
     return cost;
   }
-  Overheads overheads(const DeviceType&) const override { return {Seconds(0.25), Seconds(10)}; }
+  Overheads overheads(const DeviceType&) const override { return {Seconds(0.25), Seconds(10), 1, 2}; }
 };
 
 TEST(Plan, IsPricedWithItsOverheadsAndBesideEachNumberOfBusyNeighbours) {
@@ -288,6 +288,18 @@ TEST(Plan, PricesATableOnceWhereBothItsStagesAreOnOneRank) {
   EXPECT_EQ(apart.stages[1].cost.weights - together.stages[1].cost.weights, Bytes(table));
   // The second stage of a rank adds no overhead of the step.
   EXPECT_EQ(apart.stages[1].cost.optimizer - together.stages[1].cost.optimizer, Seconds(table + 10));
+}
+
+TEST(Plan, CountsWhatItsMessagesHoldWhereStagesAreApart) {
+  Json json = document();
+  Plan apart = plan_from_json(JsonValue(json, "plan.json"));
+  price(apart, SharingModel());
+  const Bytes message = apart.stages[0].cost.boundary;
+  EXPECT_GT(message, Bytes(0));
+  EXPECT_EQ(apart.stages[0].cost.stash, message) << "an output that may not have been fetched yet";
+  EXPECT_EQ(apart.stages[0].cost.workspace, Bytes(0)) << "sends no gradients";
+  EXPECT_EQ(apart.stages[1].cost.stash, Bytes(0)) << "sends no outputs";
+  EXPECT_EQ(apart.stages[1].cost.workspace, 2 * message);
 }
 
 TEST(Plan, IsNotPricedByAModelOfWholeLayersWhenSharded) {

@@ -77,6 +77,8 @@ TEST(Profile, WhatIsWrittenReadsBackEqual) {
   profile.layers[0].samples[1].split = Bytes(512);
   profile.action_overhead = Seconds(1e-5);
   profile.step_overhead = Seconds(1e-4);
+  profile.kept_outputs = 1;
+  profile.outgoing_gradients = 2;
   profile.layers.push_back(profile.layers[0]);
   profile.layers[1].busy_neighbours = 3;
   EXPECT_EQ(read(to_json(profile)), profile);

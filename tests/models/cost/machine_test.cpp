@@ -142,8 +142,31 @@ TEST(MachineOf, TakesTheConstantsOfDeviceFrameworkAndNetwork) {
   ASSERT_EQ(m.levels.size(), 2u);
   EXPECT_EQ(m.levels[0].devices, 8);
   EXPECT_EQ(m.levels[1].devices, 32);
-  EXPECT_DOUBLE_EQ(m.levels[1].bandwidth, 23.5e9);
+  EXPECT_DOUBLE_EQ(m.levels[1].bandwidth, 20.2e9);
   EXPECT_THROW(machine_of(load_cluster("dgx-a100"), "megatron"), Error);
+}
+
+// What `plan` takes for a cluster is what `validate` was right with.
+TEST(ClusterPresets, HaveTheRatesThatCalibrationFound) {
+  const Presets presets = load_calibration();
+  const auto fabric = std::find_if(presets.fabrics.begin(), presets.fabrics.end(),
+                                   [](const FabricPreset& p) { return p.name == "infiniband"; });
+  ASSERT_NE(fabric, presets.fabrics.end());
+  const std::pair<const char*, double> nominal_rates[] = {
+      {"dgx1-v100", 12.5e9}, {"dgx-a100", 25e9}, {"dgx-a100-40gb", 25e9}, {"dgx-a100-x64", 25e9},
+      {"dgx-h100", 50e9},    {"hgx-h200", 50e9}, {"dgx-h100-x64", 50e9},  {"gb200-nvl72", 50e9}};
+  for (const auto& [name, nominal] : nominal_rates) {
+    const double rate = load_cluster(name).nodes.front().network.bandwidth.value();
+    EXPECT_NEAR(rate / (nominal * fabric->constants.efficiency), 1, 0.01) << name;
+  }
+  for (const char* name : {"dgx-a100", "dgx-h100"}) {
+    const Cluster cluster = load_cluster(name);
+    const auto device = std::find_if(presets.devices.begin(), presets.devices.end(), [&](const DevicePreset& p) {
+      return p.type.name == cluster.device_types.front().name;
+    });
+    ASSERT_NE(device, presets.devices.end());
+    EXPECT_NEAR(cluster.nodes.front().local.bandwidth.value() / device->constants.local_bandwidth, 1, 0.02) << name;
+  }
 }
 
 }  // namespace

@@ -108,9 +108,13 @@ TEST(Profiled, HandsOnOverheads) {
   Profile measured = profile();
   measured.action_overhead = Seconds(1);
   measured.step_overhead = Seconds(2);
+  measured.kept_outputs = 3;
+  measured.outgoing_gradients = 4;
   const Overheads overheads = ProfiledCostModel(measured).overheads(measured.device);
   EXPECT_EQ(overheads.action, Seconds(1));
   EXPECT_EQ(overheads.step, Seconds(2));
+  EXPECT_EQ(overheads.kept_outputs, 3);
+  EXPECT_EQ(overheads.outgoing_gradients, 4);
 }
 
 TEST(Profiled, InterpolatesBetweenSamples) {

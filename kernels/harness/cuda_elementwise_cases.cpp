@@ -1,0 +1,215 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda/bias.hpp"
+#include "kernels/cuda/elementwise.hpp"
+#include "kernels/cuda/gelu.hpp"
+#include "kernels/cuda/rope.hpp"
+#include "kernels/cuda/swiglu.hpp"
+#include "kernels/harness/cuda_cases.hpp"
+#include "kernels/reference.hpp"
+
+// `d` is a call's tensors, on the device or in double; the numbers in brackets index the list of tensors above them.
+
+namespace stagecraft::kernels {
+namespace {
+
+using Index = std::int64_t;
+using Dev = const DeviceArguments&;
+using D = const Arguments<double>&;
+using cuda::Accumulate;
+using cuda::Bf16;
+
+void zero(double* x, Index count) { std::fill_n(x, count, 0.0); }
+
+Accumulate accumulate_if(bool yes) { return yes ? Accumulate::yes : Accumulate::no; }
+
+// As kernels::cpu::rope_table, in double: what the operation reads is rounded to float like any tensor.
+void rope_table(double* table, Index time, Index head_size, double theta) {
+  const Index half = head_size / 2;
+  for (Index t = 0; t < time; ++t) {
+    for (Index i = 0; i < half; ++i) {
+      const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(head_size);
+      const double angle = static_cast<double>(t) * std::pow(theta, exponent);
+      table[t * head_size + i] = std::cos(angle);
+      table[t * head_size + half + i] = std::sin(angle);
+    }
+  }
+}
+
+// One operation on each element.
+void add_elementwise_case(CudaCases& cases, std::string name, std::vector<Tensor> tensors,
+                          std::function<void(Dev, cudaStream_t)> candidate, std::function<double(D, Index)> each) {
+  const Index count = tensors.front().count;
+  cases.push_back({.op = "elementwise",
+                   .name = fmt::format("{} n={}", name, count),
+                   .tensors = std::move(tensors),
+                   .candidate = std::move(candidate),
+                   .reference = [=](D d) {
+                     for (Index i = 0; i < count; ++i) d[0][i] = each(d, i);
+                   }});
+}
+
+}  // namespace
+
+template <class T>
+void add_bias(CudaCases& cases, Index rows, Index channels) {
+  const std::string shape = fmt::format("{} N={} C={}", type_name<T>(), rows, channels);
+  const Index n = rows * channels;
+  cases.push_back(
+      {.op = "bias",
+       .name = "bias_add " + shape,
+       .tensors = {tensor_of<T>("y", Role::output, n), tensor_of<T>("x", Role::input, n),
+                   tensor_of<T>("bias", Role::input, channels)},
+       .candidate = [=](Dev d,
+                        cudaStream_t s) { cuda::bias_add<T>(d.at<T>(0), d.at<T>(1), d.at<T>(2), rows, channels, s); },
+       .reference =
+           [=](D d) {
+             for (Index i = 0; i < n; ++i) d[0][i] = d[1][i] + d[2][i % channels];
+           }});
+  for (const bool accumulate : {false, true}) {
+    cases.push_back({.op = "bias",
+                     .name = (accumulate ? "bias_gradient accumulate " : "bias_gradient ") + shape,
+                     .tensors = {{"d_bias", accumulate ? Role::in_out : Role::output, channels},
+                                 tensor_of<T>("dy", Role::input, n),
+                                 {"workspace", Role::scratch, cuda::bias_gradient_workspace_floats(rows, channels)}},
+                     .candidate =
+                         [=](Dev d, cudaStream_t s) {
+                           cuda::bias_gradient<T>(d.at<float>(0), d.at<T>(1), rows, channels, d.at<float>(2),
+                                                  accumulate_if(accumulate), s);
+                         },
+                     .reference =
+                         [=](D d) {
+                           if (!accumulate) zero(d[0], channels);
+                           for (Index i = 0; i < n; ++i) d[0][i % channels] += d[1][i];
+                         }});
+  }
+}
+
+template <class T>
+void add_gelu(CudaCases& cases, Index rows, Index channels, double range) {
+  const Index n = rows * channels;
+  const Tensor x = tensor_of<T>("x", Role::input, n, -range, range);
+  const Tensor bias = tensor_of<T>("bias", Role::input, channels);
+  for (const bool biased : {false, true}) {
+    const std::string shape =
+        fmt::format("{} N={} C={} |x|<{}{}", type_name<T>(), rows, channels, range, biased ? " bias" : "");
+    const auto sum = [=](const double* values, const double* addends) {
+      std::vector<double> z(values, values + n);
+      for (Index i = 0; biased && i < n; ++i) z[static_cast<std::size_t>(i)] += addends[i % channels];
+      return z;
+    };
+    cases.push_back({.op = "gelu",
+                     .name = "gelu_forward " + shape,
+                     .tensors = {tensor_of<T>("y", Role::output, n), x, bias},
+                     .candidate =
+                         [=](Dev d, cudaStream_t s) {
+                           cuda::gelu_forward<T>(d.at<T>(0), d.at<T>(1), biased ? d.at<T>(2) : nullptr, rows, channels,
+                                                 s);
+                         },
+                     .reference = [=](D d) { reference::gelu_forward(d[0], sum(d[1], d[2]).data(), n); }});
+    cases.push_back({.op = "gelu",
+                     .name = "gelu_input_gradient " + shape,
+                     .tensors = {tensor_of<T>("dx", Role::output, n), tensor_of<T>("dy", Role::input, n), x, bias},
+                     .candidate =
+                         [=](Dev d, cudaStream_t s) {
+                           cuda::gelu_input_gradient<T>(d.at<T>(0), d.at<T>(1), d.at<T>(2),
+                                                        biased ? d.at<T>(3) : nullptr, rows, channels, s);
+                         },
+                     .reference = [=](D d) { reference::gelu_input_gradient(d[0], d[1], sum(d[2], d[3]).data(), n); }});
+  }
+}
+
+template <class T>
+void add_swiglu(CudaCases& cases, Index rows, Index features, double range) {
+  const std::string shape = fmt::format("{} N={} F={} |x|<{}", type_name<T>(), rows, features, range);
+  const Index n = rows * features;
+  const Tensor gate_up = tensor_of<T>("gate_up", Role::input, 2 * n, -range, range);
+  cases.push_back(
+      {.op = "swiglu",
+       .name = "swiglu_forward " + shape,
+       .tensors = {tensor_of<T>("y", Role::output, n), gate_up},
+       .candidate = [=](Dev d, cudaStream_t s) { cuda::swiglu_forward<T>(d.at<T>(0), d.at<T>(1), rows, features, s); },
+       .reference = [=](D d) { reference::swiglu_forward(d[0], d[1], rows, features); }});
+  cases.push_back(
+      {.op = "swiglu",
+       .name = "swiglu_input_gradient " + shape,
+       .tensors = {tensor_of<T>("d_gate_up", Role::output, 2 * n), tensor_of<T>("dy", Role::input, n), gate_up},
+       .candidate =
+           [=](Dev d, cudaStream_t s) {
+             cuda::swiglu_input_gradient<T>(d.at<T>(0), d.at<T>(1), d.at<T>(2), rows, features, s);
+           },
+       .reference = [=](D d) { reference::swiglu_input_gradient(d[0], d[1], d[2], rows, features); }});
+}
+
+// Only the first `heads` heads of rows of `stride` elements turn.
+template <class T>
+void add_rope(CudaCases& cases, Index batch, Index time, Index heads, Index head_size, Index stride) {
+  constexpr double theta = 10000.0;
+  for (const bool forward : {true, false}) {
+    cases.push_back(
+        {.op = "rope",
+         .name = fmt::format("{} {} B={} T={} H={} D={} stride={}", forward ? "rope_forward" : "rope_input_gradient",
+                             type_name<T>(), batch, time, heads, head_size, stride),
+         .tensors = {tensor_of<T>("x", Role::in_out, batch * time * stride), {"table", Role::input, time * head_size}},
+         .candidate =
+             [=](Dev d, cudaStream_t s) {
+               const auto rotate = forward ? cuda::rope_forward<T> : cuda::rope_input_gradient<T>;
+               rotate(d.at<T>(0), d.at<float>(1), batch, time, heads, head_size, stride, s);
+             },
+         .reference =
+             [=](D d) { reference::rope(d[0], theta, forward ? 1.0 : -1.0, batch, time, heads, head_size, stride); },
+         .prepare = [=](D d) { rope_table(d[1], time, head_size, theta); },
+         .bytes = 2.0 * sizeof(T) * static_cast<double>(batch * time * heads * head_size)});
+  }
+}
+
+void add_elementwise(CudaCases& cases, Index count) {
+  const auto first = [](D d, Index i) { return d[1][i]; };
+  const auto sum = [](D d, Index i) { return d[1][i] + d[2][i]; };
+  const auto added = [](D d, Index i) { return d[0][i] + d[1][i]; };
+  const Tensor single_in{"x", Role::input, count};
+  const Tensor single_out{"y", Role::output, count};
+  const Tensor single_changed{"y", Role::in_out, count};
+  const Tensor half_in = tensor_of<Bf16>("x", Role::input, count);
+  const Tensor half_out = tensor_of<Bf16>("y", Role::output, count);
+  add_elementwise_case(
+      cases, "cast fp32 to bf16", {half_out, single_in},
+      [=](Dev d, cudaStream_t s) { cuda::cast(d.at<Bf16>(0), d.at<float>(1), count, s); }, first);
+  add_elementwise_case(
+      cases, "cast bf16 to fp32", {single_out, half_in},
+      [=](Dev d, cudaStream_t s) { cuda::cast(d.at<float>(0), d.at<Bf16>(1), count, s); }, first);
+  add_elementwise_case(
+      cases, "copy fp32", {single_out, single_in},
+      [=](Dev d, cudaStream_t s) { cuda::copy<float>(d.at<float>(0), d.at<float>(1), count, s); }, first);
+  add_elementwise_case(
+      cases, "copy bf16", {half_out, half_in},
+      [=](Dev d, cudaStream_t s) { cuda::copy<Bf16>(d.at<Bf16>(0), d.at<Bf16>(1), count, s); }, first);
+  add_elementwise_case(
+      cases, "add fp32", {single_out, single_in, single_in},
+      [=](Dev d, cudaStream_t s) { cuda::add<float>(d.at<float>(0), d.at<float>(1), d.at<float>(2), count, s); }, sum);
+  add_elementwise_case(
+      cases, "add bf16", {half_out, half_in, half_in},
+      [=](Dev d, cudaStream_t s) { cuda::add<Bf16>(d.at<Bf16>(0), d.at<Bf16>(1), d.at<Bf16>(2), count, s); }, sum);
+  add_elementwise_case(
+      cases, "accumulate fp32", {single_changed, single_in},
+      [=](Dev d, cudaStream_t s) { cuda::accumulate(d.at<float>(0), d.at<const float>(1), count, s); }, added);
+  add_elementwise_case(
+      cases, "accumulate bf16", {single_changed, half_in},
+      [=](Dev d, cudaStream_t s) { cuda::accumulate(d.at<float>(0), d.at<const Bf16>(1), count, s); }, added);
+  add_elementwise_case(
+      cases, "scale fp32", {single_changed},
+      [=](Dev d, cudaStream_t s) { cuda::scale(d.at<float>(0), -1.5F, count, s); },
+      [](D d, Index i) { return -1.5 * d[0][i]; });
+}
+
+template void add_bias<float>(CudaCases&, Index, Index);
+template void add_bias<Bf16>(CudaCases&, Index, Index);
+template void add_gelu<float>(CudaCases&, Index, Index, double);
+template void add_gelu<Bf16>(CudaCases&, Index, Index, double);
+template void add_swiglu<float>(CudaCases&, Index, Index, double);
+template void add_swiglu<Bf16>(CudaCases&, Index, Index, double);
+template void add_rope<float>(CudaCases&, Index, Index, Index, Index, Index);
+template void add_rope<Bf16>(CudaCases&, Index, Index, Index, Index, Index);
+
+}  // namespace stagecraft::kernels
