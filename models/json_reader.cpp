@@ -1,9 +1,8 @@
 #include "models/json_reader.hpp"
 
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "models/files.hpp"
 #include "models/text.hpp"

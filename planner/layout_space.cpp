@@ -101,17 +101,16 @@ bool has_exact_form(PipelineSchedule schedule, std::int32_t ranks, std::int64_t 
     case PipelineSchedule::zb_h1:
     case PipelineSchedule::zb_1p:
       return microbatches >= ranks;
-    case PipelineSchedule::chimera:
-      return false;  // its two directions meet: one step in seven above its form
-    case PipelineSchedule::v_half:
+    case PipelineSchedule::chimera:  // its two directions meet: one step in seven above its form
+    case PipelineSchedule::v_half:   // planned for equal F, I and W, and far from its form otherwise
     case PipelineSchedule::v_min:
-      return false;  // planned for equal F, I and W, and far from their form otherwise
+      return false;
     default:
       return !is_staggered(schedule);
   }
 }
 
-LayoutSpace::LayoutSpace(const StepModel& model, LayoutChoices choices) : model_(&model), choices_(std::move(choices)) {
+LayoutSpace::LayoutSpace(const StepModel& model, LayoutChoices choices) : model_(&model), choices_(choices) {
   list_microbatches();
   list_widths();
   list_shapes();

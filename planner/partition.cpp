@@ -160,7 +160,8 @@ class Solver {
   }
 
   static double value(const std::optional<Partition>& partition) {
-    return partition ? partition->closed_form : infinity;
+    if (!partition) return infinity;
+    return partition->closed_form;
   }
 
   std::optional<Partition> uniform() const {

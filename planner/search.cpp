@@ -40,7 +40,7 @@ Cuts legal_cuts(const LayerGraph& graph, const SearchSpace& space) {
   if (!space.cuts.empty()) return {linear_cuts(graph, space.cuts), std::nullopt, {}};
   if (auto all = downset_cuts(graph, search_limits)) return {std::move(*all), std::nullopt, {}};
   const auto layers = static_cast<std::int64_t>(boost::num_vertices(graph));
-  const std::int64_t positions = std::max<std::int64_t>(max_positions, 2 * space.stages.value_or(1));
+  const std::int64_t positions = std::max<std::int64_t>(max_positions, std::int64_t{2} * space.stages.value_or(1));
   Cuts cuts{linear_cuts(graph, layers > positions ? even_positions(graph, positions) : std::vector<std::int64_t>{}),
             downset_cuts(graph, polish_limits),
             {}};

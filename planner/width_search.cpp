@@ -174,22 +174,23 @@ void WidthSearch::search_residence(const JudgedLayout& least, const Shard& shard
   const JudgedLayout smallest = choices.size() == judged
                                     ? least
                                     : judge(least.layout, shard, (counted.empty() ? choices.by_rank : counted).back());
-  std::int64_t LayoutCounts::*cut = &LayoutCounts::dominated;
-  if (only_time() && is_hopeless(least.layout, time, 0)) {
-    cut = &LayoutCounts::slower;
-  } else if (only_time() && is_point && least.estimate.fits) {
-    // Everything else takes at least as long; so where this fits and only time counts, it is the best.
-  } else if (!smallest.estimate.fits) {
+  const auto count = [&](std::int64_t LayoutCounts::*cut) {
+    counts.judged += judged;
+    counts.*cut += points - judged;
+  };
+  if (only_time() && is_hopeless(least.layout, time, 0)) return count(&LayoutCounts::slower);
+  // Everything else takes at least as long; so where this fits and only time counts, it is the best.
+  if (only_time() && is_point && least.estimate.fits) return count(&LayoutCounts::dominated);
+  if (!smallest.estimate.fits) {
     found_.misses.add(smallest);
-    cut = &LayoutCounts::too_large;
-  } else if (is_hopeless(least.layout, time, with_room(smallest.estimate.memory.total()))) {
-    cut = &LayoutCounts::slower;
-  } else {
-    judged += judge_all(least.layout, shard, choices.by_rank);
-    judged += only_time() ? judge_fewest(least.layout, shard, counted) : judge_all(least.layout, shard, counted);
+    return count(&LayoutCounts::too_large);
   }
-  counts.judged += judged;
-  counts.*cut += points - judged;
+  if (is_hopeless(least.layout, time, with_room(smallest.estimate.memory.total()))) {
+    return count(&LayoutCounts::slower);
+  }
+  judged += judge_all(least.layout, shard, choices.by_rank);
+  judged += only_time() ? judge_fewest(least.layout, shard, counted) : judge_all(least.layout, shard, counted);
+  count(&LayoutCounts::dominated);
 }
 
 // What is recomputed need not be moved: neither is sure to be faster.

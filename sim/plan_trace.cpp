@@ -11,8 +11,8 @@ namespace {
 
 std::size_t index(StageId stage) { return static_cast<std::size_t>(stage.value); }
 
-// Peak of one rank: what it always holds, the most that its stashes come to while it goes through its list, and for each
-// of its stages the most splits between I and W.
+// Peak of one rank: what it always holds, the most that its stashes come to while it goes through its list, and for
+// each of its stages the most splits between I and W.
 Bytes peak_memory(const Plan& plan, std::size_t rank) {
   const std::vector<int> splits = peak_split_by_stage(plan.schedule);
   Bytes held, workspace, stash, most_stash;

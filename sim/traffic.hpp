@@ -96,11 +96,14 @@ struct Traffic {
   }
   std::size_t grad_slot(int stage, int phase, int sharer) const {
     const auto at = static_cast<std::size_t>(stage);
-    return static_cast<std::size_t>(first_grad_slot[at] + phase * sharers[at] + sharer);
+    const int slot = first_grad_slot[at] + phase * sharers[at] + sharer;
+    return static_cast<std::size_t>(slot);
   }
 
  private:
-  std::size_t message_slots(int way) const { return static_cast<std::size_t>(2 * (stages - 1) * way); }
+  std::size_t message_slots(int way) const {
+    return 2 * static_cast<std::size_t>(stages - 1) * static_cast<std::size_t>(way);
+  }
 };
 Traffic traffic_of(const Plan& plan);
 

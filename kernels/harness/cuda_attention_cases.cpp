@@ -24,7 +24,8 @@ std::string text(const AttentionShape& s, const char* type, double range) {
 
 // One of the products over the pairs below the diagonal.
 double product_flops(const AttentionShape& s) {
-  return 2.0 * static_cast<double>(s.batch * s.heads * s.head_size * s.time * (s.time + 1) / 2);
+  const std::int64_t pairs = s.time * (s.time + 1) / 2;
+  return 2.0 * static_cast<double>(s.batch * s.heads * s.head_size * pairs);
 }
 
 Doubles probabilities(const AttentionShape& s) {

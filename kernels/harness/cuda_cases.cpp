@@ -183,7 +183,7 @@ void add_small_cases(CudaCases& cases, CudaLibraries& libraries) {
   add_rope<T>(cases, 1, 1, 1, 2, 2);
   add_rope<T>(cases, 2, 9, 3, 6, 18);
   add_rope<T>(cases, 2, 40, 3, 64, 4 * 64 + 3);
-  add_rope<T>(cases, 2, 40, 40, 128, 48 * 128);
+  add_rope<T>(cases, 2, 40, 40, 128, Index{48} * 128);
   for (const double range : {1.0, 100.0}) {
     add_cross_entropy<T>(cases, 1, 1, 1, range);
     add_cross_entropy<T>(cases, 7, 259, 259, range);
@@ -273,7 +273,7 @@ std::vector<CudaCase> cuda_perf_cases(CudaLibraries& libraries) {
   // A Llama layer of 4096 channels, 14336 features, 32 heads and 8 key heads of 128.
   add_rms_norm<Bf16>(cases, 8192, 4096);
   add_swiglu<Bf16>(cases, 8192, 14336, 3.0);
-  add_rope<Bf16>(cases, 4, 2048, 40, 128, 48 * 128);
+  add_rope<Bf16>(cases, 4, 2048, 40, 128, Index{48} * 128);
   add_adamw(cases, Index{1} << 28, 10, false);
   add_squared_norm(cases, Index{1} << 28);
   add_elementwise(cases, Index{1} << 26);

@@ -39,7 +39,8 @@ void rope_table(double* table, Index time, Index head_size, double theta) {
 
 // One operation on each element.
 void add_elementwise_case(CudaCases& cases, std::string name, std::vector<Tensor> tensors,
-                          std::function<void(Dev, cudaStream_t)> candidate, std::function<double(D, Index)> each) {
+                          std::function<void(Dev, cudaStream_t)> candidate,
+                          const std::function<double(D, Index)>& each) {
   const Index count = tensors.front().count;
   cases.push_back({.op = "elementwise",
                    .name = fmt::format("{} n={}", name, count),

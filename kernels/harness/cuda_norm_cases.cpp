@@ -41,10 +41,10 @@ void add_layer_norm(CudaCases& cases, Index rows, Index channels) {
   const Tensor rstd{"rstd", Role::input, rows, 0.5, 1.5};
   const Tensor mean_out{"mean", Role::output, rows};
   const Tensor rstd_out{"rstd", Role::output, rows};
-  const auto add = [&](const char* name, std::vector<Tensor> tensors, auto candidate, auto reference) {
+  const auto add = [&](const char* name, const std::vector<Tensor>& tensors, auto candidate, auto reference) {
     cases.push_back({.op = "layer_norm",
                      .name = std::string(name) + " " + shape,
-                     .tensors = std::move(tensors),
+                     .tensors = tensors,
                      .candidate = candidate,
                      .reference = reference});
   };
@@ -125,10 +125,10 @@ void add_rms_norm(CudaCases& cases, Index rows, Index channels) {
   const Tensor gamma = tensor_of<T>("gamma", Role::input, channels);
   const Tensor rstd{"rstd", Role::input, rows, 0.5, 1.5};
   const Tensor rstd_out{"rstd", Role::output, rows};
-  const auto add = [&](const char* name, std::vector<Tensor> tensors, auto candidate, auto reference) {
+  const auto add = [&](const char* name, const std::vector<Tensor>& tensors, auto candidate, auto reference) {
     cases.push_back({.op = "rms_norm",
                      .name = std::string(name) + " " + shape,
-                     .tensors = std::move(tensors),
+                     .tensors = tensors,
                      .candidate = candidate,
                      .reference = reference});
   };

@@ -98,7 +98,8 @@ double bubble_of_span(Seconds span, Seconds work) { return (span - work) / span;
 
 Seconds megatron_batch_time(std::int64_t replica_batch, std::int64_t microbatch, int stages, MicrobatchTimes stage) {
   assert(stages > 0 && microbatch > 0 && replica_batch > 0 && replica_batch % microbatch == 0);
-  return static_cast<double>(replica_batch / microbatch + stages - 1) * round_trip(stage);
+  const std::int64_t microbatches = replica_batch / microbatch;
+  return static_cast<double>(microbatches + stages - 1) * round_trip(stage);
 }
 
 }  // namespace stagecraft

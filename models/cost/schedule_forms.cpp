@@ -82,9 +82,9 @@ double stages_in_flight(PipelineSchedule schedule, std::int32_t ranks, std::int3
     case zb_v:
       return at_most_all(2 * p);
     case v_half:
-      return at_most_all(2 * ((ranks + 2) / 2));
+      return at_most_all(2 * std::floor((p + 2) / 2));
     case v_min:
-      return at_most_all(2 * ((ranks + 4) / 3));
+      return at_most_all(2 * std::floor((p + 4) / 3));
     case chimera:
       return at_most_all(p / 2 + 1 + std::min(rank, ranks - 1 - rank));
     case dualpipe:

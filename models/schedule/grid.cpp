@@ -42,8 +42,8 @@ std::string format_grid(const ComputeSchedule& schedule, const std::vector<Sched
   const auto fault_column = has_mark ? static_cast<std::size_t>(first_fault->position) : 0;
 
   const std::size_t label = fmt::format("rank {}", schedule.ranks.size()).size();
-  const std::size_t cell = longest + 2;                    // room for >marks<
-  const std::size_t room = max_width - label - 3 - 2 * 4;  // the bar, and "... " on both sides
+  const std::size_t cell = longest + 2;             // room for >marks<
+  const std::size_t room = max_width - label - 11;  // the bar, and "... " on both sides
   const Window shown = around(fault_column, std::max<std::size_t>(room / cell, 1), columns);
   const Window rows = around(fault_row, max_rows, schedule.ranks.size());
 

@@ -154,6 +154,7 @@ bool Placement::on(StageId stage, RankId rank) const {
 std::vector<RankId> placement(const ComputeSchedule& schedule) {
   const Placement placement(schedule);
   std::vector<RankId> ranks;
+  ranks.reserve(static_cast<std::size_t>(schedule.stages));
   for (std::int32_t s = 0; s < schedule.stages; ++s) ranks.push_back(placement.ranks(StageId{s}).front());
   return ranks;
 }

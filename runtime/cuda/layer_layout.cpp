@@ -9,7 +9,9 @@ std::int64_t packed_width(const Transformer& t) { return (t.heads + 2 * t.kv_hea
 std::int64_t up_width(const Transformer& t) { return t.activation == ActivationKind::swiglu ? 2 * t.ffn : t.ffn; }
 
 // The kernels sum columns in at most 64 chunks of rows (kernels/cuda/column_sums.cuh), for two results at most.
-std::int64_t column_sums_bytes(std::int64_t columns, int results) { return 64 * results * columns * float_bytes; }
+std::int64_t column_sums_bytes(std::int64_t columns, int results) {
+  return std::int64_t{64} * results * columns * float_bytes;
+}
 
 // cuDNN's backward takes a float for every query and sums dq in float; the plain kernels take less. The rest is for
 // what an engine of cuDNN's may ask for itself.
@@ -98,7 +100,7 @@ HeadLayout lay_out_head(const StageSpec& spec) {
   layout.gradient_bytes = gradients.size();
   Carver scratch;
   layout.sums = scratch.take(column_sums_bytes(t.hidden, 2));
-  if (spec.shard.count > 1) layout.statistics = scratch.take(spec.shard.count * 3 * rows * float_bytes);
+  if (spec.shard.count > 1) layout.statistics = scratch.take(std::int64_t{3} * spec.shard.count * rows * float_bytes);
   layout.rows = scratch.take(rows_bytes(spec));
   layout.scratch_bytes = scratch.size();
   return layout;
