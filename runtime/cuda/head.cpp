@@ -59,9 +59,10 @@ class Head : public Layer {
     const TensorShard& shard = region_.shard();
     auto* const all = reinterpret_cast<float*>(p.scratch + layout_.statistics);
     const std::int64_t own = kernels::cuda::cross_entropy_statistics * rows_;
-    kernels::cuda::cross_entropy_shard_statistics(all + shard.index * own, logits(p), p.tokens, rows_, vocabulary_,
-                                                  outputs_, first_token_, engine_.stream());
-    region_.group().gather(all, own, Element::fp32);
+    float* const here = all + shard.index * own;
+    kernels::cuda::cross_entropy_shard_statistics(here, logits(p), p.tokens, rows_, vocabulary_, outputs_, first_token_,
+                                                  engine_.stream());
+    region_.group().gather(all, here, own, Element::fp32);
     kernels::cuda::cross_entropy_shard_loss_and_gradient(losses, logits(p), all, p.tokens, shard.count, rows_,
                                                          vocabulary_, outputs_, first_token_, gradient_scale_,
                                                          engine_.stream());

@@ -177,7 +177,8 @@ void Messages::await(std::size_t computation, std::vector<Times>& times) {
     wait(stream, message.mapped().arrived);
     const StageLayout& layout = stage_of(a).layout();
     const Part part = part_of(layout);
-    if (part.bytes < layout.boundary) shards_.gather(message.mapped().tensor, part.bytes, Element::byte);
+    std::byte* const tensor = message.mapped().tensor;
+    if (part.bytes < layout.boundary) shards_.gather(tensor, tensor + part.offset, part.bytes, Element::byte);
     record(waited.end, stream);
   }
   if (const int outbox = layout_.places[computation].outbox; outbox >= 0) wait(stream, sent_[outbox]);

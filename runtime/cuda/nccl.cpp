@@ -104,12 +104,6 @@ ncclDataType_t type_of(Element element) {
   return ncclInt8;
 }
 
-std::int64_t bytes_of(Element element) { return element == Element::fp32 ? 4 : element == Element::bf16 ? 2 : 1; }
-
-std::byte* row(void* data, int index, std::int64_t share, Element type) {
-  return static_cast<std::byte*>(data) + index * share * bytes_of(type);
-}
-
 // The first member makes it up. Nobody joins before all are there, so that joining takes moments.
 ncclUniqueId agree_on_id(Transport& transport, const std::vector<int>& members) {
   ncclUniqueId id{};
@@ -172,14 +166,13 @@ void Communicator::all_reduce(void* data, std::int64_t count, Element type, cuda
       ncclAllReduce(data, data, static_cast<std::size_t>(count), type_of(type), ncclSum, communicator_, stream));
 }
 
-void Communicator::reduce_scatter(void* data, std::int64_t share, Element type, cudaStream_t stream) {
-  STAGECRAFT_NCCL(ncclReduceScatter(data, row(data, index_, share, type), static_cast<std::size_t>(share),
-                                    type_of(type), ncclSum, communicator_, stream));
+void Communicator::reduce_scatter(void* own, const void* data, std::int64_t share, Element type, cudaStream_t stream) {
+  STAGECRAFT_NCCL(
+      ncclReduceScatter(data, own, static_cast<std::size_t>(share), type_of(type), ncclSum, communicator_, stream));
 }
 
-void Communicator::all_gather(void* data, std::int64_t share, Element type, cudaStream_t stream) {
-  STAGECRAFT_NCCL(ncclAllGather(row(data, index_, share, type), data, static_cast<std::size_t>(share), type_of(type),
-                                communicator_, stream));
+void Communicator::all_gather(void* data, const void* own, std::int64_t share, Element type, cudaStream_t stream) {
+  STAGECRAFT_NCCL(ncclAllGather(own, data, static_cast<std::size_t>(share), type_of(type), communicator_, stream));
 }
 
 void Communicator::send(const void* data, std::int64_t bytes, int peer, cudaStream_t stream) {
@@ -213,8 +206,8 @@ Communicator::Communicator(Transport& transport, std::vector<int>, std::chrono::
 }
 Communicator::~Communicator() = default;
 void Communicator::all_reduce(void*, std::int64_t, Element, cudaStream_t) { missing(); }
-void Communicator::reduce_scatter(void*, std::int64_t, Element, cudaStream_t) { missing(); }
-void Communicator::all_gather(void*, std::int64_t, Element, cudaStream_t) { missing(); }
+void Communicator::reduce_scatter(void*, const void*, std::int64_t, Element, cudaStream_t) { missing(); }
+void Communicator::all_gather(void*, const void*, std::int64_t, Element, cudaStream_t) { missing(); }
 void Communicator::send(const void*, std::int64_t, int, cudaStream_t) { missing(); }
 void Communicator::receive(void*, std::int64_t, int, cudaStream_t) { missing(); }
 void Communicator::check() const {}

@@ -43,10 +43,11 @@ class Communicator {
 
   // All members call these with equal sizes and in the same order. `data` lies on the GPU.
   void all_reduce(void* data, std::int64_t count, Element type, cudaStream_t stream);
-  // data: (size, share) elements; row `index` becomes the sum over the members, the others stay as they are.
-  void reduce_scatter(void* data, std::int64_t share, Element type, cudaStream_t stream);
-  // data: (size, share) elements; row i becomes member i's row i.
-  void all_gather(void* data, std::int64_t share, Element type, cudaStream_t stream);
+  // data: (size, share) elements, which stay as they are; own: (share), becomes the sum over the members of row
+  // `index`. It may be that row.
+  void reduce_scatter(void* own, const void* data, std::int64_t share, Element type, cudaStream_t stream);
+  // data: (size, share) elements; row i becomes member i's `own`, (share), which may be that row.
+  void all_gather(void* data, const void* own, std::int64_t share, Element type, cudaStream_t stream);
   // A message from one member to another pairs with the receive that comes at the same place in the order of messages
   // between the two; until the other's call both streams wait. `peer`: an index.
   void send(const void* data, std::int64_t bytes, int peer, cudaStream_t stream);

@@ -82,7 +82,10 @@ void Reductions::reduce(const Reduction& reduction) {
   const Bucket& bucket = stage.layout.buckets[reduction.bucket];
   float* const data = gradients + bucket.offset;
   if (bucket.is_sharded()) {
-    if (group != nullptr) return group->reduce_scatter(data, bucket.share, Element::fp32, device_.sums());
+    if (group != nullptr) {
+      float* const own = data + group->index() * bucket.share;
+      return group->reduce_scatter(own, data, bucket.share, Element::fp32, device_.sums());
+    }
     return peers_.reduce_scatter(reduction.members, tag, data, bucket.elements, bucket.share);
   }
   if (group != nullptr) return group->all_reduce(data, bucket.elements, Element::fp32, device_.sums());
@@ -104,7 +107,9 @@ void Reductions::gather(const RankLayout::Stage& stage) {
     if (!bucket.is_sharded()) continue;
     std::byte* const weights = arena_ + stage.weights + bucket.offset * element;
     if (group != nullptr) {
-      group->all_gather(weights, bucket.share, stage.has_masters() ? Element::bf16 : Element::fp32, device_.sums());
+      const std::byte* const own = weights + group->index() * bucket.share * element;
+      group->all_gather(weights, own, bucket.share, stage.has_masters() ? Element::bf16 : Element::fp32,
+                        device_.sums());
     } else {
       peers_.all_gather(reduction->members, {Lane::gradient, stage.number, -1}, weights, bucket.elements * element,
                         bucket.share * element);

@@ -122,6 +122,7 @@ std::string machine_name() {
   std::map<std::string, int> counts;
   for (const Gpu& gpu : load_module().gpus()) ++counts[gpu.name];
   std::vector<std::string> parts;
+  parts.reserve(counts.size());
   for (const auto& [name, count] : counts) parts.push_back(fmt::format("{} x {}", count, name));
   return join(parts);
 }

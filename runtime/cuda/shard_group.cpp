@@ -7,13 +7,13 @@ void ShardGroup::sum(void* data, std::int64_t count, Element type) const {
   settle();
 }
 
-void ShardGroup::gather(void* whole, std::int64_t part, Element type) const {
-  shards_->all_gather(whole, part, type, stream_);
+void ShardGroup::gather(void* whole, const void* own, std::int64_t part, Element type) const {
+  shards_->all_gather(whole, own, part, type, stream_);
   settle();
 }
 
-void ShardGroup::sum_scatter(void* whole, std::int64_t part, Element type) const {
-  shards_->reduce_scatter(whole, part, type, stream_);
+void ShardGroup::sum_scatter(void* own, const void* whole, std::int64_t part, Element type) const {
+  shards_->reduce_scatter(own, whole, part, type, stream_);
   settle();
 }
 

@@ -25,10 +25,10 @@ class ShardGroup {
   bool split() const { return shards_ != nullptr; }
   // data (count) becomes the sum over the shards' data.
   void sum(void* data, std::int64_t count, Element type) const;
-  // whole: (shards, part); this shard's part is in its place already.
-  void gather(void* whole, std::int64_t part, Element type) const;
-  // whole: (shards, part); this shard's part becomes the sum over the shards of that part.
-  void sum_scatter(void* whole, std::int64_t part, Element type) const;
+  // whole: (shards, part), of which `own` (part) is this shard's; it may be in its place already.
+  void gather(void* whole, const void* own, std::int64_t part, Element type) const;
+  // own (part) becomes this shard's part of the sum over the shards of `whole`, (shards, part). It may lie there.
+  void sum_scatter(void* own, const void* whole, std::int64_t part, Element type) const;
 
   // While operations run for the first time and graphs are made, the host waits after every exchange: loading a kernel
   // or making a graph may wait for the device and hold a lock, which another shard needs to get to the exchange that
@@ -63,35 +63,25 @@ class ParallelRegion {
   // All rows, (N, C), of which x has this shard's: x itself, or the buffer.
   const T* enter(const T* x, T* buffer) const {
     if (!shard_.sequence_parallel) return x;
-    copy(own(buffer), x);
-    group_->gather(buffer, own_elements_, element_of<T>);
+    group_->gather(buffer, x, own_elements_, element_of<T>);
     return buffer;
   }
   // Where to put the product, (N, C), that leave(y) is to sum: y itself, or the buffer.
   T* product(T* y, T* buffer) const { return shard_.sequence_parallel ? buffer : y; }
-  // y, this shard's rows, from what product() gave; with a residual that is added.
-  void leave(T* y, T* product, const T* residual = nullptr) const {
+  // y, this shard's rows, from what product() gave.
+  void leave(T* y, const T* product) const {
     if (!split()) return;
-    if (shard_.sequence_parallel) {
-      group_->sum_scatter(product, own_elements_, element_of<T>);
-      product = own(product);
-    } else {
-      group_->sum(product, own_elements_, element_of<T>);
-    }
-    if (residual != nullptr) {
-      kernels::cuda::add(y, product, residual, own_elements_, stream_);
-    } else if (y != product) {
-      copy(y, product);
-    }
+    if (!shard_.sequence_parallel) return group_->sum(y, own_elements_, element_of<T>);
+    group_->sum_scatter(y, product, own_elements_, element_of<T>);
+  }
+  // The same, with a residual, (n, C), that is added.
+  void leave(T* y, T* product, const T* residual) const {
+    T* const own = shard_.sequence_parallel ? product + shard_.index * own_elements_ : y;
+    leave(own, product);
+    kernels::cuda::add(y, own, residual, own_elements_, stream_);
   }
 
  private:
-  T* own(T* rows) const { return rows + shard_.index * own_elements_; }
-  void copy(T* to, const T* from) const {
-    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(own_elements_) * sizeof(T),
-                                          cudaMemcpyDeviceToDevice, stream_));
-  }
-
   TensorShard shard_;
   const ShardGroup* group_;
   cudaStream_t stream_;
