@@ -55,8 +55,8 @@ struct LinkSample {
 };
 
 struct LinkProfile {
-  // "channel" between threads, "mpi" between processes, "copy" between GPUs; "sum": an all-reduce over two, where `fit`
-  // is the link on which a ring of two takes that long
+  // "channel" between threads, "mpi" between processes, "copy" between GPUs; "sum": an all-reduce over two GPUs, or
+  // slices of one, where `fit` is the link on which a ring of two takes that long
   std::string kind;
   std::vector<LinkSample> samples;
   Link fit;  // latency and bandwidth by least squares on relative errors: fit_link(samples)

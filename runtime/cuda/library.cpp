@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <numeric>
+
 #include "kernels/cuda/error.hpp"
 #include "runtime/cuda/rank_executor.hpp"
 
@@ -34,6 +37,7 @@ class CudaModule : public Module {
       int count = 0;
       STAGECRAFT_CUDA_CHECK(cudaGetDeviceCount(&count));
       std::vector<Gpu> all;
+      all.reserve(static_cast<std::size_t>(count));
       for (int i = 0; i < count; ++i) all.push_back(describe(i));
       return all;
     });
@@ -73,6 +77,39 @@ class CudaModule : public Module {
         start.synchronize();
         if (i >= repetitions / 4) seconds.push_back(start.seconds_since(ready));
       }
+      return seconds;
+    });
+  }
+
+  std::vector<std::vector<double>> time_sums(Transport& transport, const DevicePlace& place,
+                                             std::span<const std::int64_t> sizes) const override {
+    return as_device_error([&] {
+      constexpr int warm_up = 3, repetitions = 15, in_graph = 10;
+      const Device device(place);
+      std::vector<int> all(static_cast<std::size_t>(transport.workers()));
+      std::iota(all.begin(), all.end(), 0);
+      Communicator group(transport, all, std::chrono::seconds(60));
+      const kernels::cuda::Buffer data(static_cast<std::size_t>(*std::max_element(sizes.begin(), sizes.end())));
+      STAGECRAFT_CUDA_CHECK(cudaMemsetAsync(data.data(), 0, data.bytes(), device.compute()));
+      Graphs graphs;
+      std::vector<std::vector<double>> seconds;
+      for (const std::int64_t bytes : sizes) {
+        const auto sum = [&] { group.all_reduce(data.data(), bytes / 2, Element::bf16, device.compute()); };
+        sum();  // loads kernels and connects before the capture
+        group.wait(device.compute());
+        const kernels::cuda::Event start, end;
+        std::vector<double>& times = seconds.emplace_back();
+        for (int i = 0; i < warm_up + repetitions; ++i) {
+          start.record(device.compute());
+          graphs.launch({.stage = static_cast<int>(seconds.size())}, device.compute(), [&] {
+            for (int k = 0; k < in_graph; ++k) sum();
+          });
+          end.record(device.compute());
+          group.wait(device.compute());
+          if (i >= warm_up) times.push_back(end.seconds_since(start) / in_graph);
+        }
+      }
+      graphs.clear();  // a communicator stays as long as a graph uses it
       return seconds;
     });
   }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,11 @@ class Module {
   // for it may start.
   virtual std::vector<double> time_messages(const DevicePlace& from, const DevicePlace& to,
                                             std::int64_t bytes) const = 0;
+  // Seconds of an all-reduce of bf16 over all workers of the transport, each with a GPU of its own, several times for
+  // each size in bytes: one after the other in a graph. All workers call it, on threads of their own.
+  // REQUIRES: has_nccl().
+  virtual std::vector<std::vector<double>> time_sums(Transport& transport, const DevicePlace& place,
+                                                     std::span<const std::int64_t> sizes) const = 0;
 };
 
 // Where the device of a row (Plan::devices) and rank is on this machine: whole GPUs are numbered in the order of the

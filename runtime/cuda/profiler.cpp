@@ -13,6 +13,7 @@
 #include "runtime/cuda/local_gpu.hpp"
 #include "runtime/cuda/requirements.hpp"
 #include "runtime/cuda/short_network.hpp"
+#include "runtime/cuda/sum_profiler.hpp"
 #include "runtime/network_check.hpp"
 #include "runtime/statistics.hpp"
 
@@ -231,7 +232,11 @@ void measure_links(const Plan& base, const ProfileConditions& conditions, Profil
   TrainingOptions training;
   training.backend = Backend::cuda;
   training.algorithm_cache = conditions.algorithm_cache;
-  if (profile.device.is_slice()) measure_sum(base, training, link.fit.latency, profile);
+  if (profile.device.is_slice()) {
+    measure_sum(base, training, link.fit.latency, profile);
+  } else if (load_module().has_nccl()) {
+    profile.links.push_back(profile_sums(device_place(plan, 0, 0), device_place(plan, 0, 1)));
+  }
   profile.links.push_back(std::move(link));
 }
 
