@@ -10,6 +10,7 @@
 #include "planner/layouts.hpp"
 #include "reports/tables.hpp"
 #include "reports/text_width.hpp"
+#include "runtime/memory_need.hpp"
 #include "sim/simgrid.hpp"
 
 namespace stagecraft {
@@ -131,6 +132,11 @@ class LayoutPlanning {
     for (const JudgedLayout& judged : result_.best) {
       if (ranked_.size() == static_cast<std::size_t>(std::max(search_space_.keep, options_.confirm))) break;
       ranked_.push_back({judged, make_plan(model_, network_, cluster_, judged.layout)});
+      if (!options_.cluster.starts_with("local-")) continue;
+      // What is to run here is foreseen as `run` lays it out.
+      if (auto memory = needed_memory(ranked_.back().plan); !memory.empty()) {
+        ranked_.back().plan.prediction.peak_memory = std::move(memory);
+      }
     }
     const auto by_prediction = [](const Ranked& a, const Ranked& b) { return best_prediction(a) < best_prediction(b); };
     // The simulators play one step to its end; staggered steps overlap with the next.
@@ -183,7 +189,7 @@ class LayoutPlanning {
            printable(name(l.schedule), 16), std::to_string(l.zero), to_string(*prediction.closed_form_step),
            to_string(*prediction.timeline_step), prediction.simgrid_step ? to_string(*prediction.simgrid_step) : "-",
            fmt::format("{:.1f} %", 100 * mfu(ranked.judged, best_prediction(ranked))),
-           to_string(Bytes(ranked.judged.estimate.memory.total()))});
+           to_string(*std::max_element(prediction.peak_memory.begin(), prediction.peak_memory.end()))});
     }
     return format_table(rows);
   }

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "runtime/collectives.hpp"
+#include "runtime/cuda/layout.hpp"
+#include "runtime/tensor_shard.hpp"
 #include "runtime/weight_versions.hpp"
 #include "runtime/worker_grid.hpp"
 
@@ -98,6 +100,25 @@ MemoryNeed memory_need(const Plan& plan, const LoweredSchedule& schedule, int ra
   need.optimizer_state = need.weights * states;
   need.workspace += (workspace + (worker_count(plan) > 1 ? collective_piece_floats : 0)) * float_bytes;
   return need;
+}
+
+std::vector<Bytes> needed_memory(const Plan& plan) {
+  const auto& transformer = plan.network.transformer;
+  PlanLayout rest = plan.layout;
+  rest.tensor = 1;
+  rest.sequence_parallel = false;
+  if (plan.recompute == Recompute::none) rest.recomputed_layers = all_layers;
+  if (rest != PlanLayout{} || !transformer || transformer->experts > 0) return {};
+  if (!tensor_parallel_fault(*transformer, plan.layout.tensor).empty()) return {};
+  const LoweredSchedule schedule = plan.lowered();
+  std::vector<Bytes> memory;
+  for (int rank = 0; rank < plan.ranks(); ++rank) {
+    const DeviceId device = plan.devices.front()[static_cast<std::size_t>(rank)];
+    const bool on_gpu = plan.cluster.type_of(device).kind == DeviceKind::gpu;
+    memory.emplace_back(static_cast<double>(on_gpu ? cuda::lay_out_rank(plan, schedule, rank).arena_bytes
+                                                   : memory_need(plan, schedule, rank).total()));
+  }
+  return memory;
 }
 
 }  // namespace stagecraft

@@ -34,5 +34,8 @@ struct MemoryNeed {
 };
 // Of the first shard of the rank, which holds the most.
 MemoryNeed memory_need(const Plan& plan, const LoweredSchedule& schedule, int rank);
+// What `run` will take on each rank's device, by rank: the sum of that, or the arena of a GPU. Empty where the network
+// or the layout is one that the runtime does not run.
+std::vector<Bytes> needed_memory(const Plan& plan);
 
 }  // namespace stagecraft

@@ -44,6 +44,8 @@ constexpr NamedConstant<F> framework_table[] = {{"dispatch_forward_s", &F::dispa
                                                 {"exposed_gradients", &F::exposed_gradients, 0, 1},
                                                 {"exposed_tensor", &F::exposed_tensor, 0, 1},
                                                 {"exposed_pipeline", &F::exposed_pipeline, 0, 1},
+                                                {"collective_start", &F::collective_start, 0, 1},
+                                                {"repeated_gathers", &F::repeated_gathers, 0, 1},
                                                 {"step_s", &F::step_s, 0, 10},
                                                 {"microbatch_s", &F::microbatch_s, 0, 1},
                                                 {"optimizer", &F::optimizer, 0, 10},
@@ -198,15 +200,30 @@ Presets load_calibration() {
           load_folder<FrameworkPreset>("frameworks", framework_preset_from_json)};
 }
 
-Machine machine_of(const Cluster& cluster, const std::string& framework) {
+namespace {
+
+bool is_named(const DevicePreset& preset, const std::string& name) {
+  const auto is_driver_name = [&](const std::string& alias) { return name == "NVIDIA " + alias; };
+  return preset.type.name == name || std::any_of(preset.aliases.begin(), preset.aliases.end(), is_driver_name);
+}
+
+}  // namespace
+
+Machine machine_of(const Cluster& cluster, std::string framework) {
+  if (framework.empty()) framework = cluster.name.starts_with("local-") ? "stagecraft" : "megatron-core";
   const Presets presets = load_calibration();
   const Node& node = cluster.nodes.front();
   Machine machine;
   machine.device = cluster.type_of(node.devices.front());
   const auto device = std::find_if(presets.devices.begin(), presets.devices.end(),
-                                   [&](const DevicePreset& p) { return p.type.name == machine.device.name; });
+                                   [&](const DevicePreset& p) { return is_named(p, machine.device.name); });
   if (device != presets.devices.end()) {
     machine.constants = device->constants;
+    if (device->type.name != machine.device.name) {
+      // What the constants are relative to, whatever clocks the driver tells.
+      machine.device.peak = device->type.peak;
+      machine.device.memory_bandwidth = device->type.memory_bandwidth;
+    }
   } else {
     machine.constants.matmul = machine.device.efficiency.matmul;
     machine.constants.attention_forward = machine.constants.attention_backward = machine.device.efficiency.attention;

@@ -24,6 +24,11 @@ double ring_bandwidth(const Machine& machine, const GroupShape& group) {
   return bandwidth;
 }
 
+double start_of(const Machine& machine, const GroupShape& group) {
+  const double start = slowest_level(machine, group).start;
+  return leaves_node(group) ? start : machine.framework.collective_start * start;
+}
+
 // A message of `transfer` seconds over `latency` seconds of steps, in pieces of the best size.
 double pipelined(double latency, double transfer) {
   const double root = std::sqrt(latency) + std::sqrt(transfer);
@@ -56,7 +61,7 @@ double reduce_scatter_time(const Machine& machine, const GroupShape& group, doub
   const NetworkLevel& level = slowest_level(machine, group);
   const double transfer = (group.members - 1) / group.members * bytes / ring_bandwidth(machine, group);
   const double latency = (group.members - 1) * level.latency;
-  return level.start + (leaves_node(group) ? latency + transfer : pipelined(latency, transfer));
+  return start_of(machine, group) + (leaves_node(group) ? latency + transfer : pipelined(latency, transfer));
 }
 
 double all_gather_time(const Machine& machine, const GroupShape& group, double bytes) {
@@ -68,15 +73,16 @@ double all_reduce_time(const Machine& machine, const GroupShape& group, double b
   const NetworkLevel& level = slowest_level(machine, group);
   const double transfer = 2 * (group.members - 1) / group.members * bytes / ring_bandwidth(machine, group);
   const double latency = 2 * (group.members - 1) * level.latency;
-  if (!leaves_node(group)) return level.start + pipelined(latency, transfer);
+  const double start = start_of(machine, group);
+  if (!leaves_node(group)) return start + pipelined(latency, transfer);
   // A tree over the nodes: every byte leaves and enters a node once each, whatever the devices on it.
   const double nodes = group.members / group.per_node;
   const NetworkLevel& local = machine.levels.front();
   const double inside = 2 * (group.per_node - 1) / group.per_node * bytes / local.bandwidth;
   const double between = 2 * (nodes - 1) / nodes * bytes / ring_bandwidth(machine, group);
   const double steps = 2 * (group.per_node - 1) * local.latency + 2 * std::ceil(std::log2(nodes)) * level.tree_latency;
-  if (nodes > level.tree_nodes) return level.start + 2 * (group.members - 1) * level.wide_latency + transfer;
-  return level.start + std::min(latency + transfer, pipelined(steps, std::max(inside, between)));
+  if (nodes > level.tree_nodes) return start + 2 * (group.members - 1) * level.wide_latency + transfer;
+  return start + std::min(latency + transfer, pipelined(steps, std::max(inside, between)));
 }
 
 double all_to_all_time(const Machine& machine, const GroupShape& group, double bytes) {
@@ -84,7 +90,7 @@ double all_to_all_time(const Machine& machine, const GroupShape& group, double b
   const double n = group.members;
   double time = (group.per_node - 1) / n * bytes / machine.levels.front().bandwidth;
   if (leaves_node(group)) time = std::max(time, (n - group.per_node) / n * bytes / machine.levels.back().bandwidth);
-  return slowest_level(machine, group).start + time;
+  return start_of(machine, group) + time;
 }
 
 double message_time(const Machine& machine, double stride, double bytes) {

@@ -60,6 +60,8 @@ struct FrameworkConstants {
   double exposed_gradients = 0.1;   // share of an overlapped reduction that shows all the same
   double exposed_tensor = 0.5;      // of tensor-parallel communication overlapped with products
   double exposed_pipeline = 0.1;    // of messages between stages that overlap
+  double collective_start = 1;      // inside a node, relative to the device's: less where graphs start collectives
+  double repeated_gathers = 0;      // share that shows of sequence parallelism's second gather of a product's input
   double step_s = 5e-3;             // once a step: loss, gradient norm, scalars, data
   double microbatch_s = 0;          // once a micro-batch: Python between the layers, loss bookkeeping
   double optimizer = 1;             // traffic of the optimizer, relative to each operand once
@@ -121,8 +123,11 @@ double message_time(const Machine& machine, double stride, double bytes);
 // waves that its tiles take, or its bytes from memory, or the shortest kernel. REQUIRES: m, n, k > 0.
 double matmul_time(const Machine& machine, double peak, double m, double n, double k, double element);
 
-// The machine that a cluster is: its first device type and node, the nodes' ports as the outer level. A device without
-// a preset of its name gets its constants from DeviceType::efficiency. Throws bad_input for an unknown framework.
-Machine machine_of(const Cluster& cluster, const std::string& framework = "megatron-core");
+// The machine that a cluster is: its first device type and node, the nodes' ports as the outer level. A device that the
+// driver calls by a preset's alias ("NVIDIA H200") is that preset's; one without a preset gets its constants from
+// DeviceType::efficiency. Without a name the framework is the runtime of
+// this program on the clusters that it describes itself ("local-..."), else megatron-core. Throws bad_input for an
+// unknown framework.
+Machine machine_of(const Cluster& cluster, std::string framework = "");
 
 }  // namespace stagecraft

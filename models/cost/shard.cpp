@@ -153,6 +153,9 @@ void ShardCosts::add_tensor_communication(LayerShard& layer) const {
                           ? all_gather_time(machine_, tensor, bytes) + reduce_scatter_time(machine_, tensor, bytes)
                           : all_reduce_time(machine_, tensor, bytes);
   layer.tensor_forward = layer.tensor_backward = 2 * pair * shown;
+  if (layout_.sequence_parallel) {
+    layer.tensor_backward += 2 * machine_.framework.repeated_gathers * all_gather_time(machine_, tensor, bytes);
+  }
 }
 
 // Keys and values go round the ring of context-parallel devices while attention works on those at hand.

@@ -77,6 +77,9 @@ TEST_F(Layouts, WithTensorParallelismRunHere) {
   EXPECT_EQ(measured["shards"], 2);
   EXPECT_EQ(measured["event_fields"].back(), "shard");
   EXPECT_EQ(measured["peak_memory_bytes"].size(), 2U);
+  // Beside what a rank lays out, in so small a network, its messages under way count.
+  const double foreseen = file("plan.json")["prediction"]["peak_memory_bytes"][0];
+  EXPECT_NEAR(measured["peak_memory_bytes"][0].get<double>(), foreseen, 0.05 * foreseen);
   EXPECT_GT(json::parse(out_of("compare plan.json timeline.json measured.json --json"))["step_time_s"]["measured"], 0);
   EXPECT_THAT(out_of("export measured.json --to svg -o -"), HasSubstr("rank 0.1"));
   EXPECT_THAT(out_of("export measured.json --to perfetto -o -"), HasSubstr("shard 1"));

@@ -146,6 +146,35 @@ TEST(MachineOf, TakesTheConstantsOfDeviceFrameworkAndNetwork) {
   EXPECT_THROW(machine_of(load_cluster("dgx-a100"), "megatron"), Error);
 }
 
+TEST(MachineOf, TakesTheRuntimeOfThisProgramWhereItRuns) {
+  Cluster cluster = load_cluster("dgx-a100");
+  EXPECT_EQ(machine_of(cluster).framework, machine_of(cluster, "megatron-core").framework);
+  cluster.name = "local-gpu";
+  EXPECT_EQ(machine_of(cluster).framework, machine_of(cluster, "stagecraft").framework);
+  EXPECT_NE(machine_of(cluster).framework, machine_of(cluster, "megatron-core").framework);
+}
+
+TEST(MachineOf, KnowsADeviceByTheDriversName) {
+  Cluster cluster = load_cluster("hgx-h200");
+  const Machine named = machine_of(cluster);
+  DeviceType& type = cluster.device_types.front();
+  type.name = "NVIDIA H200";
+  type.peak.fill(FlopsPerSecond(1));
+  EXPECT_EQ(machine_of(cluster).constants, named.constants);
+  EXPECT_EQ(machine_of(cluster).device.peak, named.device.peak);
+  type.name = "NVIDIA H2000";
+  EXPECT_EQ(machine_of(cluster).constants.matmul, type.efficiency.matmul);
+}
+
+TEST(Collectives, StartSoonerFromGraphs) {
+  Machine m = machine_of(load_cluster("hgx-h200"));
+  const GroupShape pair = group_of(m, 1, 2);
+  const double whole = all_reduce_time(m, pair, 1e6), gather = all_gather_time(m, pair, 1e6);
+  m.framework.collective_start = 0.5;
+  EXPECT_DOUBLE_EQ(all_reduce_time(m, pair, 1e6), whole - m.levels.front().start / 2);
+  EXPECT_DOUBLE_EQ(all_gather_time(m, pair, 1e6), gather - m.levels.front().start / 2);
+}
+
 // What `plan` takes for a cluster is what `validate` was right with.
 TEST(ClusterPresets, HaveTheRatesThatCalibrationFound) {
   const Presets presets = load_calibration();

@@ -46,6 +46,20 @@ TEST(StepModel, ShardsWhatEachStageOfZeroShards) {
   EXPECT_DOUBLE_EQ(memory("d8 m8 1f1b zero3").weights, whole.weights / 8);
 }
 
+TEST(StepModel, GathersInputsAgainWhereTheFrameworkDoes) {
+  Machine machine = model().machine();
+  const ParallelLayout layout = parse_layout("t8 m64 1f1b sp");
+  const double once = model().shard(layout).block.tensor_backward;
+  const double gather = all_gather_time(machine, group_of(machine, 1, 8), 2.0 * 2048 * 12288);
+  machine.framework.repeated_gathers = 0.5;
+  const LayerShard block = StepModel(gpt3(64), machine).shard(layout).block;
+  EXPECT_DOUBLE_EQ(block.tensor_backward, once + 0.5 * 2 * gather);
+  EXPECT_EQ(block.tensor_forward, model().shard(layout).block.tensor_forward);
+  const ParallelLayout alike = parse_layout("t8 m64 1f1b");
+  EXPECT_EQ(StepModel(gpt3(64), machine).shard(alike).block.tensor_backward,
+            model().shard(alike).block.tensor_backward);
+}
+
 // Shoeybi et al. 2019 (arXiv 1909.08053), section 3: two all-reduces of s b h elements forward, two backward; with
 // sequence parallelism an all-gather and a reduce-scatter each.
 TEST(StepModel, CommunicatesWhatTensorParallelismNeeds) {
