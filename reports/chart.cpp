@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <limits>
 #include <vector>
 
 namespace stagecraft {
@@ -55,7 +56,7 @@ double nice_step(double range, double count) {
 
 std::string loss_svg(std::span<const double> losses) {
   const std::vector<Point> points = averaged(losses);
-  double low = INFINITY, high = -INFINITY;
+  double low = std::numeric_limits<double>::infinity(), high = -low;
   std::size_t numbers = 0;
   for (const Point& point : points) {
     if (!std::isfinite(point.loss)) continue;

@@ -46,7 +46,7 @@ bool recomputes_all(const Plan& plan) {
 bool repeats_attention(const Plan& plan) { return plan.recompute == Recompute::selective && !plan.fused_attention; }
 
 bool is_plain(const ComputeSchedule& schedule) {
-  const auto kinds = schedule_kinds();
+  const auto& kinds = schedule_kinds();
   const bool known =
       std::any_of(kinds.begin(), kinds.end(), [&](const ScheduleKind& kind) { return kind.name == schedule.name; });
   const auto ranks = static_cast<int>(schedule.ranks.size());

@@ -86,7 +86,7 @@ class Writer {
   }
 
   std::string out_;
-  std::array<char, 64 * 1024> buffer_;
+  std::array<char, std::size_t{64} << 10U> buffer_;
   char* at_ = buffer_.data();
   bool first_ = true;
 };
@@ -218,7 +218,8 @@ class TraceWriter {
       write_name("process_name", process, 0, name);
       write_sort_index("process_sort_index", process, 0, process);
       for (int rank = 0; rank < trace_.ranks; ++rank) {
-        const RankState& state = ranks_[static_cast<std::size_t>(index * trace_.ranks + rank)];
+        const int number = index * trace_.ranks + rank;
+        const RankState& state = ranks_[static_cast<std::size_t>(number)];
         for (int lane = 0; lane <= static_cast<int>(state.lane_ends.size()); ++lane) {
           const int thread = rank * lanes_per_rank + lane;
           std::string label = fmt::format("rank {}", rank);

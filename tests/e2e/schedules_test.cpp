@@ -1,5 +1,6 @@
 // Schedules as a user looks at them: shown in every format, read back, and compared.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -53,7 +54,7 @@ TEST_F(Schedules, GoToTorchAndBack) {
   for (const std::string extra : {"", " --communication"}) {
     for (const std::string name : {"1f1b", "interleaved-1f1b", "zb-v", "looped-bfs"}) {
       std::ofstream(folder_.path() / "schedule.csv")
-          << out_of("show schedule " + name + " -p 4 -m 8 --format torch-csv" + extra);
+          << out_of(fmt::format("show schedule {} -p 4 -m 8 --format torch-csv{}", name, extra));
       const json written = json::parse(out_of("show schedule " + name + " -p 4 -m 8 --json"));
       const json read = json::parse(out_of("show schedule schedule.csv --json"));
       EXPECT_EQ(read["name"], "custom");

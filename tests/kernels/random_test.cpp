@@ -66,7 +66,7 @@ TEST(Random, FillsAnIntervalUniformly) {
     ++histogram[static_cast<std::size_t>((value + 1.0F) * 2.0F)];
   }
   // Five standard deviations of a binomial count.
-  for (const int bin : histogram) EXPECT_NEAR(bin, count / 8, 5.0 * std::sqrt(count / 8.0));
+  for (const int bin : histogram) EXPECT_NEAR(bin, count / 8.0, 5.0 * std::sqrt(count / 8.0));
 }
 
 }  // namespace

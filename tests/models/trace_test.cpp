@@ -67,7 +67,7 @@ TEST(Trace, ReadsBackWhatItWrote) {
   EXPECT_TRUE(std::isnan(back.losses[1]));
 }
 
-std::string trace_complaint(Json json) {
+std::string trace_complaint(const Json& json) {
   try {
     trace_from_json(JsonValue(json, "t.json"));
   } catch (const Error& error) {

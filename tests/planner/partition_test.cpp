@@ -138,8 +138,9 @@ void expect_equal_to_brute_force(Objective objective, unsigned seed) {
     CutGraph cuts = linear_cuts(graph);
     const RandomCase example(random, std::move(graph), std::move(cuts), 3);
     const int microbatches = 1 + static_cast<int>(random() % 6);
-    PartitionProblem problem = example.problem(random, stages, microbatches, objective, 20.0 + random() % 80);
-    problem.reduce_tied = random() % 3;
+    PartitionProblem problem =
+        example.problem(random, stages, microbatches, objective, 20 + static_cast<double>(random() % 80));
+    problem.reduce_tied = static_cast<double>(random() % 3);
     double best = std::numeric_limits<double>::infinity();
     double least_excess = best;
     for_each_path(example.cuts, stages, [&](const std::vector<int>& path) {

@@ -297,7 +297,7 @@ TEST(Search, LosesNothingByPruning) {
     Network network = make_network(make_chain(6 + round % 4), 1, 4, 2);
     for (LayerId layer = 0; layer < network.graph.layers(); ++layer) {
       network.graph[layer].kind += std::to_string(layer);
-      network.graph[layer].matmul_flops.per_sample = 1 + random() % 9;
+      network.graph[layer].matmul_flops.per_sample = 1 + static_cast<double>(random() % 9);
     }
     const Cluster cluster = make_cluster({{1, 3, 60}, {2, 3, 30}});
     SearchSpace space = make_space(12);

@@ -87,7 +87,7 @@ TEST_P(EveryScheduleTest, MakesTheGradientsOfOneUnpartitionedStep) {
 TEST_P(EveryScheduleTest, WorksWithReplicas) {
   const ScheduleKind& kind = kind_named(GetParam());
   const Step expected =
-      take_step(make_plan(network(true), {.cuts = {}, .microbatches = 1, .microbatch = 2 * batch_size}));
+      take_step(make_plan(network(true), {.cuts = {}, .microbatches = 1, .microbatch = std::int64_t{2} * batch_size}));
   const std::vector<ScheduleShape> shapes = shapes_of(kind);
   const ComputeSchedule schedule = kind.generate(shapes.back());
   expect_close(take_step(make_scheduled_plan(network(true), schedule, {.replicas = 2})), expected);

@@ -63,14 +63,15 @@ TEST_P(RingAllReduce, IsAScatterAndAGather) {
     const auto self = static_cast<std::size_t>(transport.worker()), n = members.size();
     std::vector<float> data(1000), scratch(collective_piece_floats);
     for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<float>((self + 1) * i);
+    const std::size_t sum = n * (n + 1) / 2;
     ring_reduce_scatter(transport, members, tag, data, scratch);
     const auto part = ring_part(data, self, n);
     const auto first = static_cast<std::size_t>(part.data() - data.data());
     for (std::size_t i = 0; i < part.size(); ++i) {
-      ASSERT_EQ(part[i], static_cast<float>(n * (n + 1) / 2 * (first + i)));
+      ASSERT_EQ(part[i], static_cast<float>(sum * (first + i)));
     }
     ring_all_gather(transport, members, tag, data);
-    for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], static_cast<float>(n * (n + 1) / 2 * i));
+    for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], static_cast<float>(sum * i));
   });
 }
 

@@ -41,7 +41,7 @@ int main(int argc, char** argv) {
   try {
     std::vector<std::string> arguments(argv + 2, argv + argc);
     const auto take = [&] {
-      const std::string first = arguments.empty() ? "" : arguments.front();
+      std::string first = arguments.empty() ? "" : arguments.front();
       if (!arguments.empty()) arguments.erase(arguments.begin());
       return first;
     };

@@ -61,7 +61,7 @@ Transformer small_llama() {
 TEST(TransformerGraph, CountsGroupedQueriesAndSwiglu) {
   const LayerGraph graph = build_graph(small_llama());
   const Layer& block = graph[1];
-  const std::int64_t attention = 8 * (12 + 2 * 6) + 12 * 8, mlp = 3 * 8 * 10;
+  constexpr int attention = 8 * (12 + 2 * 6) + 12 * 8, mlp = 3 * 8 * 10;
   EXPECT_EQ(block.parameters, 2 * 8 + attention + mlp);
   EXPECT_EQ(block.matmul_flops, (Amount{.per_token = 2.0 * (attention + mlp)}));
   EXPECT_EQ(block.attention_flops, (Amount{.per_token_pair = 4 * 12}));
@@ -81,7 +81,7 @@ TEST(TransformerGraph, CountsAllExpertsButComputesTheChosen) {
   t.experts = 5;
   t.experts_per_token = 2;
   const Layer block = build_graph(t)[1];
-  const std::int64_t attention = 8 * (12 + 2 * 6) + 12 * 8, expert = 3 * 8 * 10, router = 8 * 5;
+  constexpr int attention = 8 * (12 + 2 * 6) + 12 * 8, expert = 3 * 8 * 10, router = 8 * 5;
   EXPECT_EQ(block.parameters, 2 * 8 + attention + router + 5 * expert);
   EXPECT_EQ(block.matmul_flops, (Amount{.per_token = 2.0 * (attention + router + 2 * expert)}));
   EXPECT_EQ(block.stash.elements.per_token, 2 * 8 + 8 + (12 + 6 + 6) + 12 + (8 + 5 + 2 * (8 + 3 * 10 + 8)));

@@ -137,7 +137,7 @@ TEST(TorchCsv, ShowsTheMarkedGridOfAScheduleThatCannotRun) {
 
 TEST(TorchCsv, RefusesSizesBeforeTakingMemory) {
   EXPECT_THAT(message_of(std::string(5000, '\n')), HasSubstr("at most 4096 lines"));
-  EXPECT_THAT(message_of(std::string(10'000'001, ',')), HasSubstr("at most 10000000 cells"));
+  EXPECT_THAT(message_of(std::string().append(10'000'001, ',')), HasSubstr("at most 10000000 cells"));
   EXPECT_THAT(message_of("2147483647F0,0B0\n"), HasSubstr("below 10000000"));
   EXPECT_THAT(message_of("9999999F9999999\n"), HasSubstr("at least 200000000000000 actions; has 1"));
 }
