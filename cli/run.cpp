@@ -106,6 +106,7 @@ void train_and_report(const RunCommand& command, const Plan& plan, const std::st
   }
   std::int64_t last_step = 0;
   std::vector<double> host_per_action;
+  check_runnable(plan, options, mpi);  // before anything is said
   if (reporter && !command.json) {
     print(fmt::format("training {} on {} {}: {} stages, {} replicas, {} micro-batches of {} x {} tokens\n",
                       plan.network.name, static_cast<int>(plan.devices.size()) * plan.ranks(),

@@ -16,8 +16,9 @@ ResidenceBound residence_bound(const StepModel& model, ParallelLayout layout, co
   layout.recompute = Recompute::full;
   layout.recomputed_layers = all_layers;
   LayoutSpace::apply(residence, layout);
-  const std::int64_t mean = model.job().network.layers / layout.pipeline;
-  const double share = static_cast<double>(mean) / static_cast<double>(model.layers_of(layout, layout.pipeline / 2));
+  const std::int64_t least = model.job().network.layers / layout.pipeline;
+  const auto mean = static_cast<double>(least);
+  const double share = mean / static_cast<double>(model.layers_of(layout, layout.pipeline / 2));
   StageMemory memory = model.memory(layout, shard, layout.pipeline / 2);
   memory.weights *= share;
   memory.gradients *= share;
