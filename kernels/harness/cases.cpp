@@ -1,7 +1,5 @@
 #include "kernels/harness/cases.hpp"
 
-#include <fmt/format.h>
-
 #include <cmath>
 
 #include "kernels/cpu/attention.hpp"
@@ -9,33 +7,16 @@
 #include "kernels/cpu/elementwise.hpp"
 #include "kernels/cpu/embedding.hpp"
 #include "kernels/cpu/gelu.hpp"
-#include "kernels/cpu/layer_norm.hpp"
 #include "kernels/cpu/linear.hpp"
 #include "kernels/cpu/mean_squared_error.hpp"
 #include "kernels/cpu/optimizer.hpp"
-#include "kernels/cpu/rms_norm.hpp"
 #include "kernels/cpu/rope.hpp"
 #include "kernels/cpu/swiglu.hpp"
+#include "kernels/harness/cpu_cases.hpp"
 #include "kernels/reference.hpp"
-
-// A function a family adds the cases of all entry points at one shape. `f` is a call in single precision, `d` in
-// double; the numbers in brackets index the list of tensors above them.
 
 namespace stagecraft::kernels {
 namespace {
-
-using Index = std::int64_t;
-using F = const Arguments<float>&;
-using D = const Arguments<double>&;
-using Cases = std::vector<Case>;
-
-constexpr float epsilon = 1e-5F;
-
-// The reference adds; an operation that overwrites is compared with adding to zero.
-template <typename Pointer>
-void zero(Pointer x, Index count) {
-  for (Index i = 0; i < count; ++i) x[i] = 0;
-}
 
 void add_embedding(Cases& cases, Index batch, Index time, Index channels, Index vocabulary) {
   const Index n = batch * time * channels;
@@ -75,91 +56,6 @@ void add_embedding(Cases& cases, Index batch, Index time, Index channels, Index 
                                                                 batch, time, channels);
                          }});
   }
-}
-
-void add_layer_norm(Cases& cases, Index rows, Index channels) {
-  const Index n = rows * channels;
-  const std::string shape = fmt::format("N={} C={}", rows, channels);
-  const Tensor x{"x", Role::input, n, -1.0, 3.0};
-  const Tensor dy{"dy", Role::input, n};
-  const Tensor gamma{"gamma", Role::input, channels};
-  const Tensor mean{"mean", Role::input, rows, 0.5, 1.5};
-  const Tensor rstd{"rstd", Role::input, rows, 0.5, 1.5};
-  cases.push_back(
-      {.op = "layer_norm",
-       .name = "layer_norm_forward " + shape,
-       .tensors = {{"y", Role::output, n},
-                   {"mean", Role::output, rows},
-                   {"rstd", Role::output, rows},
-                   x,
-                   gamma,
-                   {"beta", Role::input, channels}},
-       .candidate = [=](F f) { cpu::layer_norm_forward(f[0], f[1], f[2], f[3], f[4], f[5], rows, channels, epsilon); },
-       .reference =
-           [=](D d) { reference::layer_norm_forward(d[0], d[1], d[2], d[3], d[4], d[5], rows, channels, epsilon); }});
-  cases.push_back(
-      {.op = "layer_norm",
-       .name = "layer_norm_input_gradient " + shape,
-       .tensors = {{"dx", Role::output, n}, dy, x, gamma, mean, rstd},
-       .candidate = [=](F f) { cpu::layer_norm_input_gradient(f[0], f[1], f[2], f[3], f[4], f[5], rows, channels); },
-       .reference =
-           [=](D d) {
-             zero(d[0], n);
-             reference::layer_norm_input_gradient_add(d[0], d[1], d[2], d[3], d[4], d[5], rows, channels);
-           }});
-  cases.push_back(
-      {.op = "layer_norm",
-       .name = "layer_norm_input_gradient_add " + shape,
-       .tensors = {{"dx", Role::in_out, n}, dy, x, gamma, mean, rstd},
-       .candidate =
-           [=](F f) { cpu::layer_norm_input_gradient_add(f[0], f[1], f[2], f[3], f[4], f[5], rows, channels); },
-       .reference =
-           [=](D d) { reference::layer_norm_input_gradient_add(d[0], d[1], d[2], d[3], d[4], d[5], rows, channels); }});
-  cases.push_back(
-      {.op = "layer_norm",
-       .name = "layer_norm_weight_gradient " + shape,
-       .tensors = {{"d_gamma", Role::in_out, channels}, {"d_beta", Role::in_out, channels}, dy, x, mean, rstd},
-       .candidate = [=](F f) { cpu::layer_norm_weight_gradient(f[0], f[1], f[2], f[3], f[4], f[5], rows, channels); },
-       .reference =
-           [=](D d) { reference::layer_norm_weight_gradient(d[0], d[1], d[2], d[3], d[4], d[5], rows, channels); }});
-}
-
-void add_rms_norm(Cases& cases, Index rows, Index channels) {
-  const Index n = rows * channels;
-  const std::string shape = fmt::format("N={} C={}", rows, channels);
-  const Tensor x{"x", Role::input, n};
-  const Tensor dy{"dy", Role::input, n};
-  const Tensor gamma{"gamma", Role::input, channels};
-  const Tensor rstd{"rstd", Role::input, rows, 0.5, 1.5};
-  cases.push_back(
-      {.op = "rms_norm",
-       .name = "rms_norm_forward " + shape,
-       .tensors = {{"y", Role::output, n}, {"rstd", Role::output, rows}, x, gamma},
-       .candidate = [=](F f) { cpu::rms_norm_forward(f[0], f[1], f[2], f[3], rows, channels, epsilon); },
-       .reference = [=](D d) { reference::rms_norm_forward(d[0], d[1], d[2], d[3], rows, channels, epsilon); }});
-  cases.push_back(
-      {.op = "rms_norm",
-       .name = "rms_norm_input_gradient " + shape,
-       .tensors = {{"dx", Role::output, n}, dy, x, gamma, rstd},
-       .candidate = [=](F f) { cpu::rms_norm_input_gradient(f[0], f[1], f[2], f[3], f[4], rows, channels); },
-       .reference =
-           [=](D d) {
-             zero(d[0], n);
-             reference::rms_norm_input_gradient_add(d[0], d[1], d[2], d[3], d[4], rows, channels);
-           }});
-  cases.push_back(
-      {.op = "rms_norm",
-       .name = "rms_norm_input_gradient_add " + shape,
-       .tensors = {{"dx", Role::in_out, n}, dy, x, gamma, rstd},
-       .candidate = [=](F f) { cpu::rms_norm_input_gradient_add(f[0], f[1], f[2], f[3], f[4], rows, channels); },
-       .reference =
-           [=](D d) { reference::rms_norm_input_gradient_add(d[0], d[1], d[2], d[3], d[4], rows, channels); }});
-  cases.push_back(
-      {.op = "rms_norm",
-       .name = "rms_norm_weight_gradient " + shape,
-       .tensors = {{"d_gamma", Role::in_out, channels}, dy, x, rstd},
-       .candidate = [=](F f) { cpu::rms_norm_weight_gradient(f[0], f[1], f[2], f[3], rows, channels); },
-       .reference = [=](D d) { reference::rms_norm_weight_gradient(d[0], d[1], d[2], d[3], rows, channels); }});
 }
 
 void add_linear(Cases& cases, Index rows, Index inputs, Index outputs, bool biased) {

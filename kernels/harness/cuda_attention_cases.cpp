@@ -8,8 +8,6 @@
 namespace stagecraft::kernels {
 namespace {
 
-using Index = std::int64_t;
-using D = const Arguments<double>&;
 using Doubles = std::vector<double>;
 
 // Offsets of k and v in a packed row; q is at 0.

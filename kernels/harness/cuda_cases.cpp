@@ -8,17 +8,8 @@
 #include "kernels/cuda/mean_squared_error.hpp"
 #include "kernels/reference.hpp"
 
-// `d` is a call's tensors, on the device or in double; the numbers in brackets index the list of tensors above them.
-
 namespace stagecraft::kernels {
 namespace {
-
-using Index = std::int64_t;
-using Dev = const DeviceArguments&;
-using D = const Arguments<double>&;
-using cuda::Bf16;
-
-void zero(double* x, Index count) { std::fill_n(x, count, 0.0); }
 
 template <class T>
 void add_embedding(CudaCases& cases, Index batch, Index time, Index channels, Index vocabulary) {

@@ -9,20 +9,8 @@
 #include "kernels/harness/cuda_cases.hpp"
 #include "kernels/reference.hpp"
 
-// `d` is a call's tensors, on the device or in double; the numbers in brackets index the list of tensors above them.
-
 namespace stagecraft::kernels {
 namespace {
-
-using Index = std::int64_t;
-using Dev = const DeviceArguments&;
-using D = const Arguments<double>&;
-using cuda::Accumulate;
-using cuda::Bf16;
-
-void zero(double* x, Index count) { std::fill_n(x, count, 0.0); }
-
-Accumulate accumulate_if(bool yes) { return yes ? Accumulate::yes : Accumulate::no; }
 
 // As kernels::cpu::rope_table, in double: what the operation reads is rounded to float like any tensor.
 void rope_table(double* table, Index time, Index head_size, double theta) {

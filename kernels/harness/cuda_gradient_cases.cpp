@@ -18,11 +18,7 @@
 namespace stagecraft::kernels {
 namespace {
 
-using Index = std::int64_t;
 using F = const Arguments<float>&;
-using D = const Arguments<double>&;
-
-constexpr float epsilon = 1e-5F;
 
 // Moves one call's tensors to the device and back; what it hands out lives as long as it does.
 class Device {

@@ -5,20 +5,8 @@
 #include "kernels/harness/cuda_cases.hpp"
 #include "kernels/reference.hpp"
 
-// `d` is a call's tensors, on the device or in double; the numbers in brackets index the list of tensors above them.
-
 namespace stagecraft::kernels {
 namespace {
-
-using Index = std::int64_t;
-using Dev = const DeviceArguments&;
-using D = const Arguments<double>&;
-using cuda::Accumulate;
-using cuda::Bf16;
-
-void zero(double* x, Index count) { std::fill_n(x, count, 0.0); }
-
-Accumulate accumulate_if(bool yes) { return yes ? Accumulate::yes : Accumulate::no; }
 
 // Products of Bf16 are exact in float, and tensor cores add them 16 at a time, each sum truncated. TF32 inputs have 10
 // bits of fraction: each product is off by up to twice 2^-11, at random, and the sum by as much of its size as six

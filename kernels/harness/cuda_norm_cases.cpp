@@ -6,11 +6,6 @@
 namespace stagecraft::kernels {
 namespace {
 
-using Index = std::int64_t;
-using D = const Arguments<double>&;
-
-constexpr float epsilon = 1e-5F;
-
 // sum = x + addend as the operation stores it.
 template <class T>
 void add_rounded(double* sum, const double* x, const double* addend, Index count) {
@@ -19,10 +14,6 @@ void add_rounded(double* sum, const double* x, const double* addend, Index count
 
 void copy(double* to, const double* from, Index count) {
   for (Index i = 0; i < count; ++i) to[i] = from[i];
-}
-
-void zero(double* x, Index count) {
-  for (Index i = 0; i < count; ++i) x[i] = 0.0;
 }
 
 }  // namespace

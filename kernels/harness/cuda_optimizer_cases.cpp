@@ -6,16 +6,8 @@
 #include "kernels/harness/cuda_cases.hpp"
 #include "kernels/reference.hpp"
 
-// `d` is a call's tensors, on the device or in double; the numbers in brackets index the list of tensors above them.
-
 namespace stagecraft::kernels {
 namespace {
-
-using Index = std::int64_t;
-using Dev = const DeviceArguments&;
-using D = const Arguments<double>&;
-using cuda::Accumulate;
-using cuda::Bf16;
 
 // A list of descriptors in device memory, as the runtime would upload it once.
 template <class Value>

@@ -10,10 +10,6 @@
 namespace stagecraft::kernels {
 namespace {
 
-using Index = std::int64_t;
-using Dev = const DeviceArguments&;
-using D = const Arguments<double>&;
-
 // Parts of a vocabulary, the last one smaller.
 std::vector<TokenRange> parts_of(Index vocabulary, Index shards) {
   const Index share = (vocabulary + shards - 1) / shards;

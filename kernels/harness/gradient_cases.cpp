@@ -8,17 +8,11 @@
 #include "kernels/cpu/rms_norm.hpp"
 #include "kernels/cpu/rope.hpp"
 #include "kernels/cpu/swiglu.hpp"
-#include "kernels/harness/cases.hpp"
+#include "kernels/harness/cpu_cases.hpp"
 #include "kernels/reference.hpp"
 
 namespace stagecraft::kernels {
 namespace {
-
-using Index = std::int64_t;
-using F = const Arguments<float>&;
-using D = const Arguments<double>&;
-
-constexpr float epsilon = 1e-5F;
 
 std::vector<float> floats(Index count) { return std::vector<float>(static_cast<std::size_t>(count)); }
 std::vector<double> doubles(Index count) { return std::vector<double>(static_cast<std::size_t>(count)); }

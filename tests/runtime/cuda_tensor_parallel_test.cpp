@@ -72,15 +72,7 @@ TEST_P(CudaTensorParallel, GoesWithRecomputationAndSplitBackwards) {
   shape.recompute = Recompute::full;
   Plan plan = split(shape);
   expect_close(step(plan, DataType::fp32), expected);
-  for (auto& actions : plan.schedule.ranks) {
-    std::vector<Action> late;
-    for (Action& action : actions) {
-      if (action.kind != ActionKind::backward) continue;
-      action.kind = ActionKind::backward_input;
-      late.push_back({ActionKind::backward_weight, action.stage, action.microbatch});
-    }
-    actions.insert(actions.end(), late.begin(), late.end());
-  }
+  plan.schedule = split_backwards(plan.schedule);
   expect_close(step(plan, DataType::fp32), expected);
 }
 

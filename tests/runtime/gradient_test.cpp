@@ -89,26 +89,12 @@ TEST_P(GradientTest, EqualsTheUnpartitionedOneWithReplicas) {
   }
 }
 
-// Splits every B into I and W, the W as late as possible: what a zero-bubble schedule does in the extreme.
-ComputeSchedule split(ComputeSchedule schedule) {
-  for (auto& actions : schedule.ranks) {
-    std::vector<Action> late;
-    for (Action& action : actions) {
-      if (action.kind != ActionKind::backward) continue;
-      action.kind = ActionKind::backward_input;
-      late.push_back({ActionKind::backward_weight, action.stage, action.microbatch});
-    }
-    actions.insert(actions.end(), late.begin(), late.end());
-  }
-  return schedule;
-}
-
 TEST_P(GradientTest, IsTheSameBitsWithTheWeightGradientSplitOff) {
   for (const auto& cuts : all_cuts()) {
     for (const Recompute recompute : {Recompute::none, Recompute::full}) {
       Plan plan = make_plan(GetParam().transformer, {.cuts = cuts, .recompute = recompute});
       const Step expected = take_step(plan);
-      plan.schedule = split(plan.schedule);
+      plan.schedule = split_backwards(plan.schedule);
       if (GetParam().transformer.tied_head && cuts.empty()) {
         expect_close(take_step(plan), expected);
       } else {

@@ -100,6 +100,19 @@ Plan make_scheduled_plan(const Transformer& transformer, const ComputeSchedule& 
   return plan;
 }
 
+ComputeSchedule split_backwards(ComputeSchedule schedule) {
+  for (auto& actions : schedule.ranks) {
+    std::vector<Action> late;
+    for (Action& action : actions) {
+      if (action.kind != ActionKind::backward) continue;
+      action.kind = ActionKind::backward_input;
+      late.push_back({ActionKind::backward_weight, action.stage, action.microbatch});
+    }
+    actions.insert(actions.end(), late.begin(), late.end());
+  }
+  return schedule;
+}
+
 std::string sample_text(std::size_t bytes) {
   std::string text(bytes, '\0');
   for (std::size_t i = 0; i < bytes; ++i) text[i] = static_cast<char>((i % 5 * 3 + i / 50 * 7) & 31U);

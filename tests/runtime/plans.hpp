@@ -32,6 +32,9 @@ Plan make_plan(const Transformer& transformer, const PlanShape& shape);
 // are ignored.
 Plan make_scheduled_plan(const Transformer& transformer, const ComputeSchedule& schedule, PlanShape shape = {});
 
+// Splits every B into I and W, the W as late as possible: what a zero-bubble schedule does in the extreme.
+ComputeSchedule split_backwards(ComputeSchedule schedule);
+
 // `bytes` letters with some structure, all below 32.
 std::string sample_text(std::size_t bytes = 4000);
 

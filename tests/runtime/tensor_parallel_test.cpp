@@ -50,6 +50,18 @@ class TensorParallel : public testing::TestWithParam<std::tuple<NamedNetwork, bo
     if (shape.tensor == 1) shape.tensor = 2;
     return make_plan(transformer(), shape);
   }
+  TrainingOptions options(std::int64_t steps) const {
+    TrainingOptions options;
+    options.data = {folder_.file("text.txt", sample_text())};
+    options.oversubscribe = true;
+    options.peer_timeout = std::chrono::seconds(20);
+    options.optimizer.schedule = LearningRateSchedule::constant;
+    options.optimizer.clip_norm = 0.5;
+    options.steps = steps;
+    return options;
+  }
+
+  TemporaryFolder folder_;
 };
 
 TEST_P(TensorParallel, GivesTheGradientsOfTheUnsplitNetwork) {
@@ -97,24 +109,15 @@ TEST_P(TensorParallel, GivesTheSameBitsWithRecomputation) {
 }
 
 TEST_P(TensorParallel, TrainsToTheSameLossesAndHandsItsCheckpointsOn) {
-  const TemporaryFolder folder;
-  TrainingOptions options;
-  options.data = {folder.file("text.txt", sample_text())};
-  options.oversubscribe = true;
-  options.peer_timeout = std::chrono::seconds(20);
-  options.optimizer.schedule = LearningRateSchedule::constant;
-  options.optimizer.clip_norm = 0.5;
-  options.steps = 6;
   const Plan whole = make_plan(transformer(), {.cuts = {2}}), split = plan({.cuts = {2}});
-  const Trace expected = train(whole, options);
-  const Trace measured = train(split, options);
+  const Trace expected = train(whole, options(6));
+  const Trace measured = train(split, options(6));
   for (std::size_t step = 0; step < 6; ++step) EXPECT_NEAR(measured.losses[step], expected.losses[step], 2e-5);
 
   // Three steps on one, three on the other.
   for (const bool first_whole : {true, false}) {
-    TrainingOptions start = options, rest = options;
-    start.steps = 3;
-    start.checkpoint_directory = folder.path() / (first_whole ? "whole" : "split");
+    TrainingOptions start = options(3), rest = options(6);
+    start.checkpoint_directory = folder_.path() / (first_whole ? "whole" : "split");
     rest.resume = start.checkpoint_directory;
     train(first_whole ? whole : split, start);
     const Trace resumed = train(first_whole ? split : whole, rest);
@@ -124,19 +127,15 @@ TEST_P(TensorParallel, TrainsToTheSameLossesAndHandsItsCheckpointsOn) {
 }
 
 TEST_P(TensorParallel, StartsFromTheSameWeightsWhateverTheWidth) {
-  const TemporaryFolder folder;
-  TrainingOptions options;
-  options.data = {folder.file("text.txt", sample_text())};
-  options.oversubscribe = true;
-  options.steps = 1;
-  options.optimizer.learning_rate = 0;  // the checkpoint holds the initial weights
+  TrainingOptions once = options(1);
+  once.optimizer.learning_rate = 0;  // the checkpoint holds the initial weights
   std::string first;
   for (const int tensor : {1, 2, 4}) {
-    options.checkpoint_directory = folder.path() / std::to_string(tensor);
+    once.checkpoint_directory = folder_.path() / std::to_string(tensor);
     PlanShape shape{.cuts = {2}, .tensor = tensor};
     shape.sequence_parallel = tensor > 1 && std::get<1>(GetParam());
-    train(make_plan(transformer(), shape), options);
-    const SafetensorsReader reader(checkpoint_path(options.checkpoint_directory, 1));
+    train(make_plan(transformer(), shape), once);
+    const SafetensorsReader reader(checkpoint_path(once.checkpoint_directory, 1));
     std::string weights;
     for (const Parameter& parameter : network_parameters(transformer())) {
       std::vector<float> values(static_cast<std::size_t>(parameter.count()));
@@ -149,13 +148,8 @@ TEST_P(TensorParallel, StartsFromTheSameWeightsWhateverTheWidth) {
 }
 
 TEST_P(TensorParallel, HoldsTheMemoryThatWasForeseen) {
-  const TemporaryFolder folder;
-  TrainingOptions options;
-  options.data = {folder.file("text.txt", sample_text())};
-  options.oversubscribe = true;
-  options.steps = 2;
   const Plan split = plan({.cuts = {2}, .microbatch = 2});
-  const Trace trace = train(split, options);
+  const Trace trace = train(split, options(2));
   ASSERT_EQ(trace.peak_memory.size(), 4U);
   for (int row = 0; row < 4; ++row) {
     const double foreseen = static_cast<double>(memory_need(split, split.lowered(), row % 2).total());
