@@ -241,6 +241,8 @@ std::vector<CudaCase> cuda_test_cases(CudaLibraries& libraries) {
   add_clip_scale(cases, 16.0);
   add_elementwise(cases, 1);
   add_elementwise(cases, 4099);
+  add_memset_nodes(cases, 4099);
+  add_memset_nodes(cases, 16);
   return cases;
 }
 

@@ -53,6 +53,7 @@ void add_swiglu(CudaCases& cases, Index rows, Index features, double range);
 template <class T>
 void add_rope(CudaCases& cases, Index batch, Index time, Index heads, Index head_size, Index stride);
 void add_elementwise(CudaCases& cases, Index count);
+void add_memset_nodes(CudaCases& cases, Index count);
 
 // cuda_linear_cases.cpp
 struct LinearOptions {

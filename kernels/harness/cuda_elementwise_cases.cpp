@@ -1,9 +1,12 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "kernels/cuda/bias.hpp"
 #include "kernels/cuda/elementwise.hpp"
+#include "kernels/cuda/error.hpp"
 #include "kernels/cuda/gelu.hpp"
+#include "kernels/cuda/memset_nodes.hpp"
 #include "kernels/cuda/rope.hpp"
 #include "kernels/cuda/swiglu.hpp"
 #include "kernels/harness/cuda_cases.hpp"
@@ -190,6 +193,72 @@ void add_elementwise(CudaCases& cases, Index count) {
       cases, "scale fp32", {single_changed},
       [=](Dev d, cudaStream_t s) { cuda::scale(d.at<float>(0), -1.5F, count, s); },
       [](D d, Index i) { return -1.5 * d[0][i]; });
+}
+
+namespace {
+
+// Floats [first, first + count), with every element of `element_size` bytes set to `value`.
+struct Memset {
+  Index first, count;
+  unsigned element_size, value;
+
+  cudaMemsetParams parameters(float* tensor) const {
+    cudaMemsetParams result{};
+    result.dst = tensor + first;
+    result.elementSize = element_size;
+    result.value = value;
+    result.width = static_cast<std::size_t>(count) * sizeof(float) / element_size;
+    result.height = 1;
+    return result;
+  }
+  float stored() const {
+    const unsigned repeated = element_size == 4 ? 1U : element_size == 2 ? 0x10001U : 0x1010101U;
+    return std::bit_cast<float>(value * repeated);
+  }
+};
+
+// The memsets one after the other, in a graph that has been relieved of them.
+void launch_replaced(const std::vector<Memset>& memsets, float* tensor, cudaStream_t stream) {
+  cudaGraph_t graph = nullptr;
+  STAGECRAFT_CUDA_CHECK(cudaGraphCreate(&graph, 0));
+  cudaGraphNode_t last = nullptr;
+  for (const Memset& memset : memsets) {
+    const cudaMemsetParams parameters = memset.parameters(tensor);
+    cudaGraphNode_t node = nullptr;
+    STAGECRAFT_CUDA_CHECK(cudaGraphAddMemsetNode(&node, graph, &last, last == nullptr ? 0 : 1, &parameters));
+    last = node;
+  }
+  cuda::replace_memset_nodes(graph);
+  std::vector<cudaGraphNode_t> nodes(memsets.size());
+  std::size_t count = nodes.size();
+  STAGECRAFT_CUDA_CHECK(cudaGraphGetNodes(graph, nodes.data(), &count));
+  for (const cudaGraphNode_t node : nodes) {
+    cudaGraphNodeType type{};
+    STAGECRAFT_CUDA_CHECK(cudaGraphNodeGetType(node, &type));
+    if (type != cudaGraphNodeTypeKernel) throw cuda::Error("a memset is left in the graph");
+  }
+  cudaGraphExec_t executable = nullptr;
+  STAGECRAFT_CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
+  STAGECRAFT_CUDA_CHECK(cudaGraphDestroy(graph));
+  STAGECRAFT_CUDA_CHECK(cudaGraphLaunch(executable, stream));
+  STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(stream));
+  STAGECRAFT_CUDA_CHECK(cudaGraphExecDestroy(executable));
+}
+
+}  // namespace
+
+// Later ones overwrite parts of earlier ones; the second does not begin where vectors do.
+void add_memset_nodes(CudaCases& cases, Index count) {
+  const std::vector<Memset> memsets{{0, count, 4, 0x3f800000}, {1, 5, 2, 0x3f80}, {4, count / 2, 1, 0x3f}};
+  cases.push_back({.op = "memset_nodes",
+                   .name = fmt::format("memset_nodes N={}", count),
+                   .tensors = {{"y", Role::output, count}},
+                   .candidate = [=](Dev d, cudaStream_t s) { launch_replaced(memsets, d.at<float>(0), s); },
+                   .reference =
+                       [=](D d) {
+                         for (const Memset& memset : memsets)
+                           std::fill_n(d[0] + memset.first, memset.count, memset.stored());
+                       }});
 }
 
 template void add_bias<float>(CudaCases&, Index, Index);

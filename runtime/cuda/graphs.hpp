@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/error.hpp"
+#include "kernels/cuda/memset_nodes.hpp"
 #include "models/schedule/schedule.hpp"
 #include "runtime/cuda/layout.hpp"
 
@@ -36,6 +37,7 @@ class Graphs {
       cudaGraph_t raw = nullptr;
       STAGECRAFT_CUDA_CHECK(cudaStreamEndCapture(stream, &raw));
       const std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, Destroy> graph(raw);
+      kernels::cuda::replace_memset_nodes(graph.get());
       cudaGraphExec_t executable = nullptr;
       STAGECRAFT_CUDA_CHECK(cudaGraphInstantiate(&executable, raw, 0));
       found = graphs_.emplace(key, executable).first;
