@@ -89,7 +89,8 @@ class Executor {
   };
   virtual std::vector<Share> shares(std::size_t /*parameter*/, int /*state*/) const { return {}; }
 
-  virtual void begin_step(std::int64_t step) = 0;
+  // `timed`: device_time() will be asked for after the step.
+  virtual void begin_step(std::int64_t step, bool timed) = 0;
   // `index`: of the action in the rank's list. `peer`: the worker at the other end.
   virtual void compute(std::size_t index) = 0;  // F B I W
   virtual void send(std::size_t index, int peer) = 0;
@@ -107,7 +108,7 @@ class Executor {
   // Returns the sum of the micro-batches' losses, in their order; 0 without the head. Shards know all of it alike.
   virtual double end_step() = 0;
 
-  // When the device ran an action of the last step; nothing where it ran within the call.
+  // When the device ran an action of the last step, which was timed; nothing where it ran within the call.
   virtual std::optional<Interval> device_time(std::size_t /*index*/) const { return std::nullopt; }
   // Bytes that a message carries, or a reduction sums.
   virtual std::int64_t bytes_of(const Action& action) const = 0;

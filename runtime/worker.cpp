@@ -60,7 +60,7 @@ StepResult Worker::run_step(std::int64_t step, Clock::time_point origin) {
   gradients_finished_ = false;
   if (!events_.empty()) recorded().clear();
   const auto in_rank = [&](auto&& body) { return with_context(name_, body); };
-  in_rank([&] { executor_->begin_step(step); });
+  in_rank([&] { executor_->begin_step(step, !events_.empty()); });
   for (std::size_t index = 0; index < actions_.size(); ++index) execute(index);
   assert(pending_.empty());
   const double loss_sum = in_rank([&] { return executor_->end_step(); });

@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(threads, 2)
   }
 }
 
-__global__ void __launch_bounds__(threads) mean_kernel(double* mean, const float* losses, Index rows) {
+__global__ void __launch_bounds__(threads) add_mean_kernel(double* sum_of_means, const float* losses, Index rows) {
   __shared__ double shared[threads];
   double sum = 0.0;
   for (Index row = threadIdx.x; row < rows; row += threads) sum += static_cast<double>(losses[row]);
@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(threads) mean_kernel(double* mean, const float
     __syncthreads();
     if (static_cast<int>(threadIdx.x) < half) shared[threadIdx.x] += shared[threadIdx.x + half];
   }
-  if (threadIdx.x == 0) *mean = shared[0] / static_cast<double>(rows);
+  if (threadIdx.x == 0) *sum_of_means += shared[0] / static_cast<double>(rows);
 }
 
 }  // namespace
@@ -218,9 +218,9 @@ void cross_entropy_shard_loss_and_gradient(float* losses, T* logits, const float
   run(row_stride % vector_width<T> == 0 ? shard_gradient_kernel<vector_width<T>, T> : shard_gradient_kernel<1, T>);
 }
 
-void mean_loss(double* mean, const float* losses, Index rows, cudaStream_t stream) {
-  mean_kernel<<<1, threads, 0, stream>>>(mean, losses, rows);
-  check_launch("mean_loss");
+void add_mean_loss(double* sum_of_means, const float* losses, Index rows, cudaStream_t stream) {
+  add_mean_kernel<<<1, threads, 0, stream>>>(sum_of_means, losses, rows);
+  check_launch("add_mean_loss");
 }
 
 #define STAGECRAFT_INSTANTIATE(T)                                                                                  \

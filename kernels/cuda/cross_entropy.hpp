@@ -47,9 +47,9 @@ void cross_entropy_shard_loss_and_gradient(float* losses,                // (N)
                                            std::int64_t row_stride, std::int64_t first, float gradient_scale,
                                            cudaStream_t stream);
 
-// mean = sum of the losses / N, added in double.
-void mean_loss(double* mean,         // (1)
-               const float* losses,  // (N)
-               std::int64_t rows, cudaStream_t stream);
+// sum_of_means += sum of the losses / N, added in double.
+void add_mean_loss(double* sum_of_means,  // (1)
+                   const float* losses,   // (N)
+                   std::int64_t rows, cudaStream_t stream);
 
 }  // namespace stagecraft::kernels::cuda

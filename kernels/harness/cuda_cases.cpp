@@ -103,13 +103,12 @@ void add_cross_entropy(CudaCases& cases, Index rows, Index vocabulary, Index str
 void add_mean_loss(CudaCases& cases, Index rows) {
   cases.push_back(
       {.op = "cross_entropy",
-       .name = fmt::format("mean_loss N={}", rows),
-       .tensors = {{.name = "mean", .role = Role::output, .count = 1, .storage = Storage::fp64},
+       .name = fmt::format("add_mean_loss N={}", rows),
+       .tensors = {{.name = "sum_of_means", .role = Role::in_out, .count = 1, .storage = Storage::fp64},
                    {"losses", Role::input, rows, 0.0, 11.0}},
-       .candidate = [=](Dev d, cudaStream_t s) { cuda::mean_loss(d.at<double>(0), d.at<float>(1), rows, s); },
+       .candidate = [=](Dev d, cudaStream_t s) { cuda::add_mean_loss(d.at<double>(0), d.at<float>(1), rows, s); },
        .reference =
            [=](D d) {
-             *d[0] = 0.0;
              for (Index n = 0; n < rows; ++n) *d[0] += d[1][n] / static_cast<double>(rows);
            }});
 }

@@ -109,7 +109,7 @@ std::int64_t RankExecutor::bytes_of(const Action& action) const {
                   : static_cast<std::int64_t>(stage.parameters().all_gradients().size()));
 }
 
-void RankExecutor::begin_step(std::int64_t step) {
+void RankExecutor::begin_step(std::int64_t step, bool /*timed*/) {
   assert(outputs_.empty() && d_outputs_.empty() && d_inputs_.empty());
   step_ = step;
   loss_sum_ = 0;

@@ -20,7 +20,7 @@ class RankExecutor : public Executor {
   void read(std::size_t parameter, int state, std::int64_t first, std::span<float> to) const override;
   void write(std::size_t parameter, int state, std::int64_t first, std::span<const float> from) override;
 
-  void begin_step(std::int64_t step) override;
+  void begin_step(std::int64_t step, bool timed) override;
   void compute(std::size_t index) override;
   void send(std::size_t index, int peer) override;
   void receive(std::size_t index, int peer) override;

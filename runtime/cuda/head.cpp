@@ -33,7 +33,7 @@ class Head : public Layer {
       kernels::cuda::cross_entropy_loss_and_gradient(losses, logits(p), p.tokens, rows_, vocabulary_, outputs_,
                                                      gradient_scale_, engine_.stream());
     }
-    kernels::cuda::mean_loss(p.loss, losses, rows_, engine_.stream());
+    kernels::cuda::add_mean_loss(p.loss_sum, losses, rows_, engine_.stream());
   }
 
   void backward_input(const Pass& p) const override {

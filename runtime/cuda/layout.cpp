@@ -83,10 +83,7 @@ StageLayout lay_out_stage(const StageSpec& spec, bool shared_table, int shards) 
   Carver slab, split, cache;
   Bucket bucket;
   if (spec.has_embedding()) layout.tokens = slab.take(rows * 4);
-  if (spec.has_head()) {
-    layout.targets = slab.take(rows * 4);
-    layout.loss = slab.take(8);
-  }
+  if (spec.has_head()) layout.targets = slab.take(rows * 4);
   for (std::int64_t id = spec.layers.first; id < spec.layers.last; ++id) {
     StageLayout::Layer layer = size_layer(spec, id);
     layer.first_parameter = layout.entries.size();
@@ -305,6 +302,7 @@ void place_workspace(RankLayout& rank, Carver& arena) {
   rank.recomputed = take(recomputed, workspace);
   rank.scratch = take(scratch, workspace);
   rank.rope_table = take(rope, workspace);
+  rank.loss_sum = take(8, workspace);
   rank.gemm_workspace = take(gemm_workspace_bytes, workspace);
   rank.scalars = take(scalar_bytes, workspace);
   rank.tensors = take(tensors * tensor_record_bytes, workspace);

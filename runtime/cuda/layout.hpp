@@ -72,7 +72,6 @@ struct StageLayout {
   std::int64_t boundary = 0;  // the tensor between two stages, bytes
   std::int64_t slab_bytes = 0, split_bytes = 0, cache_bytes = 0;
   std::int64_t tokens = -1, targets = -1;   // (N) int32, offsets into the slab
-  std::int64_t loss = -1;                   // double, offset into the slab, with the head
   std::int64_t output = -1, d_output = -1;  // (N, C) T, offsets into the slab; the last stage has none
   // In the workspace.
   std::int64_t gradient_bytes = 0, recomputed_bytes = 0, scratch_bytes = 0;  // largest of the layers
@@ -163,7 +162,7 @@ struct RankLayout {
   MemoryNeed need;                  // by purpose; the total is the arena
   // Offsets into the arena.
   std::int64_t ping = 0, pong = 0, layer_gradients = 0, recomputed = 0, scratch = 0, outbox = 0, rope_table = 0,
-               gemm_workspace = 0, scalars = 0, tensors = 0, exchange = 0;
+               loss_sum = 0, gemm_workspace = 0, scalars = 0, tensors = 0, exchange = 0;
   std::int64_t exchange_bytes = 0;  // for sums over ranks
   std::int64_t arena_bytes = 0;
   // For the executor, not laid out here.

@@ -50,7 +50,8 @@ std::vector<std::vector<int>> Messages::groups(const ExecutorContext& context) {
   return groups;
 }
 
-void Messages::begin_step() {
+void Messages::begin_step(bool timed) {
+  timed_ = timed;
   freed_.clear();
   landings_.clear();
   std::fill(std::begin(sent_), std::end(sent_), nullptr);
@@ -76,7 +77,7 @@ void Messages::send(std::size_t index, int peer, cudaEvent_t computed, Times& ti
   if (one_process && forward) return offer_output(index, peer, computed);
   const cudaStream_t stream = device_.departures();
   wait(stream, computed);
-  record(times.start, stream);
+  if (timed_) record(times.start, stream);
   one_process ? put_gradient(index, peer, times) : send_to_process(index, peer, times);
   if (!forward) sent_[layout_.places[index].outbox] = times.end->get();
 }
@@ -173,13 +174,13 @@ void Messages::await(std::size_t computation, std::vector<Times>& times) {
       awaited_.extract({forward ? ActionKind::recv_forward : ActionKind::recv_backward, a.stage, a.microbatch});
   if (!message.empty()) {
     Times& waited = times[message.mapped().index];
-    record(waited.start, stream);
+    if (timed_) record(waited.start, stream);
     wait(stream, message.mapped().arrived);
     const StageLayout& layout = stage_of(a).layout();
     const Part part = part_of(layout);
     std::byte* const tensor = message.mapped().tensor;
     if (part.bytes < layout.boundary) shards_.gather(tensor, tensor + part.offset, part.bytes, Element::byte);
-    record(waited.end, stream);
+    if (timed_) record(waited.end, stream);
   }
   if (const int outbox = layout_.places[computation].outbox; outbox >= 0) wait(stream, sent_[outbox]);
 }

@@ -44,8 +44,8 @@ class Messages {
   // Between processes two workers for the messages from the first to the second; none in one process.
   static std::vector<std::vector<int>> groups(const ExecutorContext& context);
 
-  // When nobody looks at the last step's events any more.
-  void begin_step();
+  // When nobody looks at the last step's events any more. `timed`: the trace is to know how long each message took.
+  void begin_step(bool timed);
   // SEND of what the rank computed last, which is there after `computed`.
   void send(std::size_t index, int peer, cudaEvent_t computed, Times& times);
   // RECV may come much earlier in the list than the computation that awaits it.
@@ -115,6 +115,7 @@ class Messages {
   std::byte* arena_;
 
   // Of the step that runs.
+  bool timed_ = false;
   std::map<Key, cudaEvent_t> freed_;                    // by stage and slab: when its last micro-batch was done
   std::map<Key, Landing> landings_;                     // by stage and micro-batch
   std::map<Action, Awaited> awaited_;                   // by RECV

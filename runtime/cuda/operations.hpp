@@ -41,7 +41,7 @@ struct Pass {
   const std::byte* input = nullptr;      // (n, C) T; the embedding has none
   std::byte* output = nullptr;           // (n, C) T; the head has none. Null in a recomputation, which needs no output
   const std::int32_t* tokens = nullptr;  // (N) tokens of the embedding, targets of the head
-  double* loss = nullptr;                // of the head, the mean of the micro-batch
+  double* loss_sum = nullptr;            // to which the head adds the mean of the micro-batch
   std::byte* stash = nullptr;
   const std::byte* d_output = nullptr;  // (n, C) T
   std::byte* d_input = nullptr;         // (n, C) T, overwritten

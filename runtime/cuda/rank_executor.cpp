@@ -60,13 +60,13 @@ RankExecutor::RankExecutor(const ExecutorContext& context, RankLayout layout, co
           arena_.data() + layout_.layer_gradients,
           arena_.data() + layout_.recomputed,
           arena_.data() + layout_.scratch,
-          layout_.rope_values.empty() ? nullptr : reinterpret_cast<const float*>(arena_.data() + layout_.rope_table)},
+          layout_.rope_values.empty() ? nullptr : reinterpret_cast<const float*>(arena_.data() + layout_.rope_table),
+          reinterpret_cast<double*>(arena_.data() + layout_.loss_sum)},
       tensors_(layout_, context.place, context.plan.replicas(), arena_.data(), device_.compute()),
       messages_(context_, layout_, device_, communicators_, shards_, stages_, arena_.data()),
       reductions_(context_, layout_, device_, communicators_, arena_.data()),
       tokens_(layout_, context.fetch, context.plan.schedule.microbatches),
-      times_(layout_.places.size()),
-      losses_(static_cast<std::size_t>(context.plan.schedule.microbatches)) {
+      times_(layout_.places.size()) {
   prepare();
   STAGECRAFT_CUDA_CHECK(cudaMemsetAsync(arena_.data(), 0, arena_.bytes(), device_.compute()));
   if (workspace_.rope_table != nullptr) {
@@ -77,8 +77,6 @@ RankExecutor::RankExecutor(const ExecutorContext& context, RankLayout layout, co
   STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
   updater_.emplace(layout_, arena_.data(), context.place.replica, context.plan.optimizer, context.options.optimizer,
                    device_.compute());
-  // Other ranks' micro-batches stay at zero.
-  std::fill(losses_.span().begin(), losses_.span().end(), 0.0);
 }
 
 // What is enqueued still uses the arena, and may wait for ranks that are gone.
@@ -123,12 +121,13 @@ void RankExecutor::write(std::size_t parameter, int state, std::int64_t first, s
   as_device_error([&] { tensors_.write(parameter, state, first, from); });
 }
 
-void RankExecutor::begin_step(std::int64_t step) {
+void RankExecutor::begin_step(std::int64_t step, bool timed) {
   as_device_error([&] {
     tokens_.fetch(step);
     ++steps_;
     step_ = step;
-    messages_.begin_step();
+    timed_ = timed;
+    messages_.begin_step(timed);
     // Sums that run beside the host's work wait for other ranks, and what is loaded or captured may wait for the
     // device.
     reductions_.begin_step(steps_ > 2);
@@ -137,6 +136,7 @@ void RankExecutor::begin_step(std::int64_t step) {
     origin_.record(device_.compute());
     origin_.synchronize();
     origin_time_ = Clock::now();
+    STAGECRAFT_CUDA_CHECK(cudaMemsetAsync(workspace_.loss_sum, 0, sizeof(double), device_.compute()));
   });
 }
 
@@ -153,7 +153,7 @@ void RankExecutor::compute(std::size_t index) {
       tokens_.upload(stage, step_, a.microbatch.value, at.slab, stream);
     }
     messages_.await(index, times_);
-    record(times_[index].start, stream);
+    if (timed_) record(times_[index].start, stream);
     if (const auto reductions = reductions_.during(index); !reductions.empty()) {
       launch_in_buckets(index, reductions);
     } else {
@@ -161,10 +161,6 @@ void RankExecutor::compute(std::size_t index) {
     }
     record(times_[index].end, stream);
     last_computed_ = times_[index].end->get();
-    if (forward && stage.loss(at.slab) != nullptr) {
-      STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(&losses_[static_cast<std::size_t>(a.microbatch.value)], stage.loss(at.slab),
-                                            sizeof(double), cudaMemcpyDeviceToHost, stream));
-    }
     const bool last = a.kind == ActionKind::backward || a.kind == ActionKind::backward_weight;
     if (last || context_.plan.schedule.forward_only) messages_.release(a.stage.value, at.slab, last_computed_);
   });
@@ -276,14 +272,12 @@ double RankExecutor::end_step() {
     // While the device works.
     tokens_.fetch(step_ + 1);
     messages_.wait_until_all_fetched();
+    STAGECRAFT_CUDA_CHECK(
+        cudaMemcpyAsync(&loss_sum_[0], workspace_.loss_sum, sizeof(double), cudaMemcpyDeviceToHost, device_.compute()));
     for (const cudaStream_t stream : {device_.compute(), device_.arrivals(), device_.departures()}) {
       wait_for_device(stream);
     }
-    double sum = 0;
-    if (layout_.stages.back().spec.has_head()) {
-      for (const double loss : losses_.span()) sum += loss;
-    }
-    return sum;
+    return loss_sum_[0];
   });
 }
 

@@ -36,7 +36,7 @@ class RankExecutor : public Executor {
     return tensors_.shares(parameter, state);
   }
 
-  void begin_step(std::int64_t step) override;
+  void begin_step(std::int64_t step, bool timed) override;
   void compute(std::size_t index) override;
   void send(std::size_t index, int peer) override;
   void receive(std::size_t index, int peer) override;
@@ -82,10 +82,11 @@ class RankExecutor : public Executor {
   Graphs graphs_;
   std::vector<Times> times_;  // by action
   kernels::cuda::Event origin_;
-  Pinned<double> losses_;  // by micro-batch
+  Pinned<double> loss_sum_{1};
 
   // Of the step that runs.
   std::int64_t step_ = 0;
+  bool timed_ = false;
   int steps_ = 0;  // begun: the first loads all kernels, the second captures all graphs
   Clock::time_point origin_time_;
   cudaEvent_t last_computed_ = nullptr;

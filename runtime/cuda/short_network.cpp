@@ -78,7 +78,7 @@ class Runner {
   void step(ShortTimes* times) {
     const auto& actions = schedule_.ranks.front();
     const auto start = Clock::now();
-    executor_->begin_step(++step_);
+    executor_->begin_step(++step_, true);
     bool first_update = true;
     for (std::size_t i = 0; i < actions.size(); ++i) {
       if (is_compute(actions[i].kind)) executor_->compute(i);
@@ -93,7 +93,7 @@ class Runner {
   // What a neighbour in a pipeline does most of the time. REQUIRES: two steps before.
   void compute() {
     const auto& actions = schedule_.ranks.front();
-    executor_->begin_step(++step_);
+    executor_->begin_step(++step_, true);
     for (std::size_t i = 0; i < actions.size(); ++i) {
       if (is_compute(actions[i].kind)) executor_->compute(i);
     }
@@ -103,7 +103,7 @@ class Runner {
   // Optimizer steps alone, which all ranks of a pipeline do at the same time.
   void update(ShortTimes* times) {
     const auto& actions = schedule_.ranks.front();
-    executor_->begin_step(++step_);
+    executor_->begin_step(++step_, true);
     for (int repetition = 0; repetition < updates_between_waits; ++repetition) {
       for (std::size_t i = 0; i < actions.size(); ++i) {
         if (actions[i].kind == ActionKind::optimizer_step) executor_->optimizer_step(i, 1e-4, 1);
@@ -304,7 +304,7 @@ SumTimes run_sums(const Plan& plan, const TrainingOptions& training) {
             {plan, schedule, placement, training, *transport, [](auto, auto, auto, auto) {}, {replica, 0, 0}});
         if (replica == 0) bytes = executor->bytes_of(actions[reduction]);
         for (int step = 1; step <= warm_up + repetitions; ++step) {
-          executor->begin_step(step);
+          executor->begin_step(step, true);
           executor->reduce(reduction);
           executor->end_step();
           const auto when = executor->device_time(reduction);

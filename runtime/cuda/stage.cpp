@@ -56,17 +56,13 @@ std::int32_t* Stage::integers(int slab_number, std::int64_t offset) const {
   return offset < 0 ? nullptr : reinterpret_cast<std::int32_t*>(slab(slab_number) + offset);
 }
 
-double* Stage::loss(int slab_number) const {
-  return layout().loss < 0 ? nullptr : reinterpret_cast<double*>(slab(slab_number) + layout().loss);
-}
-
 // What every call of a layer shares.
 Pass Stage::pass(std::size_t layer, const Place& at) const {
   const StageLayout::Layer& where = layout().layers[layer];
   Pass p;
   p.scratch = workspace_.scratch;
   p.stash = where.recomputed ? workspace_.recomputed : slab(at.slab) + where.stash;
-  p.loss = loss(at.slab);
+  p.loss_sum = workspace_.loss_sum;
   p.slice = at.slice;
   if (at.cache >= 0) p.cache = caches_ + at.cache * layout().cache_bytes + where.cache;
   p.accumulate = at.first ? Accumulate::no : Accumulate::yes;

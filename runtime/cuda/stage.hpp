@@ -17,6 +17,7 @@ struct Workspace {
   std::byte *ping = nullptr, *pong = nullptr;  // gradients between two layers
   std::byte *gradients = nullptr, *recomputed = nullptr, *scratch = nullptr;
   const float* rope_table = nullptr;  // null with learned positions
+  double* loss_sum = nullptr;
 };
 
 class Stage {
@@ -40,7 +41,6 @@ class Stage {
   std::byte* d_output(int slab_number) const { return slab(slab_number) + layout().d_output; }
   std::int32_t* tokens(int slab_number) const { return integers(slab_number, layout().tokens); }
   std::int32_t* targets(int slab_number) const { return integers(slab_number, layout().targets); }
-  double* loss(int slab_number) const;
 
   // `output` null with the head; `d_input` null with the embedding.
   void forward(const Place& at, std::byte* output) const;
