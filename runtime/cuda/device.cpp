@@ -45,7 +45,7 @@ Device::Device(const DevicePlace& place) : place_(place) {
   int lowest = 0, highest = 0;
   STAGECRAFT_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
   compute_ = make_stream();
-  // On a slice copies are kernels: without priority a message waits for the products that are being computed.
+  // On a slice copies are kernels: without priority a message waits for the kernels that wait already.
   arrivals_ = make_stream(highest);
   departures_ = make_stream(highest);
   sums_ = make_stream(highest);

@@ -75,10 +75,7 @@ void Messages::send(std::size_t index, int peer, cudaEvent_t computed, Times& ti
   const bool forward = action(index).kind == ActionKind::send_forward;
   const bool one_process = context_.transport.one_process();
   if (one_process && forward) return offer_output(index, peer, computed);
-  const cudaStream_t stream = device_.departures();
-  wait(stream, computed);
-  if (timed_) record(times.start, stream);
-  one_process ? put_gradient(index, peer, times) : send_to_process(index, peer, times);
+  one_process ? put_gradient(index, peer, computed, times) : send_to_process(index, peer, computed, times);
   if (!forward) sent_[layout_.places[index].outbox] = times.end->get();
 }
 
@@ -91,24 +88,34 @@ void Messages::offer_output(std::size_t index, int peer, cudaEvent_t computed) {
   if (context_.plan.schedule.forward_only) unfetched_[{a.stage.value, slab}] = {peer, a.microbatch.value};
 }
 
-void Messages::put_gradient(std::size_t index, int peer, Times& times) {
+void Messages::leave(cudaStream_t stream, cudaEvent_t computed, Times& times) const {
+  wait(stream, computed);
+  if (timed_) record(times.start, stream);
+}
+
+void Messages::put_gradient(std::size_t index, int peer, cudaEvent_t computed, Times& times) {
   const Action& a = action(index);
   const Part part = part_of(stage_of(a).layout());
   const Landing landing = landings_.extract({a.stage.value, a.microbatch.value}).mapped();
+  // A copy within a GPU is a kernel: beside the next computation it would wait until that one's first product, which
+  // may take milliseconds, leaves it a multiprocessor.
+  const cudaStream_t stream = landing.gpu == device_.gpu() ? device_.compute() : device_.departures();
+  leave(stream, computed, times);
   copy(landing.address + part.offset, landing.gpu, outbox(layout_.places[index].outbox) + part.offset, device_.gpu(),
-       part.bytes, device_.departures());
-  record(times.end, device_.departures());
+       part.bytes, stream);
+  record(times.end, stream);
   GradientMessage message{times.end->get()};
   context_.transport.send(peer, {Lane::backward, a.stage.value, a.microbatch.value}, bytes_in(message));
 }
 
 // The receiver has read the output when its gradient arrives in the same place.
-void Messages::send_to_process(std::size_t index, int peer, Times& times) {
+void Messages::send_to_process(std::size_t index, int peer, cudaEvent_t computed, Times& times) {
   const Action& a = action(index);
   const Stage& stage = stage_of(a);
   const Place& place = layout_.places[index];
   const std::byte* const data = a.kind == ActionKind::send_forward ? stage.output(place.slab) : outbox(place.outbox);
   const Part part = part_of(stage.layout());
+  leave(device_.departures(), computed, times);
   communicators_.find({context_.transport.worker(), peer})
       ->send(data + part.offset, part.bytes, 1, device_.departures());
   record(times.end, device_.departures());

@@ -99,8 +99,10 @@ class Messages {
   const Stage& stage_of(const Action& action) const { return *stages_.at(action.stage.value); }
   Part part_of(const StageLayout& layout) const;
   void offer_output(std::size_t index, int peer, cudaEvent_t computed);
-  void put_gradient(std::size_t index, int peer, Times& times);
-  void send_to_process(std::size_t index, int peer, Times& times);
+  void put_gradient(std::size_t index, int peer, cudaEvent_t computed, Times& times);
+  void send_to_process(std::size_t index, int peer, cudaEvent_t computed, Times& times);
+  // What the stream is given next sends what is there after `computed`.
+  void leave(cudaStream_t stream, cudaEvent_t computed, Times& times) const;
   // These return what the computation waits for.
   cudaEvent_t fetch_output(std::size_t index, int peer, Times& times);
   cudaEvent_t gradient_arrived(std::size_t index, int peer);
