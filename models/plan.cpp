@@ -1,6 +1,7 @@
 #include "models/plan.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <set>
 
 #include "models/network/layer_graph.hpp"
@@ -251,13 +252,14 @@ const DeviceType& device_type_of(const Plan& plan, const PlanStage& stage) {
 }
 
 // Prices every stage's layers, without what comes on top of them.
-void price_layers(Plan& plan, const CostModel& model, const Workload& workload) {
+void price_layers(Plan& plan, const CostModel& model, Workload workload, std::span<const double> loads) {
   const LayerGraph& graph = plan.network.graph;
   std::vector<bool> done(plan.order.size(), false);
   const auto found_ties = ties(plan);
   for (std::size_t s = 0; s < plan.stages.size(); ++s) {
     PlanStage& stage = plan.stages[s];
     const DeviceType& device = device_type_of(plan, stage);
+    if (!loads.empty()) workload.load = loads[s];
     std::vector<LayerCost> costs;
     for (auto at = stage.layers.first; at < stage.layers.last; ++at) {
       const LayerId layer = plan.order[static_cast<std::size_t>(at)];
@@ -323,12 +325,13 @@ void add_overheads(Plan& plan, const CostModel& model) {
 
 }  // namespace
 
-void price(Plan& plan, const CostModel& model) {
+void price(Plan& plan, const CostModel& model, std::span<const double> loads) {
+  assert(loads.empty() || loads.size() == plan.stages.size());
   if (plan.layout != PlanLayout{}) throw bad_input("layout: a model of whole layers cannot price their shards");
   const auto price_all = [&](std::optional<int> busy_neighbours) {
     Workload workload = plan.workload();
     workload.busy_neighbours = busy_neighbours;
-    price_layers(plan, model, workload);
+    price_layers(plan, model, workload, loads);
     add_overheads(plan, model);
   };
   int most = 0;

@@ -75,6 +75,10 @@ LayerProfile read_layer(const JsonValue& value) {
   if (const auto busy = object.optional("busy_neighbours")) {
     layer.busy_neighbours = static_cast<int>(busy->integer(0, 1000));
   }
+  if (const auto load = object.optional("load")) {
+    layer.load = load->number(0, 1);
+    if (layer.load == 0) throw load->expected("a number above zero");
+  }
   layer.parameters = object.required("parameters").integer(0, std::numeric_limits<std::int64_t>::max());
   layer.optimizer = read_measured(object.required("optimizer"));
   const JsonValue samples = object.required("samples");
@@ -97,6 +101,7 @@ Json layer_json(const LayerProfile& layer) {
             {"parameters", layer.parameters},
             {"optimizer", measured_json(layer.optimizer)},
             {"samples", Json::array()}};
+  if (layer.load != 1) json["load"] = layer.load;
   for (const LayerSample& sample : layer.samples) json["samples"].push_back(layer_sample_json(sample));
   return json;
 }
@@ -135,9 +140,10 @@ void read_layers(const JsonValue& value, std::vector<LayerProfile>& layers) {
     LayerProfile layer = read_layer(entry);
     for (const LayerProfile& other : layers) {
       if (other.kind == layer.kind && other.recompute == layer.recompute &&
-          other.busy_neighbours == layer.busy_neighbours) {
-        throw entry.complain(fmt::format("kind '{}' with recompute {} and {} busy neighbours is given twice",
-                                         printable(layer.kind), name(layer.recompute), layer.busy_neighbours));
+          other.busy_neighbours == layer.busy_neighbours && other.load == layer.load) {
+        throw entry.complain(
+            fmt::format("kind '{}' with recompute {}, {} busy neighbours and a load of {} is given twice",
+                        printable(layer.kind), name(layer.recompute), layer.busy_neighbours, layer.load));
       }
     }
     layers.push_back(std::move(layer));

@@ -42,6 +42,7 @@ struct LayerProfile {
   std::string kind;  // Layer::kind
   Recompute recompute = Recompute::none;
   int busy_neighbours = 0;  // other slices of the GPU that computed meanwhile
+  double load = 1;          // share of the time that they and the device computed; below 1: all rested together
   std::int64_t parameters = 0;
   Measured optimizer;                // one step over the layer's parameters
   std::vector<LayerSample> samples;  // by ascending micro-batch
@@ -91,7 +92,7 @@ Link fit_link(std::span<const LinkSample> samples);
 Cluster with_measured_link(Cluster cluster, const Profile& profile, std::string_view link_kind);
 
 // Throws bad_input: times below zero or out of order (low <= median <= high), samples that do not ascend, a layer kind,
-// recompute mode and number of neighbours given twice, no layers.
+// recompute mode, number of neighbours and load given twice, no layers.
 Profile profile_from_json(const JsonValue& value);
 Json to_json(const Profile& profile);
 Profile load_profile(const std::filesystem::path& path);

@@ -7,6 +7,7 @@
 #include "models/version.hpp"
 #include "planner/explain.hpp"
 #include "planner/own_order.hpp"
+#include "sim/load.hpp"
 #include "sim/plan_trace.hpp"
 
 namespace stagecraft {
@@ -66,6 +67,7 @@ RankedPlan PlanMaker::make(const Judgement& judgement) {
   price(plan, model_);
   const ComputeSchedule usual = plan.schedule;
   if (!has_closed_form(layout)) adapt_schedule(plan);
+  if (model_.heeds_load()) price(plan, model_, stage_loads(plan));
   plan.network_digest = network_digest_;
   plan.cluster_digest = cluster_digest_;
   predict(judgement, plan.schedule == usual, ranked);

@@ -30,6 +30,9 @@ struct Workload {
   bool fused_attention = false;  // a fused kernel keeps no sequence x sequence matrix
   // On a slice of a GPU: how many of its neighbours compute at the same time; absent: all of them.
   std::optional<int> busy_neighbours;
+  // Share of the step that the device's GPU computes, from 0 to 1: at its power limit a GPU that rests in between runs
+  // at a higher clock.
+  double load = 1;
   bool operator==(const Workload&) const = default;
 };
 
@@ -105,6 +108,8 @@ class CostModel {
   // Throws bad_input when the model knows nothing of this layer or device (a profile without that kind).
   virtual LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const = 0;
   virtual Overheads overheads(const DeviceType&) const { return {}; }
+  // Whether a layer's cost differs with Workload::load.
+  virtual bool heeds_load() const { return false; }
 };
 
 // How many others may compute at the same time on the GPU that the device is a slice of; a device of its own: none.

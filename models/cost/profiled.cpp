@@ -39,6 +39,40 @@ auto at(const std::vector<LayerSample>& samples, std::int64_t microbatch, Value 
   return std::max(Result(0), value(*first) + (value(*second) - value(*first)) * t);
 }
 
+Workload beside_all(Workload workload) {
+  workload.busy_neighbours.reset();
+  return workload;
+}
+
+// What a time is multiplied by because the GPU does not compute all the time. The clock falls with all that the GPU
+// computes: beside k of n neighbours by k / n of what it falls beside all of them.
+class RestedGain {
+ public:
+  RestedGain(const LayerProfile& measured, const LayerProfile& all, const LayerProfile* rested,
+             const Workload& workload, int most_neighbours)
+      : all_(all), rested_(rested), microbatch_(workload.microbatch) {
+    if (rested == nullptr) return;
+    weight_ = std::clamp((1 - workload.load) / (1 - rested->load), 0.0, 1.0);
+    if (most_neighbours > 0) weight_ *= static_cast<double>(measured.busy_neighbours) / most_neighbours;
+  }
+
+  // `value` picks a time of a sample.
+  template <class Value>
+  double operator()(Value value) const {
+    if (weight_ == 0) return 1;
+    const Seconds steady = at(all_.samples, microbatch_, value);
+    if (steady == Seconds(0)) return 1;
+    // A GPU that rests is not slower: more is noise.
+    return 1 + weight_ * std::min(0.0, at(rested_->samples, microbatch_, value) / steady - 1);
+  }
+
+ private:
+  const LayerProfile& all_;
+  const LayerProfile* rested_;
+  std::int64_t microbatch_;
+  double weight_ = 0;  // of the rested times against those without rest
+};
+
 }  // namespace
 
 // Of several numbers of busy neighbours the nearest one; of all of them where the workload does not say.
@@ -48,7 +82,7 @@ const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& 
     return std::abs(measured.busy_neighbours - workload.busy_neighbours.value_or(most_neighbours(profile_.device)));
   };
   for (const LayerProfile& measured : profile_.layers) {
-    if (measured.kind != layer.kind || measured.recompute != workload.recompute) continue;
+    if (measured.kind != layer.kind || measured.recompute != workload.recompute || measured.load < 1) continue;
     if (measured.parameters != layer.parameters) {
       throw bad_input(
           "the profile's layer kind '{}' has {} parameters, layer '{}' has {}: it is of another network ({})",
@@ -64,6 +98,20 @@ const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& 
   }
   throw bad_input("the profile has no layer kind '{}' with recompute {} (of layer '{}'); measured: {}", layer.kind,
                   name(workload.recompute), layer.name, join(known));
+}
+
+const LayerProfile* ProfiledCostModel::find_rested(const Layer& layer, const Workload& workload) const {
+  const LayerProfile* best = nullptr;
+  for (const LayerProfile& measured : profile_.layers) {
+    if (measured.kind != layer.kind || measured.recompute != workload.recompute || measured.load == 1) continue;
+    if (best == nullptr || measured.load < best->load) best = &measured;
+  }
+  return best;
+}
+
+bool ProfiledCostModel::heeds_load() const {
+  return std::any_of(profile_.layers.begin(), profile_.layers.end(),
+                     [](const LayerProfile& measured) { return measured.load < 1; });
 }
 
 Overheads ProfiledCostModel::overheads(const DeviceType&) const {
@@ -84,14 +132,17 @@ LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& work
     throw differs("optimizer", name(profile_.optimizer), name(workload.optimizer));
   }
   const LayerProfile& measured = find(layer, workload);
+  const RestedGain gain(measured, find(layer, beside_all(workload)), find_rested(layer, workload), workload,
+                        most_neighbours(profile_.device));
+  const auto time = [&](auto value) { return at(measured.samples, workload.microbatch, value) * gain(value); };
   const auto median = [&](Measured LayerSample::*field) {
-    return at(measured.samples, workload.microbatch, [&](const LayerSample& sample) { return (sample.*field).median; });
+    return time([field](const LayerSample& sample) { return (sample.*field).median; });
   };
   const auto bytes = [&](Bytes LayerSample::*field) {
     return at(measured.samples, workload.microbatch, [&](const LayerSample& sample) { return sample.*field; });
   };
   const Seconds parts = median(&LayerSample::backward_input) + median(&LayerSample::backward_weight);
-  const Seconds together = at(measured.samples, workload.microbatch, [](const LayerSample& sample) {
+  const Seconds together = time([](const LayerSample& sample) {
     return sample.backward ? sample.backward->median : sample.backward_input.median + sample.backward_weight.median;
   });
   const ParameterBytes each = parameter_bytes(workload.precision, workload.optimizer);

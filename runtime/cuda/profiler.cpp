@@ -102,10 +102,10 @@ Seconds step_overhead(const ShortTimes& times, const Plan& plan) {
   return Seconds(std::max(0.0, median(times.around) - norm) + optimizer_overhead(times));
 }
 
-// What one micro-batch size gave, by number of busy neighbours.
+// What one micro-batch size gave.
 struct Sized {
   Plan plan;
-  std::vector<ShortTimes> levels;
+  ShortRuns runs;
 };
 
 // The optimizer's time of one kind of layer with so many neighbours busy. The first micro-batch of a step replaces the
@@ -115,7 +115,7 @@ Measured optimizer_of(const std::vector<Sized>& sizes, std::size_t kind, std::si
   std::vector<double> times;
   for (const Sized& sized : sizes) {
     const LayerRange range = sized.plan.stages[stage].layers;
-    const ShortTimes& at = sized.levels[level];
+    const ShortTimes& at = sized.runs.levels[level];
     const double saved = (median(at.stages[stage].backward) - median(at.stages[stage].first_backward)) /
                          static_cast<double>(range.last - range.first);
     const double step = optimizer_rate(at, sized.plan, kind) * static_cast<double>(parameters);
@@ -148,18 +148,34 @@ std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, co
       plans.push_back(short_plan(sized, DeviceId{static_cast<std::int32_t>(i)}));
     }
     check_runnable(plans.front());
-    auto levels = run_short(plans, static_cast<int>(devices), training, options.time_budget / total, options.stop);
+    ShortRuns runs = run_short(plans, static_cast<int>(devices), training, options.time_budget / total, options.stop);
     if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
-    sizes.push_back({std::move(plans.front()), std::move(levels)});
+    sizes.push_back({std::move(plans.front()), std::move(runs)});
   }
   return sizes;
 }
 
-// One LayerProfile a kind of layer, recompute mode and number of busy neighbours.
+// All kinds of layers under one condition: `times(sized)` are those measured under it.
+template <class Times>
+void add_layers(const std::vector<Sized>& sizes, const LayerGraph& graph, const LayerProfile& condition, Times times,
+                Profile& profile) {
+  const LayerId ids[kinds] = {0, 1, static_cast<LayerId>(num_vertices(graph) - 1)};
+  for (std::size_t k = 0; k < kinds; ++k) {
+    LayerProfile kind = condition;
+    kind.kind = graph[ids[k]].kind;
+    kind.parameters = graph[ids[k]].parameters;
+    kind.optimizer = optimizer_of(sizes, k, static_cast<std::size_t>(condition.busy_neighbours), kind.parameters);
+    for (const Sized& sized : sizes) {
+      kind.samples.push_back(sample_of(times(sized), k, sized.plan, profile.action_overhead.value()));
+    }
+    profile.layers.push_back(std::move(kind));
+  }
+}
+
+// One LayerProfile a kind of layer, recompute mode and number of busy neighbours; and one with rests.
 void measure_layers(const Network& network, const Plan& base, const ProfileOptions& options,
                     const ProfileConditions& conditions, Profile& profile, const ProfileProgress& progress) {
   const int total = static_cast<int>(options.recompute.size() * options.microbatches.size());
-  const LayerId ids[kinds] = {0, 1, static_cast<LayerId>(network.transformer->layers + 1)};
   int done = 0;
   for (const Recompute recompute : options.recompute) {
     Plan plan = base;
@@ -168,25 +184,25 @@ void measure_layers(const Network& network, const Plan& base, const ProfileOptio
       if (progress) progress(done++, total, fmt::format("micro-batch {}, recompute {}", microbatch, name(recompute)));
     });
     // Both show best where least else is going on.
-    const ShortTimes& quiet = sizes.front().levels.front();
+    const ShortTimes& quiet = sizes.front().runs.levels.front();
     if (recompute == options.recompute.front()) {
       profile.action_overhead = Seconds(action_overhead(quiet));
       profile.step_overhead = step_overhead(quiet, sizes.front().plan);
     }
-    for (std::size_t level = 0; level < sizes.front().levels.size(); ++level) {
-      for (std::size_t k = 0; k < kinds; ++k) {
-        LayerProfile kind;
-        kind.kind = network.graph[ids[k]].kind;
-        kind.recompute = recompute;
-        kind.busy_neighbours = static_cast<int>(level);
-        kind.parameters = network.graph[ids[k]].parameters;
-        kind.optimizer = optimizer_of(sizes, k, level, kind.parameters);
-        for (const Sized& sized : sizes) {
-          kind.samples.push_back(sample_of(sized.levels[level], k, sized.plan, profile.action_overhead.value()));
-        }
-        profile.layers.push_back(std::move(kind));
-      }
+    LayerProfile condition;
+    condition.recompute = recompute;
+    const std::size_t levels = sizes.front().runs.levels.size();
+    for (std::size_t level = 0; level < levels; ++level) {
+      condition.busy_neighbours = static_cast<int>(level);
+      add_layers(
+          sizes, network.graph, condition,
+          [level](const Sized& sized) -> const ShortTimes& { return sized.runs.levels[level]; }, profile);
     }
+    condition.load = 0;
+    for (const Sized& sized : sizes) condition.load += sized.runs.load / static_cast<double>(sizes.size());
+    add_layers(
+        sizes, network.graph, condition, [](const Sized& sized) -> const ShortTimes& { return sized.runs.rested; },
+        profile);
   }
 }
 

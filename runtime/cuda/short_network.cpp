@@ -24,6 +24,7 @@ constexpr int warm_up_steps = 2;
 constexpr int least_steps = 6;
 constexpr int most_steps = 60;
 constexpr int updates = 12;               // measured at each level
+constexpr double rest = 0.5;              // of a step's time, after each: the bubble of a third that pipelines have
 constexpr int updates_between_waits = 4;  // so that neighbours seldom rest
 
 double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
@@ -176,57 +177,63 @@ class Measurement {
               const std::atomic<bool>* stop)
       : plans_(plans),
         training_(training),
-        budget_(budget.value() / levels),
+        budget_(budget.value() / (levels + 1)),
         stop_(stop),
         network_(static_cast<int>(plans.size()), {}),
         gate_(static_cast<std::ptrdiff_t>(plans.size())),
         updates_of_(plans.size()),
-        times_(static_cast<std::size_t>(levels)) {}
+        runs_{.levels = std::vector<ShortTimes>(static_cast<std::size_t>(levels)), .rested = {}} {}
 
-  std::vector<ShortTimes> run() {
+  ShortRuns run() {
     std::vector<std::thread> threads;
     for (std::size_t i = 0; i < plans_.size(); ++i) threads.emplace_back([this, i] { work(static_cast<int>(i)); });
     for (std::thread& thread : threads) thread.join();
     if (failure_) std::rethrow_exception(failure_);
-    return std::move(times_);
+    return std::move(runs_);
   }
 
  private:
   void work(int device) {
-    bool waited = false;
     try {
       const auto transport = network_.endpoint(device);
       Runner runner(plans_[static_cast<std::size_t>(device)], training_, *transport);
       for (int step = 0; step < warm_up_steps; ++step) runner.step(nullptr);
-      waited = true;
       gate_.arrive_and_wait();
-      if (device == 0) return lead(runner);
-      while (!done_) {
-        if (device <= busy_ && updating_) {
-          runner.update(nullptr);
-          ++updates_of_[static_cast<std::size_t>(device)];
-        } else if (device <= busy_) {
-          runner.compute();
-        } else {
-          std::this_thread::sleep_for(std::chrono::microseconds(200));
-        }
-      }
+      device == 0 ? lead(runner) : follow(runner, device);
     } catch (...) {
       const std::lock_guard lock(mutex_);
       if (!failure_) failure_ = std::current_exception();
       done_ = true;
-      if (!waited) gate_.arrive_and_drop();
+    }
+    gate_.arrive_and_drop();  // nobody is waited for any more
+  }
+
+  void follow(Runner& runner, int device) {
+    while (!done_ && !resting_) {
+      if (device <= busy_ && updating_) {
+        runner.update(nullptr);
+        ++updates_of_[static_cast<std::size_t>(device)];
+      } else if (device <= busy_) {
+        runner.compute();
+      } else {
+        std::this_thread::sleep_for(std::chrono::microseconds(200));
+      }
+    }
+    while (!done_) {
+      gate_.arrive_and_wait();
+      if (!done_) runner.compute();
     }
   }
 
   void lead(Runner& runner) {
-    for (std::size_t level = 0; level < times_.size() && !done_; ++level) {
+    auto& times = runs_.levels;
+    for (std::size_t level = 0; level < times.size() && !done_; ++level) {
       busy_ = static_cast<int>(level);
       // By its end the neighbours have taken notice.
       runner.step(nullptr);
       const auto start = Clock::now();
       for (int step = 1; !done_; ++step) {
-        runner.step(&times_[level]);
+        runner.step(&times[level]);
         const bool spent = seconds(Clock::now() - start) > budget_;
         if (step >= most_steps || (step >= least_steps && spent)) break;
         if (stop_ != nullptr && *stop_) done_ = true;
@@ -234,10 +241,30 @@ class Measurement {
       for (auto& count : updates_of_) count = 0;
       updating_ = true;
       while (!neighbours_update() && !done_) runner.update(nullptr);
-      for (int update = 0; update < updates && !done_; ++update) runner.update(&times_[level]);
+      for (int update = 0; update < updates && !done_; ++update) runner.update(&times[level]);
       updating_ = false;
     }
+    resting_ = true;
+    lead_with_rests(runner);
     done_ = true;
+  }
+
+  // All devices begin their steps together, and rest when the first has done its own.
+  void lead_with_rests(Runner& runner) {
+    const auto start = Clock::now();
+    double computed = 0, all = 0;
+    for (int step = 0; !done_; ++step) {
+      gate_.arrive_and_wait();
+      const auto begun = Clock::now();
+      runner.step(step > 0 ? &runs_.rested : nullptr);
+      const auto ended = Clock::now();
+      std::this_thread::sleep_for((ended - begun) * rest);
+      computed += seconds(ended - begun);
+      all += seconds(Clock::now() - begun);
+      if (step >= most_steps || (step >= least_steps && seconds(Clock::now() - start) > budget_)) break;
+      if (stop_ != nullptr && *stop_) done_ = true;
+    }
+    if (all > 0) runs_.load = computed / all;
   }
 
   bool neighbours_update() const {
@@ -256,10 +283,11 @@ class Measurement {
   std::atomic<bool> done_{false};
   std::atomic<int> busy_{0};  // devices 1 to this one work
   std::atomic<bool> updating_{false};
+  std::atomic<bool> resting_{false};
   std::vector<std::atomic<int>> updates_of_;  // by device, since `updating_` was set
   std::mutex mutex_;
   std::exception_ptr failure_;
-  std::vector<ShortTimes> times_;  // by level
+  ShortRuns runs_;
 };
 
 }  // namespace
@@ -329,8 +357,8 @@ SumTimes run_sums(const Plan& plan, const TrainingOptions& training) {
   return times;
 }
 
-std::vector<ShortTimes> run_short(const std::vector<Plan>& plans, int levels, const TrainingOptions& training,
-                                  Seconds budget, const std::atomic<bool>* stop) {
+ShortRuns run_short(const std::vector<Plan>& plans, int levels, const TrainingOptions& training, Seconds budget,
+                    const std::atomic<bool>* stop) {
   return Measurement(plans, levels, training, budget, stop).run();
 }
 

@@ -37,11 +37,18 @@ struct ShortTimes {
 // `whole` gives everything but stages and schedule: network, cluster, batch.microbatch and sequence, precision, ...
 Plan short_plan(Plan whole, DeviceId device);
 
-// Measures plans.front(); the devices of the others are on the same GPU. By number of others that compute
-// meanwhile: of `levels` entries. Each level runs until its share of the budget is spent, and a few steps at least.
-// Ends early, with what it has, when `stop` is set. Throws what a device throws.
-std::vector<ShortTimes> run_short(const std::vector<Plan>& plans, int levels, const TrainingOptions& training,
-                                  Seconds budget, const std::atomic<bool>* stop);
+// What a device does beside others.
+struct ShortRuns {
+  std::vector<ShortTimes> levels;  // by number of others that compute meanwhile, without a rest
+  ShortTimes rested;               // beside all of the others, with a rest of all after each step
+  double load = 1;                 // share of the time of `rested` that is not rest
+};
+
+// Measures plans.front(); the devices of the others are on the same GPU. Each of the `levels` levels, and the rested
+// one, runs until its share of the budget is spent, and a few steps at least. Ends early, with what it has, when `stop`
+// is set. Throws what a device throws.
+ShortRuns run_short(const std::vector<Plan>& plans, int levels, const TrainingOptions& training, Seconds budget,
+                    const std::atomic<bool>* stop);
 
 // Seconds that an all-reduce of a stage's gradients takes over the plan's two replicas of one stage, and its bytes.
 struct SumTimes {

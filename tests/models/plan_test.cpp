@@ -242,13 +242,14 @@ TEST(Plan, FindsTheOrderThatDevicesAreNumberedBy) {
   EXPECT_FALSE(dimension_order(plan).has_value());
 }
 
-// A second forward a layer, as much longer as neighbours are busy; a parameter takes a byte and a second to update.
+// A second forward a layer, as much longer as neighbours are busy and as the load is high; a parameter takes a byte and
+// a second to update.
 class SharingModel final : public CostModel {
  public:
   LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override {
     LayerCost cost;
     const int busy = workload.busy_neighbours.value_or(most_neighbours(device));
-    cost.forward = cost.backward_input = cost.backward_weight = Seconds(1 + busy);
+    cost.forward = cost.backward_input = cost.backward_weight = Seconds((1 + busy) * workload.load);
     cost.backward_saving = Seconds(0.5);
     cost.weights = Bytes(static_cast<double>(layer.parameters));
     cost.optimizer = Seconds(static_cast<double>(layer.parameters));
@@ -271,6 +272,17 @@ TEST(Plan, IsPricedWithItsOverheadsAndBesideEachNumberOfBusyNeighbours) {
   EXPECT_EQ(cost.beside[1].backward_input, Seconds(2 * 2 + 0.25));
   EXPECT_EQ(cost.beside[2], cost.times());
   EXPECT_EQ(plan_from_json(JsonValue(to_json(plan), "plan.json")).stages, plan.stages);
+}
+
+TEST(Plan, IsPricedAtTheLoadOfEachStage) {
+  Plan plan = plan_from_json(JsonValue(document(), "plan.json"));
+  price(plan, SharingModel());
+  const Plan full = plan;
+  ASSERT_EQ(plan.stages.size(), 2u);
+  const std::vector<double> loads{0.5, 1};
+  price(plan, SharingModel(), loads);
+  EXPECT_EQ(plan.stages[0].cost.forward - Seconds(0.25), (full.stages[0].cost.forward - Seconds(0.25)) * 0.5);
+  EXPECT_EQ(plan.stages[1].cost, full.stages[1].cost);
 }
 
 TEST(Plan, PricesATableOnceWhereBothItsStagesAreOnOneRank) {

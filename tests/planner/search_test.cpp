@@ -134,6 +134,31 @@ TEST(Search, OnSlicesOfAGpuFindsTheCutThatIsBestWhereNeighboursDisturb) {
   }
 }
 
+// Forwards take as long as the GPU computes of the step.
+class RestingModel final : public CostModel {
+ public:
+  LayerCost layer_cost(const Layer&, const Workload& workload, const DeviceType&) const override {
+    LayerCost cost;
+    cost.forward = cost.backward_input = cost.backward_weight = Seconds(workload.load);
+    return cost;
+  }
+  bool heeds_load() const override { return true; }
+};
+
+TEST(Search, PricesThePlanAtTheLoadOfItsGpus) {
+  SearchSpace space = make_space(4);
+  space.microbatch = 1;
+  space.stages = 2;
+  space.replicas = 1;
+  space.schedule = "gpipe";
+  const SearchResult result = search(make_network(make_chain(4)), make_cluster({{1, 2}}), RestingModel(), space);
+  const Plan& plan = result.best();
+  // Four micro-batches in five slots.
+  EXPECT_NEAR(plan.stages[0].cost.forward.value(), 2 * 0.8, 1e-6);
+  EXPECT_NEAR(plan.prediction.timeline_step->value(), 5 * 3 * 1.6, 1e-6);
+  EXPECT_EQ(*plan.prediction.timeline_step, simulate_timeline(plan).step_times.front());
+}
+
 TEST(Search, HonoursEveryFixedOption) {
   SearchSpace space = make_space(24);
   space.stages = 3;

@@ -21,8 +21,8 @@ Profile profile() {
   result.device.name = "core";
   result.sequence = 128;
   result.layers = {
-      {"block", Recompute::none, 0, 10, measured(7), {sample(2, 4, 8), sample(4, 8, 16), sample(8, 12, 32)}},
-      {"block", Recompute::full, 0, 10, measured(7), {sample(4, 8, 16)}}};
+      {"block", Recompute::none, 0, 1, 10, measured(7), {sample(2, 4, 8), sample(4, 8, 16), sample(8, 12, 32)}},
+      {"block", Recompute::full, 0, 1, 10, measured(7), {sample(4, 8, 16)}}};
   return result;
 }
 
@@ -88,6 +88,59 @@ TEST(Profiled, TakesTheMeasurementsWithTheNearestNumberOfBusyNeighbours) {
   for (const auto& [busy, forward] : {std::pair(0, 4), std::pair(1, 8), std::pair(3, 16), std::pair(9, 16)}) {
     work.busy_neighbours = busy;
     EXPECT_EQ(model.layer_cost(block(), work, slices.device).forward, Seconds(forward)) << busy;
+  }
+}
+
+// Half of the time away makes forwards take three quarters, backwards their time.
+Profile with_rested(Profile profile) {
+  LayerProfile rested = profile.layers.front();
+  for (const LayerProfile& layer : profile.layers) {
+    if (layer.recompute == rested.recompute && layer.busy_neighbours > rested.busy_neighbours) rested = layer;
+  }
+  rested.load = 0.5;
+  for (LayerSample& sample : rested.samples) {
+    sample.forward = measured(0.75 * sample.forward.median.value());
+    sample.backward_weight = measured(1.25 * sample.backward_weight.median.value());
+  }
+  profile.layers.push_back(rested);
+  return profile;
+}
+
+TEST(Profiled, IsFasterOnAGpuThatRestsLinearlyInItsLoad) {
+  EXPECT_FALSE(ProfiledCostModel(profile()).heeds_load());
+  const ProfiledCostModel model(with_rested(profile()));
+  EXPECT_TRUE(model.heeds_load());
+  Workload work = workload(4);
+  for (const auto& [load, forward] :
+       {std::pair(1.0, 8.0), std::pair(0.9, 7.6), std::pair(0.75, 7.0), std::pair(0.5, 6.0), std::pair(0.2, 6.0)}) {
+    work.load = load;
+    const LayerCost cost = model.layer_cost(block(), work, profile().device);
+    EXPECT_DOUBLE_EQ(cost.forward.value(), forward) << load;
+    EXPECT_EQ(cost.backward_input, Seconds(16)) << "takes as long";
+    EXPECT_EQ(cost.backward_weight, Seconds(24)) << "a rest makes nothing slower";
+    EXPECT_EQ(cost.optimizer, Seconds(7));
+  }
+  work = workload(4, Recompute::full);
+  work.load = 0.5;
+  EXPECT_EQ(model.layer_cost(block(), work, profile().device).forward, Seconds(8)) << "not measured with rests";
+}
+
+TEST(Profiled, ARestHelpsBesideIdleNeighboursNothing) {
+  Profile slices = profile();
+  slices.device.multiprocessors = 25, slices.device.gpu_multiprocessors = 100;
+  LayerProfile busy = slices.layers.front();
+  busy.busy_neighbours = 3;
+  for (LayerSample& sample : busy.samples) sample.forward = measured(2 * sample.forward.median.value());
+  LayerProfile less = busy;
+  less.busy_neighbours = 1;
+  slices.layers.push_back(busy);
+  slices.layers.push_back(less);
+  const ProfiledCostModel model(with_rested(slices));
+  Workload work = workload(4);
+  work.load = 0.5;
+  for (const auto& [neighbours, forward] : {std::pair(0, 8.0), std::pair(1, 16 * (1 - 0.25 / 3)), std::pair(3, 12.0)}) {
+    work.busy_neighbours = neighbours;
+    EXPECT_DOUBLE_EQ(model.layer_cost(block(), work, slices.device).forward.value(), forward) << neighbours;
   }
 }
 
