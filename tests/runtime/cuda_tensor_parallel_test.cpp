@@ -43,14 +43,7 @@ class CudaTensorParallel : public CudaTest, public testing::WithParamInterface<s
     return make_plan(transformer(), shape);
   }
   TrainingOptions options(std::int64_t steps) {
-    TrainingOptions options;
-    options.data = {folder_.file("text.txt", sample_text())};
-    options.oversubscribe = true;
-    options.peer_timeout = std::chrono::seconds(30);
-    options.optimizer.schedule = LearningRateSchedule::constant;
-    options.optimizer.clip_norm = 0.5;
-    options.steps = steps;
-    return options;
+    return clipped_training(folder_.file("text.txt", sample_text()), steps);
   }
   Trace train_on_gpus(const Plan& plan, TrainingOptions options, DataType precision = DataType::fp32) {
     options.backend = Backend::cuda;

@@ -70,4 +70,16 @@ inline void expect_close(const Step& actual, const Step& expected, double tolera
   }
 }
 
+// Steps at a constant rate, with clipping that a short training feels.
+inline TrainingOptions clipped_training(const std::filesystem::path& data, std::int64_t steps) {
+  TrainingOptions options;
+  options.data = {data};
+  options.oversubscribe = true;
+  options.peer_timeout = std::chrono::seconds(30);
+  options.optimizer.schedule = LearningRateSchedule::constant;
+  options.optimizer.clip_norm = 0.5;
+  options.steps = steps;
+  return options;
+}
+
 }  // namespace stagecraft

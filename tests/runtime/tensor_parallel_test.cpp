@@ -51,14 +51,7 @@ class TensorParallel : public testing::TestWithParam<std::tuple<NamedNetwork, bo
     return make_plan(transformer(), shape);
   }
   TrainingOptions options(std::int64_t steps) const {
-    TrainingOptions options;
-    options.data = {folder_.file("text.txt", sample_text())};
-    options.oversubscribe = true;
-    options.peer_timeout = std::chrono::seconds(20);
-    options.optimizer.schedule = LearningRateSchedule::constant;
-    options.optimizer.clip_norm = 0.5;
-    options.steps = steps;
-    return options;
+    return clipped_training(folder_.file("text.txt", sample_text()), steps);
   }
 
   TemporaryFolder folder_;
