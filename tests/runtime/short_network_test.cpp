@@ -1,0 +1,53 @@
+#include "runtime/cuda/short_network.hpp"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "tests/runtime/plans.hpp"
+
+namespace stagecraft::cuda {
+namespace {
+
+// On CPU cores, where the same threads work on the same steps, but no device says when it did an action.
+std::vector<Plan> plans(int devices) {
+  Plan whole = make_plan(tiny_gpt(), {.cuts = {1, 2, 3}});
+  std::vector<Plan> plans;
+  for (int device = 0; device < devices; ++device) plans.push_back(short_plan(whole, DeviceId{device}));
+  return plans;
+}
+
+TrainingOptions on_cores() {
+  TrainingOptions options;
+  options.oversubscribe = true;
+  return options;
+}
+
+TEST(ShortNetwork, RestsHalfOfAStepAfterEachStep) {
+  for (const int devices : {1, 3}) {
+    const ShortRuns runs = run_short(plans(devices), devices, on_cores(), Seconds(0.2), nullptr);
+    EXPECT_EQ(runs.levels.size(), static_cast<std::size_t>(devices));
+    // A sleep may take longer than it was told to.
+    EXPECT_GT(runs.load, 0) << devices;
+    EXPECT_LT(runs.load, 0.7) << devices;
+  }
+}
+
+TEST(ShortNetwork, EndsWhenItIsStopped) {
+  std::atomic<bool> stop{false};
+  std::thread stopper([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    stop = true;
+  });
+  EXPECT_NO_THROW(run_short(plans(3), 3, on_cores(), Seconds(1e6), &stop));
+  stopper.join();
+}
+
+TEST(ShortNetwork, SaysWhatADeviceThrewAndWaitsForNobody) {
+  std::vector<Plan> broken = plans(3);
+  broken.back().batch.sequence = 1'000'000;  // no position for most of the tokens
+  EXPECT_ANY_THROW(run_short(broken, 3, on_cores(), Seconds(1e6), nullptr));
+}
+
+}  // namespace
+}  // namespace stagecraft::cuda
