@@ -9,7 +9,6 @@
 #include <simgrid/s4u.hpp>
 #include <span>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -18,6 +17,7 @@
 #include "sim/folding.hpp"
 #include "sim/plan_trace.hpp"
 #include "sim/sharing.hpp"
+#include "sim/simgrid_communications.hpp"
 #include "sim/simgrid_platform.hpp"
 #include "sim/traffic.hpp"
 
@@ -50,6 +50,7 @@ class Execution {
         stage_states_(2 * representatives_ * index(schedule.stages)),
         tied_(representatives_),
         grads_(index(schedule.stages)),
+        communications_([this](std::size_t number) { end_transfer(transfers_[number]); }),
         neighbours_(neighbours_of(plan.cluster, plan.devices, folding.representative_of)),
         progress_(neighbours_),
         held_(representatives_),
@@ -71,8 +72,6 @@ class Execution {
   }
 
   void run(sg::Engine& engine) {
-    sg::Activity::on_completion_cb([this](const sg::Activity& activity) { end_transfer(activity); });
-    sg::Engine::on_time_advance_cb([this](double) { ended_.clear(); });
     for (std::size_t worker = 0; worker < workers_.size(); ++worker) advance(worker);
     engine.run();
     for (const Worker& worker : workers_) {
@@ -92,9 +91,9 @@ class Execution {
     std::size_t position;
     std::size_t first_span;
   };
-  // A flow's ends, looked up once.
+  // A flow, looked up once.
   struct Channel {
-    sg::Host *from = nullptr, *to = nullptr;
+    std::size_t way = 0;  // of communications_
     std::uint64_t payload = 0;
     double wait = 0;  // seconds: latencies of all steps of a ring hop but the one that SimGrid adds
   };
@@ -105,7 +104,6 @@ class Execution {
     std::size_t message = 0;  // of a message
     int stage = 0;            // of a reduction
     std::size_t span = 0;     // of the SEND
-    sg::CommPtr comm;
   };
   // Reductions of one stage on one rank of one representative.
   struct StageState {
@@ -136,7 +134,8 @@ class Execution {
   void add_channel(const Flow& flow, const SimGridPlatform& platform, double byte_scale) {
     Channel channel;
     if (flow.from != flow.to) {
-      std::tie(channel.from, channel.to) = platform.ends(flow);
+      const auto [from, to] = platform.ends(flow);
+      channel.way = communications_.way(from, to);
       channel.payload = static_cast<std::uint64_t>(std::llround(flow.bytes.value() * byte_scale));
       channel.wait = (flow.steps - 1) * plan_.cluster.path(flow.from, flow.to).latency.value();
     }
@@ -265,40 +264,22 @@ class Execution {
     const std::size_t slot =
         is_forward(action.kind) ? traffic_.forward_slot(way, hop) : traffic_.backward_slot(way, hop);
     start_transfer(channel(representative, slot),
-                   {Purpose::message, representative, message_of(representative, action), 0, span, nullptr});
+                   {Purpose::message, representative, message_of(representative, action), 0, span});
   }
 
-  void start_transfer(const Channel& channel, Transfer transfer) {
-    std::size_t at = transfers_.size();
-    if (free_.empty()) {
-      transfers_.push_back(std::move(transfer));
-    } else {
-      at = free_.back();
-      free_.pop_back();
-      transfers_[at] = std::move(transfer);
-    }
+  void start_transfer(const Channel& channel, const Transfer& transfer) {
+    const std::size_t number = communications_.reserve(channel.way);
+    if (number >= transfers_.size()) transfers_.resize(number + 1);
+    transfers_[number] = transfer;
+    const auto start = [this, number, bytes = channel.payload] { communications_.start(number, bytes); };
     if (channel.wait > 0) {
-      Timer::set(now() + channel.wait, [this, &channel, at] { start_communication(channel, at); });
+      Timer::set(now() + channel.wait, start);
     } else {
-      start_communication(channel, at);
+      start();
     }
   }
 
-  void start_communication(const Channel& channel, std::size_t at) {
-    sg::CommPtr comm = sg::Comm::sendto_init();
-    transfers_[at].comm = comm;
-    // A number in place of a pointer; null means none. NOLINTNEXTLINE(performance-no-int-to-ptr)
-    comm->set_data(reinterpret_cast<void*>(at + 1));
-    comm->set_payload_size(channel.payload);
-    comm->set_source(channel.from)->set_destination(channel.to);  // starts it, unless it is empty
-    if (channel.payload == 0) comm->start();
-  }
-
-  void end_transfer(const sg::Activity& activity) {
-    const std::size_t at = reinterpret_cast<std::uintptr_t>(activity.get_data<void>()) - 1;
-    Transfer transfer = std::move(transfers_[at]);
-    ended_.push_back(std::move(transfer.comm));  // must outlive its own callback
-    free_.push_back(at);
+  void end_transfer(Transfer transfer) {
     switch (transfer.purpose) {
       case Purpose::message:
         spans_[transfer.span].end = Seconds(now());
@@ -342,8 +323,7 @@ class Execution {
     tied.start = now();
     tied.pending = 2;
     for (const bool from_last : {false, true}) {
-      start_transfer(channel(representative, traffic_.tied_slot(from_last)),
-                     {Purpose::tied, representative, 0, 0, 0, nullptr});
+      start_transfer(channel(representative, traffic_.tied_slot(from_last)), {Purpose::tied, representative, 0, 0, 0});
     }
   }
 
@@ -374,8 +354,7 @@ class Execution {
       grad.pending = participants(stage);
       for (int r = 0; r < static_cast<int>(representatives_); ++r) {
         for (int sharer = 0; sharer < sharers; ++sharer) {
-          start_transfer(channel(r, traffic_.grad_slot(stage, phase, sharer)),
-                         {Purpose::grad, r, 0, stage, 0, nullptr});
+          start_transfer(channel(r, traffic_.grad_slot(stage, phase, sharer)), {Purpose::grad, r, 0, stage, 0});
         }
       }
       return;
@@ -408,10 +387,9 @@ class Execution {
   std::vector<StageState> stage_states_;  // by representative, stage, sharer
   std::vector<Collective> tied_;          // by representative
   std::vector<Collective> grads_;         // by stage
-  std::vector<Transfer> transfers_;       // in flight; slots are reused
-  std::vector<std::size_t> free_;         // slots of transfers_
-  std::vector<sg::CommPtr> ended_;        // released when the clock moves on
-  Neighbours neighbours_;                 // of workers that share GPUs
+  Communications communications_;
+  std::vector<Transfer> transfers_;  // by number of the communication
+  Neighbours neighbours_;            // of workers that share GPUs
   SharedProgress progress_;
   std::vector<Shared> shared_;  // by worker
   std::vector<Held> held_;      // by representative
