@@ -12,12 +12,12 @@
 #include "models/profile.hpp"
 #include "models/text.hpp"
 #include "models/version.hpp"
+#include "planner/confirm.hpp"
 #include "planner/layout_search.hpp"
 #include "planner/own_order.hpp"
 #include "planner/planner.hpp"
 #include "reports/tables.hpp"
 #include "reports/text_width.hpp"
-#include "sim/simgrid.hpp"
 
 namespace stagecraft {
 namespace {
@@ -25,11 +25,11 @@ namespace {
 constexpr const char* layout_group = "Layouts";
 
 // Re-judges the best few with contention and puts the fastest first.
-void confirm(SearchResult& result, int count) {
+void confirm_best(SearchResult& result, int count) {
   const auto end = result.ranked.begin() + std::min<std::ptrdiff_t>(count, std::ssize(result.ranked));
-  for (auto ranked = result.ranked.begin(); ranked != end; ++ranked) {
-    ranked->plan.prediction.simgrid_step = simgrid_step(ranked->plan);
-  }
+  std::vector<Plan*> plans;
+  for (auto ranked = result.ranked.begin(); ranked != end; ++ranked) plans.push_back(&ranked->plan);
+  confirm(plans);
   std::stable_sort(result.ranked.begin(), end, [](const RankedPlan& a, const RankedPlan& b) {
     return a.plan.prediction.simgrid_step < b.plan.prediction.simgrid_step;
   });
@@ -140,7 +140,7 @@ void plan_partitions(const PlanOptions& options, const Network& network, Cluster
   progress.show("searching ...");
   SearchResult result = search(network, cluster, *model, space);
   progress.show("confirming with SimGrid ...");
-  confirm(result, options.confirm);
+  confirm_best(result, options.confirm);
 
   Plan plan = result.best();
   plan.tool_version = version;

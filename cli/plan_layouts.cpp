@@ -4,6 +4,7 @@
 
 #include "cli/console.hpp"
 #include "cli/plan_options.hpp"
+#include "planner/confirm.hpp"
 #include "planner/layout_advice.hpp"
 #include "planner/layout_plan.hpp"
 #include "planner/layout_ranking.hpp"
@@ -11,7 +12,6 @@
 #include "reports/tables.hpp"
 #include "reports/text_width.hpp"
 #include "runtime/memory_need.hpp"
-#include "sim/simgrid.hpp"
 
 namespace stagecraft {
 namespace {
@@ -143,9 +143,9 @@ class LayoutPlanning {
     const bool reorder = objective_ != LayoutObjective::memory && !options_.layout.staggered_steps;
     if (reorder) std::stable_sort(ranked_.begin(), ranked_.end(), by_prediction);
     const auto end = ranked_.begin() + std::min<std::ptrdiff_t>(options_.confirm, std::ssize(ranked_));
-    for (auto ranked = ranked_.begin(); ranked != end; ++ranked) {
-      ranked->plan.prediction.simgrid_step = simgrid_step(ranked->plan);
-    }
+    std::vector<Plan*> plans;
+    for (auto ranked = ranked_.begin(); ranked != end; ++ranked) plans.push_back(&ranked->plan);
+    stagecraft::confirm(plans);
     if (reorder) std::stable_sort(ranked_.begin(), end, by_prediction);
     ranked_.resize(std::min(ranked_.size(), static_cast<std::size_t>(search_space_.keep)));
   }

@@ -104,10 +104,8 @@ class Pricing {
   // Seconds that the slowest stage's reductions take where nothing else uses the network.
   double reduction_time() const {
     double slowest = 0;
-    for (const PlanStage& stage : plan_.stages) {
-      for (const AllReduce& reduction : plan_reductions(plan_, stage)) {
-        slowest = std::max(slowest, reduction.time.value());
-      }
+    for (const auto& groups : reductions_of(plan_).distinct) {
+      for (const AllReduce& reduction : groups) slowest = std::max(slowest, reduction.time.value());
     }
     return slowest;
   }

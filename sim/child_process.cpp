@@ -8,15 +8,17 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <string_view>
+#include <thread>
 
 #include "models/error.hpp"
 
 namespace stagecraft {
 namespace {
 
-constexpr std::size_t message_size = 1000;
+constexpr std::size_t message_size = 16 << 10;
 
 // What a failing child leaves behind.
 struct Failure {
@@ -41,6 +43,47 @@ void run_guarded(const std::function<void()>& work, Failure& failure) {
   }
 }
 
+// A child at work. Waits for it at the latest when it is destroyed, so that none is left behind.
+class Child {
+ public:
+  Child(const char* what, const std::function<void()>& work, Failure& failure) : what_(what), failure_(failure) {
+    std::fflush(nullptr);  // or the child may write what the parent has buffered
+    process_ = fork();
+    if (process_ < 0) fail(fmt::format("fork: {}", std::strerror(errno)));
+    if (process_ != 0) return;
+    run_guarded(work, failure);
+    _exit(0);  // without destructors and buffers that belong to the parent
+  }
+  ~Child() { wait(); }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  // True when it did its work; else the failure is noted.
+  bool wait() {
+    int status = 0;
+    while (process_ > 0 && waitpid(process_, &status, 0) < 0) {
+      if (errno == EINTR) continue;
+      fail(fmt::format("waitpid: {}", std::strerror(errno)));
+      break;
+    }
+    process_ = -1;
+    if (failure_.failed) return false;
+    if (WIFSIGNALED(status)) {
+      fail(fmt::format("the child process died of signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status))));
+    } else if (WEXITSTATUS(status) != 0) {
+      fail(fmt::format("the child process ended with status {}", WEXITSTATUS(status)));
+    }
+    return !failure_.failed;
+  }
+
+ private:
+  void fail(const std::string& why) { note(failure_, ErrorKind::internal, fmt::format("{}: {}", what_, why)); }
+
+  const char* what_;
+  Failure& failure_;
+  pid_t process_ = -1;
+};
+
 }  // namespace
 
 SharedMemory::SharedMemory(std::size_t bytes) : bytes_(std::max<std::size_t>(bytes, 1)) {
@@ -53,28 +96,25 @@ SharedMemory::SharedMemory(std::size_t bytes) : bytes_(std::max<std::size_t>(byt
 
 SharedMemory::~SharedMemory() { munmap(data_, bytes_); }
 
-void run_in_child(const char* what, const std::function<void()>& work) {
-  const SharedMemory memory(sizeof(Failure));
-  Failure& failure = *reinterpret_cast<Failure*>(memory.data());
-  std::fflush(nullptr);  // or the child may write what the parent has buffered
-  const pid_t child = fork();
-  if (child < 0) throw Error(ErrorKind::internal, fmt::format("{}: fork: {}", what, std::strerror(errno)));
-  if (child == 0) {
-    run_guarded(work, failure);
-    _exit(0);  // without destructors and buffers that belong to the parent
+void run_in_children(const char* what, std::size_t count, const std::function<void(std::size_t)>& work) {
+  const SharedMemory memory(count * sizeof(Failure));
+  auto* const failures = reinterpret_cast<Failure*>(memory.data());
+  const std::size_t at_once = std::max(1U, std::thread::hardware_concurrency());
+  std::deque<Child> running;
+  bool well = true;
+  // Who began first is waited for first: what is run together takes about as long.
+  const auto wait = [&] {
+    well = running.front().wait() && well;
+    running.pop_front();
+  };
+  for (std::size_t i = 0; i < count && well; ++i) {
+    running.emplace_back(
+        what, [&work, i] { work(i); }, failures[i]);
+    if (running.size() == at_once) wait();
   }
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0) {
-    if (errno != EINTR) throw Error(ErrorKind::internal, fmt::format("{}: waitpid: {}", what, std::strerror(errno)));
-  }
-  if (failure.failed) throw Error(failure.kind, failure.message);
-  if (WIFSIGNALED(status)) {
-    throw Error(ErrorKind::internal, fmt::format("{}: the child process died of signal {} ({})", what, WTERMSIG(status),
-                                                 strsignal(WTERMSIG(status))));
-  }
-  if (WEXITSTATUS(status) != 0) {
-    throw Error(ErrorKind::internal,
-                fmt::format("{}: the child process ended with status {}", what, WEXITSTATUS(status)));
+  while (!running.empty()) wait();
+  for (std::size_t i = 0; i < count; ++i) {
+    if (failures[i].failed) throw Error(failures[i].kind, failures[i].message);
   }
 }
 

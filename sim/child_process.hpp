@@ -1,4 +1,4 @@
-// Runs work in a forked child, for libraries that keep their state in globals.
+// Runs work in forked children, for libraries that keep their state in globals.
 #pragma once
 
 #include <cstddef>
@@ -21,8 +21,10 @@ class SharedMemory {
   std::size_t bytes_;
 };
 
-// Runs `work` in a copy of this process and waits for it; only what it wrote to SharedMemory remains. An Error that
-// leaves it is thrown here, with its kind; a child that dies is an internal error that names `what`.
-void run_in_child(const char* what, const std::function<void()>& work);
+// Runs work(0) ... work(count - 1), each in a copy of this process, and waits for all: as many at a time as the machine
+// has cores. Only what they wrote to SharedMemory remains. An Error that leaves one is thrown here, with its kind; a
+// child that dies is an internal error that names `what`. Of several errors the one of the lowest number is thrown, and
+// no further work is begun once one is known.
+void run_in_children(const char* what, std::size_t count, const std::function<void(std::size_t)>& work);
 
 }  // namespace stagecraft

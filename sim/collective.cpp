@@ -1,37 +1,30 @@
 #include "sim/collective.hpp"
 
 #include <algorithm>
-#include <map>
-#include <utility>
+#include <numeric>
 
 #include "models/cost/communication.hpp"
 
 namespace stagecraft {
 namespace {
 
-using Ring = std::vector<DeviceId>;
+using Ring = std::vector<std::size_t>;  // positions in the devices of the reduction
 
 // 2 (n-1) steps around a ring are an all-reduce, n-1 a reduce-scatter or an all-gather: each of bytes / n. What
 // additions cost beside a message counts as more bytes of it.
-std::map<DeviceId, RingHop> hops_of(const Cluster& cluster, const std::vector<Ring>& rings, int passes, Bytes bytes) {
-  std::map<DeviceId, RingHop> hops;
+CollectivePhase phase_of(const Cluster& cluster, std::span<const DeviceId> devices, const std::vector<Ring>& rings,
+                         int passes, Bytes bytes) {
+  CollectivePhase phase;
+  phase.hops.resize(devices.size());
   for (const Ring& ring : rings) {
     const auto n = static_cast<int>(ring.size());
     const int steps = passes * (n - 1);
     for (std::size_t i = 0; i < ring.size(); ++i) {
-      const DeviceId to = ring[(i + 1) % ring.size()];
-      const double more = cluster.path(ring[i], to).bandwidth / cluster.reduction_path(ring[i], to).bandwidth;
-      hops[ring[i]] = {ring[i], to, steps, bytes / n * steps * more};
+      const DeviceId from = devices[ring[i]], to = devices[ring[(i + 1) % ring.size()]];
+      const double more = cluster.path(from, to).bandwidth / cluster.reduction_path(from, to).bandwidth;
+      phase.hops[ring[i]] = {from, to, steps, bytes / n * steps * more};
     }
   }
-  return hops;
-}
-
-CollectivePhase phase_of(const Cluster& cluster, std::span<const DeviceId> devices, const std::vector<Ring>& rings,
-                         int passes, Bytes bytes) {
-  const auto hops = hops_of(cluster, rings, passes, bytes);
-  CollectivePhase phase;
-  for (const DeviceId device : devices) phase.hops.push_back(hops.at(device));
   return phase;
 }
 
@@ -51,20 +44,24 @@ Seconds ring_time(const Cluster& cluster, const CollectivePhase& phase) {
 AllReduce plan_all_reduce(const Cluster& cluster, std::span<const DeviceId> devices, Bytes bytes, ReduceForm form) {
   AllReduce plan;
   if (devices.size() < 2) return plan;
-  Ring ring(devices.begin(), devices.end());
-  std::sort(ring.begin(), ring.end());  // devices are numbered node after node
+  Ring ring(devices.size());
+  std::iota(ring.begin(), ring.end(), std::size_t{0});
+  // Devices are numbered node after node.
+  std::sort(ring.begin(), ring.end(), [&](std::size_t a, std::size_t b) { return devices[a] < devices[b]; });
   plan.phases.push_back(phase_of(cluster, devices, {ring}, 2, bytes));
   plan.time = ring_time(cluster, plan.phases.front());
   if (form == ReduceForm::flat) return plan;
 
   const Seconds best = all_reduce_time(cluster, devices, bytes);
   if (best < plan.time * (1 - 1e-9)) {  // the hierarchical form: rings that all_reduce_time() has
-    std::map<int, Ring> nodes;
-    for (const DeviceId device : ring)
-      nodes[cluster.devices[static_cast<std::size_t>(device.value)].node].push_back(device);
-    std::vector<Ring> inside, between(nodes.begin()->second.size());
-    for (const auto& [node, members] : nodes) {
-      inside.push_back(members);
+    std::vector<Ring> inside;
+    for (std::size_t i = 0; i < ring.size(); ++i) {
+      const auto node = [&](std::size_t at) { return &cluster.node_of(devices[ring[at]]); };
+      if (i == 0 || node(i) != node(i - 1)) inside.emplace_back();
+      inside.back().push_back(ring[i]);
+    }
+    std::vector<Ring> between(inside.front().size());
+    for (const Ring& members : inside) {
       for (std::size_t i = 0; i < members.size(); ++i) between[i].push_back(members[i]);
     }
     const auto per_node = static_cast<double>(between.size());

@@ -40,10 +40,11 @@ StepCosts step_costs(const Plan& plan) {
   StepCosts costs;
   costs.hops = slowest_hops(plan);
   costs.neighbours = neighbours_of(plan.cluster, plan.devices);
-  for (const PlanStage& stage : plan.stages) {
-    costs.stages.push_back(stage.cost);
+  const Reductions reductions = reductions_of(plan);
+  for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+    costs.stages.push_back(plan.stages[s].cost);
     Seconds& slowest = costs.reduce_grad.emplace_back();
-    for (const AllReduce& reduction : plan_reductions(plan, stage)) slowest = std::max(slowest, reduction.time);
+    for (const AllReduce& reduction : reductions.of(s)) slowest = std::max(slowest, reduction.time);
   }
   if (plan.tied_ends()) {
     for (std::size_t d = 0; d < plan.devices.size(); ++d) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <tuple>
 #include <utility>
 
 namespace stagecraft {
@@ -78,10 +80,13 @@ std::vector<std::vector<DeviceId>> reduction_groups(const Plan& plan, const Plan
   return groups;
 }
 
+namespace {
+
 std::vector<AllReduce> plan_reductions(const Plan& plan, const PlanStage& stage) {
+  const auto groups = reduction_groups(plan, stage);
   const auto all = [&](ReduceForm form) {
     std::vector<AllReduce> reductions;
-    for (const auto& group : reduction_groups(plan, stage)) {
+    for (const auto& group : groups) {
       reductions.push_back(plan_all_reduce(plan.cluster, group, stage.cost.reduced_gradients(), form));
     }
     return reductions;
@@ -91,6 +96,20 @@ std::vector<AllReduce> plan_reductions(const Plan& plan, const PlanStage& stage)
     return reduction.phases.size() == fastest.front().phases.size();
   });
   return alike ? fastest : all(ReduceForm::flat);
+}
+
+}  // namespace
+
+Reductions reductions_of(const Plan& plan) {
+  Reductions reductions;
+  std::map<std::tuple<RankId, std::optional<RankId>, Bytes>, std::size_t> known;
+  for (const PlanStage& stage : plan.stages) {
+    const auto [entry, is_new] =
+        known.try_emplace({stage.rank, stage.second_rank, stage.cost.reduced_gradients()}, known.size());
+    if (is_new) reductions.distinct.push_back(plan_reductions(plan, stage));
+    reductions.of_stage.push_back(entry->second);
+  }
+  return reductions;
 }
 
 namespace {
@@ -128,11 +147,12 @@ Traffic traffic_of(const Plan& plan) {
     traffic.first_tied_slot = traffic.replicas[d].size();
     if (traffic.tied) add_tied(plan, plan.devices[d], traffic.replicas[d]);
   }
-  for (const PlanStage& stage : plan.stages) {
+  const Reductions all_reductions = reductions_of(plan);
+  for (std::size_t s = 0; s < plan.stages.size(); ++s) {
     traffic.first_grad_slot.push_back(static_cast<int>(traffic.replicas.front().size()));
-    traffic.sharers.push_back(stage.second_rank ? 2 : 1);
+    traffic.sharers.push_back(plan.stages[s].second_rank ? 2 : 1);
     const auto sharing = static_cast<std::size_t>(traffic.sharers.back());
-    const std::vector<AllReduce> reductions = plan_reductions(plan, stage);
+    const std::vector<AllReduce>& reductions = all_reductions.of(s);
     for (std::size_t shard = 0; shard < reductions.size(); ++shard) {
       for (const CollectivePhase& phase : reductions[shard].phases) {
         for (std::size_t i = 0; i < phase.hops.size(); ++i) {

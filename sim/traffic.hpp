@@ -69,8 +69,14 @@ Ways ways_of(const ComputeSchedule& schedule);
 // The devices that sum a stage's gradients with each other, [tensor-parallel shard][member]: those that hold the same
 // slice of its layers, by row of Plan::devices, then rank.
 std::vector<std::vector<DeviceId>> reduction_groups(const Plan& plan, const PlanStage& stage);
-// How each of those groups does it: alike, with as many phases.
-std::vector<AllReduce> plan_reductions(const Plan& plan, const PlanStage& stage);
+// How those groups of every stage do it: a stage's are alike, with as many phases. Stages on the same ranks with as
+// many bytes do the same, which is planned once.
+struct Reductions {
+  std::vector<std::vector<AllReduce>> distinct;  // [..][group]
+  std::vector<std::size_t> of_stage;             // into `distinct`
+  const std::vector<AllReduce>& of(std::size_t stage) const { return distinct[of_stage[stage]]; }
+};
+Reductions reductions_of(const Plan& plan);
 
 // Flows by row of Plan::devices (a shard of a replica) and by slot: what a slot carries is the same in every row, only
 // the devices differ.

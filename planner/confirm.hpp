@@ -1,0 +1,14 @@
+// The last word on a short list of plans: SimGrid's.
+#pragma once
+
+#include <span>
+
+#include "models/plan.hpp"
+
+namespace stagecraft {
+
+// Predicts the step of each plan with contention (Prediction::simgrid_step), several plans at once. Throws as
+// simgrid_steps() and changes nothing then.
+void confirm(std::span<Plan* const> plans);
+
+}  // namespace stagecraft
