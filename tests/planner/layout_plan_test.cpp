@@ -107,7 +107,8 @@ TEST_F(LayoutPlan, FollowsTheOrderOfDimensions) {
 }
 
 TEST_F(LayoutPlan, IsNoFasterWithContention) {
-  for (const char* text : {"p2 t2 d4 b1 m16 1f1b sp zero1", "p4 t4 d1 b1 m64 1f1b full", "p8 t1 d2 b2 m16 gpipe"}) {
+  for (const char* text : {"p2 t2 d4 b1 m16 1f1b sp zero1", "p4 t4 d1 b1 m64 1f1b full", "p8 t1 d2 b2 m16 gpipe",
+                           "p2 v4 t2 d4 b1 m16 interleaved-1f1b zero1"}) {
     const Plan plan = plan_of(text);
     const Seconds step = simgrid_step(plan);
     EXPECT_GE(step.value(), plan.prediction.timeline_step->value() * (1 - 1e-9)) << text;

@@ -64,5 +64,17 @@ TEST(Folding, DifferentBandwidthInsideANodeSeparatesItsReplica) {
   EXPECT_NE(folding.representative_of[3], folding.representative_of[0]);
 }
 
+// Slots on the same ends are one lane, but what each of them carries counts.
+TEST(Folding, BytesOfAnySlotSeparateReplicas) {
+  PlanShape shape = replicas_of_four(1, 1, Placement::replica_major);
+  shape.replicas = 2;
+  const Plan plan = test::make_plan(shape);
+  Traffic traffic = traffic_of(plan);
+  for (auto& flows : traffic.replicas) flows.insert(flows.end(), 3, flows.front());
+  EXPECT_EQ(fold(traffic, Ports(plan.cluster), plan.cluster).representatives, std::vector<int>{0});
+  traffic.replicas[1].back().bytes = Bytes(7);
+  EXPECT_EQ(fold(traffic, Ports(plan.cluster), plan.cluster).representatives, (std::vector<int>{0, 1}));
+}
+
 }  // namespace
 }  // namespace stagecraft

@@ -218,5 +218,40 @@ TEST(SimGrid, RefusesAScheduleThatCannotFinish) {
   }
 }
 
+TEST(SimGrid, GivesSeveralPlansTheStepsThatEachHasAlone) {
+  std::mt19937 random(7);
+  std::vector<Plan> plans;
+  for (int microbatches = 1; microbatches <= 7; ++microbatches) {
+    PlanShape shape = shared_nic();
+    shape.microbatches = microbatches;
+    shape.costs = random_costs(random, shape.ranks, 1e9);
+    plans.push_back(make_plan(shape));
+  }
+  std::vector<const Plan*> together;
+  for (const Plan& plan : plans) together.push_back(&plan);
+  const std::vector<Seconds> steps = simgrid_steps(together);
+  ASSERT_EQ(steps.size(), plans.size());
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    EXPECT_EQ(steps[i], simulate_simgrid(plans[i]).step_times.front()) << i;
+    EXPECT_EQ(steps[i], simgrid_step(plans[i])) << i;
+  }
+  EXPECT_TRUE(simgrid_steps({}).empty());
+}
+
+TEST(SimGrid, RefusesTheFirstOfSeveralPlansThatCannotFinish) {
+  const Plan good = make_plan(shared_nic());
+  Plan first = good, second = good;
+  std::swap(first.schedule.ranks[0][0], first.schedule.ranks[0][1]);
+  std::swap(second.schedule.ranks[1][0], second.schedule.ranks[1][1]);
+  const std::vector<const Plan*> plans{&good, &first, &second};
+  try {
+    simgrid_steps(plans);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::bad_input);
+    EXPECT_THAT(error.what(), testing::HasSubstr("rank 0, position 0: 0B0"));
+  }
+}
+
 }  // namespace
 }  // namespace stagecraft

@@ -139,6 +139,22 @@ TEST(StepCosts, ReduceAmongTheReplicasOfAShardOnly) {
   EXPECT_EQ(step_costs(plan).reduce_grad.front(), four);
 }
 
+TEST(StepCosts, PlanAReductionOnceForStagesOnTheSameRankWithAsManyBytes) {
+  test::PlanShape shape;
+  shape.ranks = 4;
+  shape.replicas = 2;
+  shape.costs = {test::stage_cost(1, 1, 1)};
+  shape.costs[0].gradients = Bytes(8e8);
+  Plan plan = test::make_plan(shape);
+  for (const int stage : {0, 1, 2}) plan.stages[static_cast<std::size_t>(stage)].rank = RankId{0};
+  plan.stages[1].cost.gradients = Bytes(4e8);
+  const Reductions reductions = reductions_of(plan);
+  EXPECT_EQ(reductions.of_stage, (std::vector<std::size_t>{0, 1, 0, 2}));
+  EXPECT_NEAR(reductions.of(2).front().time.value(), 0.8 + 2 * 0.002, 1e-9);
+  EXPECT_NEAR(reductions.of(1).front().time.value(), 0.4 + 2 * 0.002, 1e-9);
+  EXPECT_EQ(reductions.of(3).front().phases.front().hops.front().from, plan.devices[0][3]);
+}
+
 TEST(StepCosts, ReduceWhatTheBackwardDidNotHide) {
   test::PlanShape shape;
   shape.replicas = 2;
