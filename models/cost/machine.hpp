@@ -125,9 +125,8 @@ double matmul_time(const Machine& machine, double peak, double m, double n, doub
 
 // The machine that a cluster is: its first device type and node, the nodes' ports as the outer level. A device that the
 // driver calls by a preset's alias ("NVIDIA H200") is that preset's; one without a preset gets its constants from
-// DeviceType::efficiency. Without a name the framework is the runtime of
-// this program on the clusters that it describes itself ("local-..."), else megatron-core. Throws bad_input for an
-// unknown framework.
+// DeviceType::efficiency. Without a name the framework is the runtime of this program on the clusters that it describes
+// itself ("local-..."), else megatron-core. Throws bad_input for an unknown framework.
 Machine machine_of(const Cluster& cluster, std::string framework = "");
 
 }  // namespace stagecraft
