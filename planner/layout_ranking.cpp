@@ -32,13 +32,20 @@ LayoutScore score_of(LayoutObjective objective, const ParallelLayout& layout, do
   memory = rounded(memory);
   switch (objective) {
     case LayoutObjective::time:
-      return {time, memory};
+      return {time, 0, memory};
     case LayoutObjective::cost:
-      return {time * static_cast<double>(layout.devices()), memory};
+      return {time * static_cast<double>(layout.devices()), 0, memory};
     case LayoutObjective::memory:
       break;
   }
-  return {memory, time};
+  return {memory, 0, time};
+}
+
+LayoutScore score_of(LayoutObjective objective, const JudgedLayout& judged) {
+  const ParallelLayout& layout = judged.layout;
+  LayoutScore score = score_of(objective, layout, judged.estimate.time.value(), judged.estimate.memory.total());
+  score.offloads = (layout.offload_optimizer ? 1 : 0) + (layout.offload_activations ? 1 : 0);
+  return score;
 }
 
 bool is_before(LayoutObjective objective, const JudgedLayout& a, const JudgedLayout& b) {

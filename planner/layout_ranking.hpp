@@ -8,19 +8,20 @@
 
 namespace stagecraft {
 
-// Smaller is better; the second number decides ties of the first.
+// Smaller is better; each number decides ties of those before. What is offloaded comes before the second: moving that
+// hides behind the computation is free in the estimate, and yet nothing to do without need.
 struct LayoutScore {
   double first = std::numeric_limits<double>::infinity();
+  int offloads = 0;
   double second = std::numeric_limits<double>::infinity();
   auto operator<=>(const LayoutScore&) const = default;
 };
+// With nothing offloaded: a bound for all that have these devices and take so much or more.
 LayoutScore score_of(LayoutObjective objective, const ParallelLayout& layout, double time, double memory);
-inline LayoutScore score_of(LayoutObjective objective, const JudgedLayout& judged) {
-  return score_of(objective, judged.layout, judged.estimate.time.value(), judged.estimate.memory.total());
-}
+LayoutScore score_of(LayoutObjective objective, const JudgedLayout& judged);
 
-// A total order: by score, then by the layout itself, such that of equals the one that overlaps more, recomputes and
-// offloads less comes first.
+// A total order: by score, then by the layout itself, such that of equals the one that overlaps more and recomputes less
+// comes first.
 bool is_before(LayoutObjective objective, const JudgedLayout& a, const JudgedLayout& b);
 // Whether two layouts differ only in what a ranking shows the best of.
 bool same_candidate(const ParallelLayout& a, const ParallelLayout& b);

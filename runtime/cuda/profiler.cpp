@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <ctime>
 #include <functional>
+#include <numeric>
 
 #include "models/cost/memory.hpp"
 #include "models/network/layer_graph.hpp"
@@ -137,7 +138,10 @@ std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, co
   training.backend = Backend::cuda;
   training.algorithm_cache = conditions.algorithm_cache;
   const std::size_t devices = devices_together(base.cluster, conditions);
-  const auto total = static_cast<double>(options.recompute.size() * options.microbatches.size());
+  // A GPU at its power limit takes a second to find its clock: as many steps of each size, not as many seconds.
+  const std::int64_t samples = std::accumulate(options.microbatches.begin(), options.microbatches.end(), std::int64_t{0});
+  const Seconds budget_of_sample =
+      options.time_budget / static_cast<double>(samples * static_cast<std::int64_t>(options.recompute.size()));
   std::vector<Sized> sizes;
   for (const std::int64_t microbatch : options.microbatches) {
     next(microbatch);
@@ -148,7 +152,8 @@ std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, co
       plans.push_back(short_plan(sized, DeviceId{static_cast<std::int32_t>(i)}));
     }
     check_runnable(plans.front());
-    ShortRuns runs = run_short(plans, static_cast<int>(devices), training, options.time_budget / total, options.stop);
+    ShortRuns runs = run_short(plans, static_cast<int>(devices), training,
+                               budget_of_sample * static_cast<double>(microbatch), options.stop);
     if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
     sizes.push_back({std::move(plans.front()), std::move(runs)});
   }

@@ -1,3 +1,4 @@
+#include "planner/layout_ranking.hpp"
 #include "planner/layout_search.hpp"
 
 #include <gmock/gmock.h>
@@ -241,6 +242,26 @@ TEST_P(LayoutSearch, NeverTakesLessThanItsBlocksDo) {
 
 INSTANTIATE_TEST_SUITE_P(Small, LayoutSearch, testing::ValuesIn(cases()),
                          [](const auto& each) { return each.param.name; });
+
+TEST(LayoutRanking, OffloadsOnlyWhereThatIsFasterOrNeeded) {
+  Case c;
+  c.choices.devices = 1;
+  c.choices.recompute = Recompute::none;
+  const StepModel model = model_of(c);
+  JudgedLayout here = search_layouts(LayoutSpace(model, c.choices)).best.front();
+  EXPECT_FALSE(here.layout.offload_activations);
+  // At equal time, although it takes less memory, offloading loses; it wins where it is faster.
+  JudgedLayout offloaded = here;
+  offloaded.layout.offload_activations = true;
+  offloaded.estimate.memory.activations /= 2;
+  for (const auto objective : {LayoutObjective::time, LayoutObjective::cost}) {
+    EXPECT_TRUE(is_before(objective, here, offloaded));
+    JudgedLayout faster = offloaded;
+    faster.estimate.time = 0.99 * here.estimate.time;
+    EXPECT_TRUE(is_before(objective, faster, here));
+  }
+  EXPECT_TRUE(is_before(LayoutObjective::memory, offloaded, here));
+}
 
 TEST(ParetoFront, HoldsTheBestOfEveryNumberOfDevices) {
   Case c;
