@@ -13,6 +13,7 @@
 #include "models/text.hpp"
 #include "models/version.hpp"
 #include "planner/confirm.hpp"
+#include "planner/device_groups.hpp"
 #include "planner/layout_search.hpp"
 #include "planner/own_order.hpp"
 #include "planner/planner.hpp"
@@ -119,6 +120,15 @@ std::vector<std::string> layout_options_given(const CLI::App& command) {
   return given;
 }
 
+// Whether devices may split layers among them where there is no layout for all (device_groups.hpp): GPUs with the
+// figures of their types that are there to plan for.
+bool may_group(const PlanOptions& options, const Network& network, const Cluster& cluster) {
+  const auto is_gpu = [](const DeviceType& type) { return type.kind == DeviceKind::gpu && !type.is_slice(); };
+  return network.transformer && options.profile.empty() && !options.cluster.starts_with("local-") &&
+         unlike_node(cluster) != nullptr &&
+         std::all_of(cluster.device_types.begin(), cluster.device_types.end(), is_gpu);
+}
+
 // Cuts into pipelines and replicas: any graph, unlike devices, measured costs (planner/search.cpp).
 void plan_partitions(const PlanOptions& options, const Network& network, Cluster cluster) {
   const SearchSpace space = search_space(options, network);
@@ -138,7 +148,9 @@ void plan_partitions(const PlanOptions& options, const Network& network, Cluster
 
   Progress progress;
   progress.show("searching ...");
-  SearchResult result = search(network, cluster, *model, space);
+  const bool grouped = may_group(options, network, cluster);
+  SearchResult result = grouped ? search_groups(network, cluster, *model, space, options.layout.tensor)
+                                : search(network, cluster, *model, space);
   progress.show("confirming with SimGrid ...");
   confirm_best(result, options.confirm);
 
@@ -164,7 +176,9 @@ void run(const PlanOptions& options, const CLI::App& command) {
   const Cluster cluster = cluster_named(options.cluster);
   const std::string reason = why_no_layouts(options, network, cluster);
   if (reason.empty()) return plan_layouts(options, network, cluster);
-  if (const auto given = layout_options_given(command); !given.empty()) {
+  auto given = layout_options_given(command);
+  if (may_group(options, network, cluster)) std::erase(given, "--tensor");
+  if (!given.empty()) {
     throw bad_input("{}: only pipelines and replicas are planned here, as {}", given.front(), reason);
   }
   if (options.precisions.size() > 1) {

@@ -455,6 +455,19 @@ class PrecisionPlanning {
 
 }  // namespace
 
+const Node* unlike_node(const Cluster& cluster) {
+  const Node& first = cluster.nodes.front();
+  const DeviceType& device = cluster.type_of(first.devices.front());
+  const auto other = std::find_if(cluster.nodes.begin(), cluster.nodes.end(), [&](const Node& node) {
+    const bool alike = node.devices.size() == first.devices.size() && node.local == first.local &&
+                       node.network == first.network && node.nics == first.nics &&
+                       std::all_of(node.devices.begin(), node.devices.end(),
+                                   [&](DeviceId id) { return &cluster.type_of(id) == &device; });
+    return !alike;
+  });
+  return other == cluster.nodes.end() ? nullptr : &*other;
+}
+
 std::string why_no_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster) {
   if (!network.transformer) return fmt::format("network '{}' is a graph", printable(network.name));
   const Node& first = cluster.nodes.front();
@@ -463,12 +476,8 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
   const bool here = options.cluster.starts_with("local-");
   const bool split = here && options.layout.tensor;
   if (device.kind != DeviceKind::gpu && !split) return fmt::format("'{}' is no GPU", printable(device.name));
-  for (const Node& node : cluster.nodes) {
-    const bool alike = node.devices.size() == first.devices.size() && node.local == first.local &&
-                       node.network == first.network && node.nics == first.nics &&
-                       std::all_of(node.devices.begin(), node.devices.end(),
-                                   [&](DeviceId id) { return &cluster.type_of(id) == &device; });
-    if (!alike) return fmt::format("node '{}' is unlike node '{}'", printable(node.name), printable(first.name));
+  if (const Node* other = unlike_node(cluster)) {
+    return fmt::format("node '{}' is unlike node '{}'", printable(other->name), printable(first.name));
   }
   if (device.is_slice() || (here && !split)) {
     return fmt::format("'{}' is there to run on, with whole layers on a device", printable(options.cluster));

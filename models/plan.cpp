@@ -348,6 +348,14 @@ void price(Plan& plan, const CostModel& model, std::span<const double> loads) {
   for (std::size_t s = 0; s < beside.size(); ++s) plan.stages[s].cost.beside = std::move(beside[s]);
 }
 
+int Plan::devices_used() const {
+  int count = 0;
+  for (const std::vector<DeviceId>& row : devices) {
+    for (const DeviceId device : row) count += cluster.type_of(device).group;
+  }
+  return count;
+}
+
 bool is_priced(const Plan& plan) {
   return std::all_of(plan.stages.begin(), plan.stages.end(),
                      [](const PlanStage& stage) { return stage.cost.forward > Seconds(0); });

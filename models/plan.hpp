@@ -80,6 +80,7 @@ struct Plan {
   Workload workload() const {
     return {batch.microbatch, batch.sequence, precision, optimizer, recompute, fused_attention};
   }
+  int devices_used() const;  // those of groups counted
   // Whether the first and the last stage share a table and sit on different ranks, so that REDUCE_TIED is needed.
   bool tied_ends() const;
   // The schedule with communication; what executors run.

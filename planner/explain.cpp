@@ -114,4 +114,12 @@ std::string why_best(const Candidate& winner, const Candidate* runner_up) {
   return text;
 }
 
+void give_verdicts(SearchResult& result) {
+  const Candidate& winner = result.ranked.front().candidate;
+  for (RankedPlan& plan : result.ranked) {
+    plan.candidate.verdict = &plan.candidate == &winner ? "best" : why_slower(plan.candidate, winner);
+  }
+  result.why = why_best(winner, result.ranked.size() > 1 ? &result.ranked[1].candidate : nullptr);
+}
+
 }  // namespace stagecraft

@@ -24,4 +24,7 @@ std::string why_not(const Shortage& shortage);
 // The winner's step split into its terms, and against the runner-up (null: there is none).
 std::string why_best(const Candidate& winner, const Candidate* runner_up);
 
+// Says of each ranked plan why it is where it is, and why the first is the best. REQUIRES: ranked plans, fastest first.
+void give_verdicts(SearchResult& result);
+
 }  // namespace stagecraft

@@ -38,8 +38,9 @@ bool parts_a_table(const CutGraph& cuts, std::span<const int> path) {
 
 }  // namespace
 
-Judge::Judge(const Network& network, const Cluster& cluster, const CutGraph& cuts, PriceList& prices)
-    : network_(network), cluster_(cluster), cuts_(cuts), prices_(prices) {}
+Judge::Judge(const Network& network, const Cluster& cluster, const CutGraph& cuts, PriceList& prices,
+             std::optional<int> devices)
+    : network_(network), cluster_(cluster), cuts_(cuts), prices_(prices), devices_(devices) {}
 
 double Judge::least_closed_form(const LayoutOption& option) {
   const Layout& layout = option.layout;
@@ -76,6 +77,13 @@ std::vector<std::vector<int>> Judge::preferences() {
   return {fastest, largest};
 }
 
+// Of one replica, those of groups counted.
+int Judge::devices_of(const Assignment& assignment) const {
+  int count = 0;
+  for (const int type : assignment.types) count += cluster_.device_types[static_cast<std::size_t>(type)].group;
+  return count;
+}
+
 const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
   const auto [entry, is_new] = geometries_.try_emplace({layout.ranks, layout.replicas});
   std::vector<Geometry>& all = entry->second;
@@ -84,6 +92,7 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
   const LayerPrices& prices = prices_.base();
   const Bytes mean(std::max(1.0, prices.gradients / layout.ranks));
   for (Assignment& assignment : assignments(cluster_, preferences(), layout.ranks, layout.replicas)) {
+    if (devices_ && layout.replicas * devices_of(assignment) > *devices_) continue;
     Geometry geometry;
     for (const int type : assignment.types) geometry.types.push_back(prices_.index_of(type));
     for (std::size_t rank = 0; rank < assignment.types.size(); ++rank) {

@@ -48,8 +48,9 @@ struct Judgement {
 
 class Judge {
  public:
-  // `cuts` is used, not owned.
-  Judge(const Network& network, const Cluster& cluster, const CutGraph& cuts, PriceList& prices);
+  // `cuts` is used, not owned. `devices`: at most so many are used, those of groups counted.
+  Judge(const Network& network, const Cluster& cluster, const CutGraph& cuts, PriceList& prices,
+        std::optional<int> devices = {});
 
   // Seconds that no partition of this layout on any devices can beat in the closed form.
   double least_closed_form(const LayoutOption& option);
@@ -74,12 +75,14 @@ class Judge {
   Link hop(const Geometry& geometry, RankId from, RankId to) const;
   double reduce_tied(const Geometry& geometry, double bytes) const;
   std::vector<std::vector<int>> preferences();
+  int devices_of(const Assignment& assignment) const;
 
   using ShapeKey = std::tuple<std::size_t, int, int, std::int64_t>;  // schedule, stages, ranks, micro-batches
   const Network& network_;
   const Cluster& cluster_;
   const CutGraph& cuts_;
   PriceList& prices_;
+  std::optional<int> devices_;
   std::map<std::pair<std::int64_t, Recompute>, CutCosts> costs_;
   std::map<std::pair<int, int>, std::vector<Geometry>> geometries_;  // by ranks and replicas
   std::map<ShapeKey, ScheduleFacts> facts_;

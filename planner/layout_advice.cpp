@@ -64,12 +64,12 @@ std::optional<JudgedLayout> best_of(const StepModel& model, const LayoutChoices&
   return std::nullopt;
 }
 
-struct Freedom {
+struct LayoutFreedom {
   const char* what;
   bool (*is_fixed)(const LayoutChoices&);
   void (*free)(LayoutChoices&);
 };
-const std::array<Freedom, 12> freedoms{
+const std::array<LayoutFreedom, 12> layout_freedoms{
     {{"another tensor-parallel width", [](const auto& c) { return c.tensor.has_value(); },
       [](auto& c) { c.tensor.reset(); }},
      {"another ZeRO stage", [](const auto& c) { return c.zero.has_value(); }, [](auto& c) { c.zero.reset(); }},
@@ -96,7 +96,7 @@ std::string help(const LayoutSpace& space) {
   const StepModel& model = space.model();
   LayoutChoices all = space.choices();
   int fixed = 0;
-  for (const Freedom& freedom : freedoms) {
+  for (const LayoutFreedom& freedom : layout_freedoms) {
     if (!freedom.is_fixed(space.choices())) continue;
     ++fixed;
     LayoutChoices freed = space.choices();

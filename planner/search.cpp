@@ -64,7 +64,7 @@ class Search {
         prices_(network.graph, cluster, model,
                 {space.microbatch.value_or(1), space.sequence, space.precision, space.optimizer,
                  space.recompute.value_or(Recompute::none), space.fused_attention}),
-        judge_(network, cluster, cuts_.search, prices_),
+        judge_(network, cluster, cuts_.search, prices_, space.devices),
         maker_(network, cluster, model, space, judge_) {}
 
   SearchResult run() {
@@ -193,7 +193,7 @@ class Search {
 
   // The same layouts on the graph of all legal cuts: kept where the timeline agrees that they are better.
   void polish_on_all_cuts() {
-    fine_judge_.emplace(network_, cluster_, *cuts_.polish, prices_);
+    fine_judge_.emplace(network_, cluster_, *cuts_.polish, prices_, space_.devices);
     for (std::size_t i = 0; i < std::min(polished, best_.size()); ++i) {
       const LayoutOption option = best_[i].option;
       for (const Geometry& geometry : fine_judge_->geometries(option.layout)) {
@@ -212,12 +212,7 @@ class Search {
     std::stable_sort(result_.ranked.begin(), result_.ranked.end(), [](const RankedPlan& a, const RankedPlan& b) {
       return *a.candidate.timeline < *b.candidate.timeline;
     });
-    const Candidate& winner = result_.ranked.front().candidate;
-    for (RankedPlan& plan : result_.ranked) {
-      if (&plan.candidate != &winner) plan.candidate.verdict = why_slower(plan.candidate, winner);
-    }
-    result_.ranked.front().candidate.verdict = "best";
-    result_.why = why_best(winner, result_.ranked.size() > 1 ? &result_.ranked[1].candidate : nullptr);
+    give_verdicts(result_);
   }
 
   // Half of them layouts that would have been faster but do not fit, those that lack least first; the rest slower ones,

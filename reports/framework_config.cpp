@@ -22,6 +22,12 @@ const Transformer& transformer_of(const Plan& plan, std::string_view framework) 
   if (plan.recompute != Recompute::none && plan.layout.recomputed_layers == fewest_layers) {
     throw refused(framework, "it takes one number of recomputed blocks for all ranks; plan with --recompute-layers N");
   }
+  for (const DeviceType& type : plan.cluster.device_types) {
+    if (type.group == 1) continue;
+    throw refused(framework, fmt::format("'{}' is a group of {} devices, and the framework has one tensor width for "
+                                         "all ranks",
+                                         printable(type.name), type.group));
+  }
   return *plan.network.transformer;
 }
 

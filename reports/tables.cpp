@@ -153,8 +153,7 @@ std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan) {
   facts.emplace_back("network", fmt::format("{}, {} parameters", printable(plan.network.name),
                                             with_thousands(total_parameters(plan.network.graph))));
   facts.emplace_back("cluster", fmt::format("{}, {} of {} devices used", printable(plan.cluster.name),
-                                            plan.devices.size() * static_cast<std::size_t>(plan.ranks()),
-                                            plan.cluster.devices.size()));
+                                            plan.devices_used(), devices_in(plan.cluster)));
   facts.emplace_back("layout",
                      fmt::format("{} stages on {} ranks, {} replica{}, schedule {}", plan.stages.size(), plan.ranks(),
                                  plan.replicas(), plan.replicas() == 1 ? "" : "s", printable(plan.schedule.name)));

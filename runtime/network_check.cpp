@@ -39,6 +39,14 @@ void check_trainable(const Network& network) {
 }
 
 void check_layout(const Plan& plan, PlanLayout rest, std::string_view backend) {
+  for (const DeviceType& type : plan.cluster.device_types) {
+    if (type.group > 1) {
+      throw device_error(
+          "the plan's device type '{}' is a group of {} devices, each rank with a width of its own: it "
+          "can be simulated, not run",
+          printable(type.name), type.group);
+    }
+  }
   rest.tensor = 1;
   rest.sequence_parallel = false;
   if (plan.recompute == Recompute::none || rest.recomputed_layers >= most_blocks(plan)) {

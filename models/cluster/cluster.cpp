@@ -106,6 +106,13 @@ std::vector<int> gpus_of(const Cluster& cluster) {
   return gpus;
 }
 
+int devices_in(const Cluster& cluster) {
+  int count = 0;
+  for (const Device& device : cluster.devices)
+    count += cluster.device_types[static_cast<std::size_t>(device.type)].group;
+  return count;
+}
+
 Cluster repeat(const Cluster& cluster, int count) {
   assert(count > 0);
   if (count == 1) return cluster;

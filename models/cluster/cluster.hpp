@@ -60,6 +60,10 @@ struct DeviceType {
   int multiprocessors = 0, gpu_multiprocessors = 0;
   bool is_slice() const { return multiprocessors > 0; }
   double price = 0;  // US dollars an hour of one device; 0: unknown
+  // Devices of a node that split every layer among them and count as one: how many, and the link from one to the next.
+  // All figures above are of them together.
+  int group = 1;
+  Link group_link;
   bool operator==(const DeviceType&) const = default;
 
   FlopsPerSecond peak_of(DataType type) const { return peak[static_cast<std::size_t>(type)]; }
@@ -106,6 +110,9 @@ struct Cluster {
   // The same for the messages of an all-reduce.
   Link reduction_path(DeviceId from, DeviceId to) const;
 };
+
+// Devices, those of groups counted.
+int devices_in(const Cluster& cluster);
 
 // Which GPU each device is, or is a slice of: numbers that count on through the cluster.
 std::vector<int> gpus_of(const Cluster& cluster);

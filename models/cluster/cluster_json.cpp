@@ -81,6 +81,15 @@ void read_slice(const JsonValue& value, DeviceType& type) {
   object.finish();
 }
 
+// {"devices": 4, "latency": "5 us", "bandwidth": "349 GB/s"}
+void read_group(const JsonValue& value, DeviceType& type) {
+  JsonObject object = value.object();
+  if (type.is_slice()) throw value.complain("slices of a GPU form no group");
+  type.group = static_cast<int>(object.required("devices").integer(2, 1000));
+  type.group_link = {object.required("latency").seconds(), positive_rate(object.required("bandwidth"))};
+  object.finish();
+}
+
 // US dollars an hour.
 double read_price(const JsonValue& value) {
   const std::string text = value.string();
@@ -108,6 +117,7 @@ DeviceType read_device_type(const std::optional<std::string>& name, const JsonVa
   read_peaks(object.required("peak"), type);
   if (auto field = object.optional("efficiency")) type.efficiency = read_efficiency(*field);
   if (auto field = object.optional("slice")) read_slice(*field, type);
+  if (auto field = object.optional("group")) read_group(*field, type);
   if (auto field = object.optional("price")) type.price = read_price(*field);
   object.ignore("source");
   object.finish();
@@ -266,6 +276,10 @@ Json device_type_json(const DeviceType& type) {
               {"launch", to_exact_string(efficiency.launch)}}}};
   if (type.price > 0) json["price"] = fmt::format("{} USD/h", type.price);
   if (type.is_slice()) json["slice"] = {{"multiprocessors", type.multiprocessors}, {"of", type.gpu_multiprocessors}};
+  if (type.group > 1) {
+    json["group"] = link_json(type.group_link);
+    json["group"]["devices"] = type.group;
+  }
   return json;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 
+#include "models/cost/communication.hpp"
 #include "models/cost/memory.hpp"
 #include "models/text.hpp"
 
@@ -46,6 +47,12 @@ class LayerTimes {
   }
   Seconds moving(Bytes bytes) const { return bytes / (device_.memory_bandwidth * device_.efficiency.memory); }
   Seconds launch() const { return device_.efficiency.launch; }
+  // What the devices of a group gather and scatter, by rings.
+  Seconds exchange() const {
+    if (device_.group == 1 || layer_.exchanges == 0) return Seconds(0);
+    const Bytes each = amount(layer_.exchanged) / layer_.exchanges * element_size(workload_.precision);
+    return layer_.exchanges * ring_all_gather_time(device_.group_link, device_.group, each);
+  }
 
  private:
   double amount(const Amount& amount) const { return amount.at(workload_.microbatch, workload_.sequence); }
@@ -71,8 +78,10 @@ LayerCost RooflineCostModel::layer_cost(const Layer& layer, const Workload& work
   cost.stash = stash_bytes(layer, workload);
   cost.workspace = workspace_bytes(layer, workload);
 
-  cost.forward = times.matmul(cost.weights) + times.attention() + times.elementwise() + times.launch();
-  cost.backward_input = times.matmul(cost.weights) + 2 * times.attention() + times.elementwise() + times.launch();
+  cost.forward =
+      times.matmul(cost.weights) + times.attention() + times.elementwise() + times.launch() + times.exchange();
+  cost.backward_input =
+      times.matmul(cost.weights) + 2 * times.attention() + times.elementwise() + times.launch() + times.exchange();
   if (layer.parameters > 0) {
     cost.backward_weight = times.matmul(2 * cost.gradients) + times.launch();
     cost.optimizer = times.moving(each.touched * parameters) + times.launch();

@@ -42,6 +42,10 @@ struct Layer {
   StashAmount attention_stash;       // of which: dropped by selective recomputation (and by fused attention)
   Amount input;                      // elements of the layer's input: what full recomputation keeps instead of the
                                      // stash; zero (embedding, head): the layer is never recomputed
+  // Where devices split the layer among them (tensor and sequence parallelism): elements that the gathers and scatters
+  // of its forward carry, in all, and how many these are; the backward has as many.
+  Amount exchanged;
+  int exchanges = 0;
   bool operator==(const Layer&) const = default;
 };
 

@@ -44,6 +44,8 @@ Layer embedding_layer(const Transformer& t) {
   layer.moved.per_token = (learned ? 3 : 2) * C + (t.dropout ? 2 * C : 0);
   // Only the dropout mask: the gradient of a table needs the token numbers, which the data keeps anyway.
   layer.stash.bytes.per_token = t.dropout ? C : 0;
+  layer.exchanges = 1;  // the sums over the parts of the vocabulary are scattered
+  layer.exchanged.per_token = C;
   return layer;
 }
 
@@ -126,6 +128,9 @@ Layer block_layer(const Transformer& t) {
   layer.stash.elements.per_token_pair += layer.attention_stash.elements.per_token_pair;
   layer.stash.bytes.per_token_pair += layer.attention_stash.bytes.per_token_pair;
   layer.input.per_token = p.C;
+  // Korthikanti et al. 2022, section 4.2.2: a gather before and a scatter behind attention and MLP each.
+  layer.exchanges = 4;
+  layer.exchanged.per_token = 4 * p.C;
   return layer;
 }
 
@@ -147,6 +152,8 @@ Layer head_layer(const Transformer& t) {
   // the loss: 4 s b C (1 + V / C) bytes in 16 bit.
   layer.stash.elements.per_token = 2 * p.C;
   layer.stash.bytes.per_token = 4 * outputs;
+  layer.exchanges = 1;  // its input is gathered
+  layer.exchanged.per_token = p.C;
   return layer;
 }
 

@@ -347,6 +347,10 @@ TEST(MegatronConfig, RefusesWhatItCannotRun) {
   plan = llama_plan();
   std::swap(plan.devices[0], plan.devices[3]);
   EXPECT_THAT(complaint([&] { to_megatron(plan); }), HasSubstr("devices are numbered"));
+  plan = llama_plan();
+  plan.cluster.device_types.front().group = 4;
+  EXPECT_THAT(complaint([&] { to_megatron(plan); }),
+              HasSubstr("is a group of 4 devices, and the framework has one tensor width for all ranks"));
 }
 
 TEST(MegatronConfig, KnowsTheOrderWithReplicasLast) {

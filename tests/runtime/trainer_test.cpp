@@ -230,6 +230,9 @@ TEST_F(TrainerTest, RefusesWhatTheMachineOrTheBackendLacks) {
   plan.precision = DataType::bf16;
   EXPECT_THAT(complaint(plan, options(1), ErrorKind::bad_input), HasSubstr("trains in fp32, the plan says bf16"));
   plan = make_plan(tiny_gpt(), {.cuts = {2}});
+  plan.cluster.device_types.front().group = 2;
+  EXPECT_THAT(complaint(plan, options(1), ErrorKind::device), HasSubstr("is a group of 2 devices"));
+  plan = make_plan(tiny_gpt(), {.cuts = {2}});
   plan.network.transformer.reset();
   EXPECT_THAT(complaint(plan, options(1), ErrorKind::bad_input), HasSubstr("hand-written graph"));
 

@@ -160,6 +160,33 @@ TEST(ClusterJson, NicsNeedANetwork) {
   EXPECT_EQ(read(json).nodes.size(), 1u) << "a single node needs no network";
 }
 
+TEST(ClusterJson, ADeviceTypeMayBeAGroup) {
+  Json json = Json::parse(text);
+  Json& type = json["device_types"].front();
+  type["group"] = {{"devices", 4}, {"latency", "2 us"}, {"bandwidth", "300 GB/s"}};
+  const Cluster cluster = read(json);
+  const auto grouped = std::find_if(cluster.device_types.begin(), cluster.device_types.end(),
+                                    [](const DeviceType& each) { return each.group == 4; });
+  ASSERT_NE(grouped, cluster.device_types.end());
+  EXPECT_EQ(grouped->group_link, (Link{Seconds(2e-6), BytesPerSecond(300e9)}));
+  EXPECT_GT(devices_in(cluster), static_cast<int>(cluster.devices.size()));
+  EXPECT_EQ(cluster_from_json(JsonValue(to_json(cluster), "again")), cluster);
+  const auto complaint = [&] {
+    try {
+      read(json);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  type["group"]["devices"] = 1;
+  EXPECT_THAT(complaint(), HasSubstr("group.devices: expected a whole number from 2 to 1000"));
+  type["group"]["devices"] = 2;
+  type["kind"] = "gpu";
+  type["slice"] = {{"multiprocessors", 32}, {"of", 132}};
+  EXPECT_THAT(complaint(), HasSubstr("slices of a GPU form no group"));
+}
+
 TEST(ClusterJson, ADeviceTypeAloneReadsBackEqual) {
   const DeviceType type = read(Json::parse(text)).device_types[0];
   const Json json = to_json(type);

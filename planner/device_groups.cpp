@@ -1,0 +1,192 @@
+#include "planner/device_groups.hpp"
+
+#include <algorithm>
+
+#include "models/error.hpp"
+#include "models/text.hpp"
+#include "planner/explain.hpp"
+
+namespace stagecraft {
+namespace {
+
+constexpr int widest = 64;
+// Above, all types get the same width.
+constexpr std::size_t most_combinations = 256;
+
+std::size_t at(int index) { return static_cast<std::size_t>(index); }
+
+DeviceType grouped_type(const DeviceType& type, int width, const Link& link) {
+  DeviceType group = type;
+  group.name = fmt::format("{}-way {}", width, type.name);
+  group.memory *= width;
+  group.memory_bandwidth *= width;
+  for (FlopsPerSecond& peak : group.peak) peak *= width;
+  group.efficiency.half_rate *= width;  // a device's part of a product is as much smaller
+  group.price *= width;
+  group.group = width;
+  group.group_link = link;
+  return group;
+}
+
+bool is_uniform(const Cluster& cluster, const Node& node) {
+  return std::all_of(node.devices.begin(), node.devices.end(),
+                     [&](DeviceId id) { return &cluster.type_of(id) == &cluster.type_of(node.devices.front()); });
+}
+
+bool divides(std::int64_t divisor, std::int64_t number) { return number % divisor == 0; }
+
+// As StepModel::refuse has it.
+bool divides(std::int64_t width, const Transformer& t, std::int64_t sequence) {
+  return divides(width, t.heads) && (divides(width, t.kv_heads) || divides(t.kv_heads, width)) &&
+         divides(width, t.ffn) && divides(width, sequence);
+}
+
+// All nodes of a type must have one local link: the type carries it.
+bool same_link(const Cluster& cluster, int type, const Link& link) {
+  return std::all_of(cluster.nodes.begin(), cluster.nodes.end(), [&](const Node& node) {
+    return cluster.devices[at(node.devices.front().value)].type != type || node.local == link;
+  });
+}
+
+std::vector<std::vector<int>> combinations(const std::vector<std::vector<int>>& widths) {
+  std::vector<std::vector<int>> all{{}};
+  for (const std::vector<int>& of_type : widths) {
+    std::vector<std::vector<int>> longer;
+    for (const std::vector<int>& start : all) {
+      for (const int width : of_type) {
+        longer.push_back(start);
+        longer.back().push_back(width);
+      }
+    }
+    all = std::move(longer);
+    if (all.size() > most_combinations) return {};
+  }
+  return all;
+}
+
+std::vector<std::vector<int>> same_widths(const std::vector<std::vector<int>>& widths) {
+  std::vector<std::vector<int>> all;
+  for (int width = 1; width <= widest; width *= 2) {
+    std::vector<int> each;
+    for (const std::vector<int>& of_type : widths) {
+      each.push_back(*std::prev(std::upper_bound(of_type.begin(), of_type.end(), width)));
+    }
+    if (all.empty() || all.back() != each) all.push_back(std::move(each));
+  }
+  return all;
+}
+
+void add(SearchCounts& sum, const SearchCounts& counts) {
+  sum.layouts += counts.layouts;
+  sum.out_of_memory += counts.out_of_memory;
+  sum.outclassed += counts.outclassed;
+  sum.partitioned += counts.partitioned;
+  sum.simulated += counts.simulated;
+}
+
+// The ranked plans of all, and what else the winner's search has to say.
+SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
+  const auto step = [](const RankedPlan& plan) { return *plan.candidate.timeline; };
+  const auto winner = std::min_element(found.begin(), found.end(), [&](const SearchResult& a, const SearchResult& b) {
+    return step(a.ranked.front()) < step(b.ranked.front());
+  });
+  SearchResult result;
+  result.near_misses = std::move(winner->near_misses);
+  result.notes = std::move(winner->notes);
+  for (SearchResult& each : found) {
+    add(result.counts, each.counts);
+    std::move(each.ranked.begin(), each.ranked.end(), std::back_inserter(result.ranked));
+  }
+  std::stable_sort(result.ranked.begin(), result.ranked.end(),
+                   [&](const RankedPlan& a, const RankedPlan& b) { return step(a) < step(b); });
+  if (result.ranked.size() > keep) {
+    result.ranked.erase(result.ranked.begin() + static_cast<std::ptrdiff_t>(keep), result.ranked.end());
+  }
+  give_verdicts(result);
+  return result;
+}
+
+}  // namespace
+
+Cluster with_groups(const Cluster& cluster, std::span<const int> widths) {
+  Cluster grouped = cluster;
+  grouped.devices.clear();
+  for (std::size_t n = 0; n < cluster.nodes.size(); ++n) {
+    const Node& node = cluster.nodes[n];
+    const int type = cluster.devices[at(node.devices.front().value)].type;
+    const int width = widths[at(type)];
+    Node& group = grouped.nodes[n];
+    group.devices.clear();
+    for (std::size_t i = 0; i < node.devices.size(); i += at(width)) {
+      group.devices.push_back(DeviceId{static_cast<std::int32_t>(grouped.devices.size())});
+      grouped.devices.push_back(cluster.devices[at(node.devices[i].value)]);
+    }
+    if (width == 1) continue;
+    group.local.bandwidth *= width;
+    if (group.reduction) *group.reduction *= width;
+    group.nics = std::min(node.nics, static_cast<int>(group.devices.size()));
+    group.network.bandwidth *= static_cast<double>(node.nics) / group.nics;
+    grouped.device_types[at(type)] = grouped_type(cluster.device_types[at(type)], width, node.local);
+  }
+  return grouped;
+}
+
+std::vector<std::vector<int>> group_widths(const Cluster& cluster, const Network& network, std::int64_t sequence) {
+  std::vector<std::vector<int>> widths(cluster.device_types.size(), {1});
+  for (std::size_t type = 0; type < widths.size(); ++type) {
+    for (int width = 2; width <= widest; width *= 2) {
+      const bool fits = std::all_of(cluster.nodes.begin(), cluster.nodes.end(), [&](const Node& node) {
+        const bool has = std::any_of(node.devices.begin(), node.devices.end(),
+                                     [&](DeviceId id) { return at(cluster.devices[at(id.value)].type) == type; });
+        return !has || (is_uniform(cluster, node) && node.devices.size() % at(width) == 0 &&
+                        same_link(cluster, static_cast<int>(type), node.local));
+      });
+      if (fits && divides(width, *network.transformer, sequence)) widths[type].push_back(width);
+    }
+  }
+  return widths;
+}
+
+SearchResult search_groups(const Network& network, const Cluster& cluster, const CostModel& model,
+                           const SearchSpace& space, std::optional<int> width) {
+  std::vector<std::vector<int>> widths = group_widths(cluster, network, space.sequence);
+  if (width) {
+    for (std::size_t type = 0; type < widths.size(); ++type) {
+      if (std::find(widths[type].begin(), widths[type].end(), *width) == widths[type].end()) {
+        throw bad_input(
+            "--tensor: expected a width that the nodes with device type '{}' and the network divide by: {}; "
+            "got {}",
+            printable(cluster.device_types[type].name), fmt::join(widths[type], ", "), *width);
+      }
+      widths[type] = {*width};
+    }
+  }
+  std::vector<std::vector<int>> all = combinations(widths);
+  const bool limited = all.empty();
+  if (limited) all = same_widths(widths);
+  std::vector<SearchResult> found;
+  std::optional<Error> nothing;
+  for (const std::vector<int>& each : all) {
+    try {
+      found.push_back(search(network, with_groups(cluster, each), model, space));
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::infeasible) throw;
+      nothing = error;  // of the widest groups last, which have most memory
+    }
+  }
+  if (found.empty()) throw *nothing;
+  SearchResult result = merge(std::move(found), static_cast<std::size_t>(std::max(1, space.keep)));
+  const auto& types = result.best().cluster.device_types;
+  if (std::any_of(types.begin(), types.end(), [](const DeviceType& type) { return type.group > 1; })) {
+    result.notes.emplace_back(
+        "an n-way device is n of a node that split every layer among them (tensor and sequence "
+        "parallelism); its times and memory are those of all n together");
+  }
+  if (limited) {
+    result.notes.push_back(fmt::format(
+        "more than {} combinations of tensor widths: all device types have the same here", most_combinations));
+  }
+  return result;
+}
+
+}  // namespace stagecraft

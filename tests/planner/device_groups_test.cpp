@@ -1,0 +1,182 @@
+#include "planner/device_groups.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "models/cost/communication.hpp"
+#include "models/cost/roofline.hpp"
+#include "models/error.hpp"
+#include "models/network/layer_graph.hpp"
+#include "sim/timeline.hpp"
+#include "tests/planner/helpers.hpp"
+
+namespace stagecraft {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+Network make_transformer(std::int64_t heads = 8) {
+  Network network;
+  network.name = "test";
+  Transformer t;
+  t.family = "gpt2";
+  t.layers = 12;
+  t.hidden = 1024;
+  t.heads = t.kv_heads = heads;
+  t.head_size = t.hidden / heads;
+  t.ffn = 4 * t.hidden;
+  t.vocabulary = 32000;
+  t.max_sequence = 1024;
+  network.graph = build_graph(t);
+  network.transformer = t;
+  return network;
+}
+
+// Two nodes of four new devices with little memory and one of eight old ones.
+Cluster two_generations() {
+  Cluster cluster = make_cluster({{400e12, 4, 12e9}, {100e12, 8, 6e9}});
+  cluster.device_types[0].name = "new";
+  cluster.device_types[1].name = "old";
+  for (Node& node : cluster.nodes) {
+    node.local = {Seconds(5e-6), BytesPerSecond(200e9)};
+    node.network = {Seconds(5e-6), BytesPerSecond(10e9)};
+    node.nics = 4;
+  }
+  return cluster;
+}
+
+SearchSpace make_space() {
+  SearchSpace space;
+  space.global_batch = 32;
+  space.sequence = 1024;
+  return space;
+}
+
+TEST(DeviceGroups, AreAsLargeAndFastAsTheirDevicesTogether) {
+  const Cluster cluster = two_generations();
+  const std::vector<int> widths{4, 2};
+  const Cluster grouped = with_groups(cluster, widths);
+  ASSERT_EQ(grouped.devices.size(), 5U);
+  EXPECT_THAT(grouped.nodes[0].devices, ElementsAre(DeviceId{0}));
+  EXPECT_THAT(grouped.nodes[1].devices, ElementsAre(DeviceId{1}, DeviceId{2}, DeviceId{3}, DeviceId{4}));
+  EXPECT_EQ(devices_in(grouped), devices_in(cluster));
+  const DeviceType &type = grouped.device_types[0], &one = cluster.device_types[0];
+  EXPECT_EQ(type.name, "4-way new");
+  EXPECT_EQ(type.memory, 4 * one.memory);
+  EXPECT_EQ(type.memory_bandwidth, 4 * one.memory_bandwidth);
+  EXPECT_EQ(type.peak_of(DataType::bf16), 4 * one.peak_of(DataType::bf16));
+  EXPECT_EQ(type.group, 4);
+  EXPECT_EQ(type.group_link, cluster.nodes[0].local);
+  // All ports of the node are the one group's; four NICs of the other node serve four groups.
+  EXPECT_EQ(grouped.nodes[0].nics, 1);
+  EXPECT_EQ(grouped.nodes[0].network.bandwidth, 4 * cluster.nodes[0].network.bandwidth);
+  EXPECT_EQ(grouped.nodes[1].nics, 4);
+  EXPECT_EQ(grouped.nodes[1].network.bandwidth, cluster.nodes[1].network.bandwidth);
+  EXPECT_EQ(grouped.nodes[1].local.bandwidth, 2 * cluster.nodes[1].local.bandwidth);
+  EXPECT_EQ(cluster_from_json(JsonValue(to_json(grouped), "again")), grouped);
+  const std::vector<int> ones{1, 1};
+  EXPECT_EQ(with_groups(cluster, ones), cluster);
+}
+
+TEST(DeviceGroups, TakeAShareOfEachLayerAndTheRingsBetweenTheParts) {
+  Cluster cluster = two_generations();
+  cluster.device_types[0].efficiency.half_rate = Flops(1e9);
+  cluster.device_types[0].efficiency.launch = Seconds(1e-5);
+  const Cluster grouped = with_groups(cluster, std::vector<int>{4, 1});
+  const Network network = make_transformer();
+  const Workload workload{.microbatch = 2, .sequence = 1024};
+  const RooflineCostModel model;
+  const auto cost = [&](LayerId layer, const Cluster& where) {
+    return model.layer_cost(network.graph[layer], workload, where.device_types[0]);
+  };
+  const Bytes activation(2.0 * 1024 * 1024 * 2);  // samples, tokens, hidden, bf16
+  const Seconds ring = ring_all_gather_time(cluster.nodes[0].local, 4, activation);
+  const Seconds launch(1e-5);
+  const DeviceType& type = cluster.device_types[0];
+  const Seconds start = Flops(1e9) / (type.peak_of(DataType::bf16) * type.efficiency.matmul);
+  const LayerCost whole = cost(1, cluster), split = cost(1, grouped);
+  EXPECT_NEAR(split.forward.value(), ((whole.forward - launch - start) / 4 + launch + start + 4 * ring).value(), 1e-9);
+  EXPECT_NEAR(split.backward_input.value(),
+              ((whole.backward_input - launch - start) / 4 + launch + start + 4 * ring).value(), 1e-9);
+  EXPECT_NEAR(split.backward_weight.value(), ((whole.backward_weight - launch - start) / 4 + launch + start).value(),
+              1e-9);
+  EXPECT_EQ(split.weights, whole.weights);  // of all four
+  EXPECT_EQ(split.stash, whole.stash);
+  const LayerId head = static_cast<LayerId>(network.graph.layers()) - 1;
+  EXPECT_NEAR(cost(0, grouped).forward.value(), ((cost(0, cluster).forward - launch) / 4 + launch + ring).value(),
+              1e-9);
+  EXPECT_NEAR(cost(head, grouped).forward.value(),
+              ((cost(head, cluster).forward - launch - start) / 4 + launch + start + ring).value(), 1e-9);
+}
+
+TEST(DeviceGroups, HaveWidthsThatNodesAndNetworkDivideBy) {
+  Cluster cluster = two_generations();
+  EXPECT_THAT(group_widths(cluster, make_transformer(), 1024),
+              ElementsAre(ElementsAre(1, 2, 4), ElementsAre(1, 2, 4, 8)));
+  EXPECT_THAT(group_widths(cluster, make_transformer(2), 1024), ElementsAre(ElementsAre(1, 2), ElementsAre(1, 2)));
+  // A node of both types has no groups, and so have other nodes of these types none.
+  cluster.devices[static_cast<std::size_t>(cluster.nodes[1].devices.front().value)].type = 0;
+  EXPECT_THAT(group_widths(cluster, make_transformer(), 1024), ElementsAre(ElementsAre(1), ElementsAre(1)));
+}
+
+TEST(DeviceGroups, AreSearchedInEveryCombinationOfWidths) {
+  const Network network = make_transformer();
+  const Cluster cluster = two_generations();
+  const RooflineCostModel model;
+  const SearchSpace space = make_space();
+  const SearchResult result = search_groups(network, cluster, model, space, std::nullopt);
+  const auto step = [](const SearchResult& found) { return found.ranked.front().candidate.timeline->value(); };
+  double least = 1e300, alike = 1e300;
+  for (const int of_new : {1, 2, 4}) {
+    for (const int of_old : {1, 2, 4, 8}) {
+      const std::vector<int> widths{of_new, of_old};
+      try {
+        const double here = step(search(network, with_groups(cluster, widths), model, space));
+        least = std::min(least, here);
+        if (of_new == of_old) alike = std::min(alike, here);
+      } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::infeasible) << error.what();
+      }
+    }
+  }
+  EXPECT_EQ(step(result), least);
+  EXPECT_LT(least, 0.99 * alike);  // unlike widths win here
+  const auto& types = result.best().cluster.device_types;
+  EXPECT_NE(types[0].group, types[1].group);
+  EXPECT_EQ(result.ranked.front().candidate.verdict, "best");
+  EXPECT_THAT(result.ranked[1].candidate.verdict, HasSubstr("slower"));
+  EXPECT_THAT(result.notes.back(), HasSubstr("an n-way device is n of a node"));
+
+  // A plan holds the groups that it is for.
+  const Plan plan = plan_from_json(JsonValue(to_json(result.best()), "plan"));
+  EXPECT_EQ(plan.cluster, result.best().cluster);
+  EXPECT_LE(plan.devices_used(), devices_in(cluster));
+}
+
+TEST(DeviceGroups, CountTheirDevicesWhereThoseAreLimited) {
+  SearchSpace space = make_space();
+  space.devices = 6;
+  const SearchResult result = search_groups(make_transformer(), two_generations(), RooflineCostModel(), space, {});
+  for (const RankedPlan& ranked : result.ranked) EXPECT_LE(ranked.plan.devices_used(), 6);
+}
+
+TEST(DeviceGroups, HaveTheWidthThatIsAskedFor) {
+  const Network network = make_transformer();
+  const SearchResult result = search_groups(network, two_generations(), RooflineCostModel(), make_space(), 2);
+  for (const RankedPlan& ranked : result.ranked) {
+    for (const DeviceType& type : ranked.plan.cluster.device_types) EXPECT_EQ(type.group, 2);
+  }
+  try {
+    search_groups(network, two_generations(), RooflineCostModel(), make_space(), 8);
+    ADD_FAILURE() << "expected an error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("--tensor: expected a width that the nodes with device type 'new'"));
+    EXPECT_THAT(error.what(), HasSubstr("1, 2, 4; got 8"));
+  }
+}
+
+}  // namespace
+}  // namespace stagecraft
