@@ -87,6 +87,7 @@ Json result_json(const SearchResult& result) {
   json["ranked"] = Json::array();
   for (const RankedPlan& ranked : result.ranked) {
     Json entry = layout_json(ranked.candidate.layout);
+    entry["devices"] = ranked.candidate.devices;
     entry["prediction"] = to_json(ranked.plan)["prediction"];
     json["ranked"].push_back(std::move(entry));
   }

@@ -479,6 +479,7 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
   if (const Node* other = unlike_node(cluster)) {
     return fmt::format("node '{}' is unlike node '{}'", printable(other->name), printable(first.name));
   }
+  if (device.group > 1) return fmt::format("'{}' is a group of devices", printable(device.name));
   if (device.is_slice() || (here && !split)) {
     return fmt::format("'{}' is there to run on, with whole layers on a device", printable(options.cluster));
   }

@@ -1,10 +1,13 @@
 #include "planner/device_groups.hpp"
 
 #include <algorithm>
+#include <exception>
+#include <utility>
 
 #include "models/error.hpp"
 #include "models/text.hpp"
 #include "planner/explain.hpp"
+#include "planner/in_parallel.hpp"
 
 namespace stagecraft {
 namespace {
@@ -84,6 +87,16 @@ void add(SearchCounts& sum, const SearchCounts& counts) {
   sum.simulated += counts.simulated;
 }
 
+bool is_infeasible(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const Error& error) {
+    return error.kind() == ErrorKind::infeasible;
+  } catch (...) {
+    return false;
+  }
+}
+
 // The ranked plans of all, and what else the winner's search has to say.
 SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
   const auto step = [](const RankedPlan& plan) { return *plan.candidate.timeline; };
@@ -134,7 +147,7 @@ Cluster with_groups(const Cluster& cluster, std::span<const int> widths) {
 std::vector<std::vector<int>> group_widths(const Cluster& cluster, const Network& network, std::int64_t sequence) {
   std::vector<std::vector<int>> widths(cluster.device_types.size(), {1});
   for (std::size_t type = 0; type < widths.size(); ++type) {
-    for (int width = 2; width <= widest; width *= 2) {
+    for (int width = 2; width <= widest && cluster.device_types[type].group == 1; width *= 2) {
       const bool fits = std::all_of(cluster.nodes.begin(), cluster.nodes.end(), [&](const Node& node) {
         const bool has = std::any_of(node.devices.begin(), node.devices.end(),
                                      [&](DeviceId id) { return at(cluster.devices[at(id.value)].type) == type; });
@@ -164,17 +177,24 @@ SearchResult search_groups(const Network& network, const Cluster& cluster, const
   std::vector<std::vector<int>> all = combinations(widths);
   const bool limited = all.empty();
   if (limited) all = same_widths(widths);
-  std::vector<SearchResult> found;
-  std::optional<Error> nothing;
-  for (const std::vector<int>& each : all) {
+  std::vector<std::optional<SearchResult>> results(all.size());
+  std::vector<std::exception_ptr> failures(all.size());
+  in_parallel(0, all.size(), [&](std::size_t i) {
     try {
-      found.push_back(search(network, with_groups(cluster, each), model, space));
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::infeasible) throw;
-      nothing = error;  // of the widest groups last, which have most memory
+      results[i] = search(network, with_groups(cluster, all[i]), model, space);
+    } catch (...) {
+      failures[i] = std::current_exception();
     }
+  });
+  std::vector<SearchResult> found;
+  std::exception_ptr nothing;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (results[i]) found.push_back(std::move(*results[i]));
+    if (!failures[i]) continue;
+    if (!is_infeasible(failures[i])) std::rethrow_exception(failures[i]);
+    nothing = failures[i];  // of the widest groups last, which have most memory
   }
-  if (found.empty()) throw *nothing;
+  if (found.empty()) std::rethrow_exception(nothing);
   SearchResult result = merge(std::move(found), static_cast<std::size_t>(std::max(1, space.keep)));
   const auto& types = result.best().cluster.device_types;
   if (std::any_of(types.begin(), types.end(), [](const DeviceType& type) { return type.group > 1; })) {

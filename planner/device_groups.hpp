@@ -17,7 +17,7 @@ namespace stagecraft {
 // every node with that type, 1 where a node mixes types.
 Cluster with_groups(const Cluster& cluster, std::span<const int> widths);
 
-// By device type: the widths, ascending from 1, that its nodes and the transformer divide by.
+// By device type: the widths, ascending from 1, that its nodes and the transformer divide by; for groups 1 alone.
 // REQUIRES: a transformer.
 std::vector<std::vector<int>> group_widths(const Cluster& cluster, const Network& network, std::int64_t sequence);
 

@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <thread>
 
+#include "planner/in_parallel.hpp"
 #include "planner/width_bounds.hpp"
 #include "planner/width_search.hpp"
 
@@ -12,22 +11,6 @@ namespace stagecraft {
 namespace {
 
 constexpr std::size_t batch_size = 64;  // widths whose search begins with the same thresholds
-
-// Calls work(i) for i below `count`, on several threads.
-template <class Work>
-void in_parallel(unsigned threads, std::size_t count, const Work& work) {
-  std::atomic<std::size_t> next{0};
-  const auto loop = [&] {
-    for (std::size_t i = next++; i < count; i = next++) work(i);
-  };
-  std::vector<std::jthread> others;
-  for (unsigned t = 1; t < std::min<std::size_t>(threads, count); ++t) others.emplace_back(loop);
-  loop();
-}
-
-unsigned thread_count(const LayoutSearchOptions& options) {
-  return options.threads > 0 ? options.threads : std::max(1U, std::thread::hardware_concurrency());
-}
 
 LayoutResult finish(const FoundLayouts& found, const LayoutSearchOptions& options) {
   LayoutResult result;
@@ -106,7 +89,7 @@ LayoutResult search_layouts(const LayoutSpace& space, const LayoutSearchOptions&
       }
     }
     std::vector<FoundLayouts> results(hopeful.size(), FoundLayouts(options));
-    in_parallel(thread_count(options), hopeful.size(), [&](std::size_t i) {
+    in_parallel(options.threads, hopeful.size(), [&](std::size_t i) {
       const Widths& widths = space.widths()[hopeful[i]];
       results[i] = WidthSearch(space, options, found)
                        .run(widths, bounds.residences(widths), space.points_by_widths()[hopeful[i]]);

@@ -1,11 +1,13 @@
 #include "sim/child_process.hpp"
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <deque>
@@ -48,9 +50,13 @@ class Child {
  public:
   Child(const char* what, const std::function<void()>& work, Failure& failure) : what_(what), failure_(failure) {
     std::fflush(nullptr);  // or the child may write what the parent has buffered
+    const pid_t parent = getpid();
     process_ = fork();
     if (process_ < 0) fail(fmt::format("fork: {}", std::strerror(errno)));
     if (process_ != 0) return;
+    // Nobody would read what it finds after a kill of the parent, which may have come already.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(1);
     run_guarded(work, failure);
     _exit(0);  // without destructors and buffers that belong to the parent
   }

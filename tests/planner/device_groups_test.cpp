@@ -117,6 +117,8 @@ TEST(DeviceGroups, HaveWidthsThatNodesAndNetworkDivideBy) {
   EXPECT_THAT(group_widths(cluster, make_transformer(), 1024),
               ElementsAre(ElementsAre(1, 2, 4), ElementsAre(1, 2, 4, 8)));
   EXPECT_THAT(group_widths(cluster, make_transformer(2), 1024), ElementsAre(ElementsAre(1, 2), ElementsAre(1, 2)));
+  const Cluster grouped = with_groups(cluster, std::vector<int>{2, 1});
+  EXPECT_THAT(group_widths(grouped, make_transformer(), 1024), ElementsAre(ElementsAre(1), ElementsAre(1, 2, 4, 8)));
   // A node of both types has no groups, and so have other nodes of these types none.
   cluster.devices[static_cast<std::size_t>(cluster.nodes[1].devices.front().value)].type = 0;
   EXPECT_THAT(group_widths(cluster, make_transformer(), 1024), ElementsAre(ElementsAre(1), ElementsAre(1)));

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,6 +49,30 @@ TEST(ChildProcesses, ThrowTheErrorOfTheLowestNumberThatFails) {
   });
   EXPECT_EQ(error.kind(), ErrorKind::bad_input);
   EXPECT_STREQ(error.what(), "number 3 fails");
+}
+
+TEST(ChildProcesses, DieWithTheProcessThatStartedThem) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  const pid_t middle = fork();
+  ASSERT_GE(middle, 0);
+  if (middle == 0) {
+    run_in_children("the test", 1, [&](std::size_t) {
+      const bool told = write(ends[1], "!", 1) == 1;
+      sleep(told ? 60 : 0);
+    });
+    _exit(0);
+  }
+  close(ends[1]);
+  char begun = 0;
+  EXPECT_EQ(read(ends[0], &begun, 1), 1);
+  kill(middle, SIGKILL);
+  waitpid(middle, nullptr, 0);
+  // The pipe ends when the last process that could write to it is gone.
+  pollfd end{ends[0], POLLIN, 0};
+  EXPECT_EQ(poll(&end, 1, 20'000), 1);
+  EXPECT_EQ(read(ends[0], &begun, 1), 0);
+  close(ends[0]);
 }
 
 TEST(ChildProcesses, BeginNothingOnceAnErrorIsKnown) {
