@@ -243,6 +243,8 @@ Measurement measurement_of(const Row& row, const Presets& presets) {
   const std::string& recompute = row.text("recompute");
   m.job.fused_attention = framework->fused_attention;
   if (contains(recompute, "attention=")) m.job.fused_attention = contains(recompute, "attention=flash");
+  m.job.first_flash = contains(recompute, "attention=flash_attentionv1");
+  m.job.eager_scores = contains(recompute, "attention=torch");
   m.job.fused_norm = !framework->unfused_norm || contains(recompute, "RMS kernel");
   m.layout = layout_of(row, m.job.network, *framework);
   read_network(row, presets, *device, m);

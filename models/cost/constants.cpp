@@ -41,6 +41,8 @@ constexpr NamedConstant<F> framework_table[] = {{"dispatch_forward_s", &F::dispa
                                                 {"reduced_bytes", &F::reduced_bytes, 1, 4},
                                                 {"bucket_bytes", &F::bucket_bytes, 1e6, 1e12},
                                                 {"unfused_norm", &F::unfused_norm, 1, 50},
+                                                {"first_flash", &F::first_flash, 1, 10},
+                                                {"eager_scores", &F::eager_scores, 1, 50},
                                                 {"exposed_gradients", &F::exposed_gradients, 0, 1},
                                                 {"exposed_tensor", &F::exposed_tensor, 0, 1},
                                                 {"exposed_pipeline", &F::exposed_pipeline, 0, 1},

@@ -57,6 +57,8 @@ struct FrameworkConstants {
   double reduced_bytes = 4;         // an element, in reductions between replicas
   double bucket_bytes = 1e12;       // of gradients or parameters in one collective between replicas
   double unfused_norm = 1;          // traffic of a norm without a kernel of its own, relative to one pass
+  double first_flash = 1;           // time of the first FlashAttention over that of the second
+  double eager_scores = 1;          // traffic of operations on the scores one by one, relative to one kernel
   double exposed_gradients = 0.1;   // share of an overlapped reduction that shows all the same
   double exposed_tensor = 0.5;      // of tensor-parallel communication overlapped with products
   double exposed_pipeline = 0.1;    // of messages between stages that overlap

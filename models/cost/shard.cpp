@@ -98,12 +98,14 @@ class ShardCosts {
 double ShardCosts::attention_forward() const {
   const double flops = 4 * z_.T * z_.s * z_.A;
   const DeviceConstants& constants = machine_.constants;
-  return flops / (peak_ * (job_.fused_attention ? constants.attention_forward : constants.attention_unfused));
+  if (!job_.fused_attention) return flops / (peak_ * constants.attention_unfused);
+  return flops / (peak_ * constants.attention_forward) * (job_.first_flash ? machine_.framework.first_flash : 1);
 }
 
 double ShardCosts::scores_moved() const {
   if (job_.fused_attention) return 0;
-  const double passes = (job_.network.dropout ? 4 : 2) + 2;  // each product writes or reads them once more
+  double passes = (job_.network.dropout ? 4 : 2) + 2;  // each product writes or reads them once more
+  if (job_.eager_scores) passes *= machine_.framework.eager_scores;
   return moving(passes * z_.h * z_.T * z_.s);
 }
 

@@ -20,6 +20,9 @@ struct TrainingJob {
   Optimizer optimizer = Optimizer::adamw;
   bool fused_attention = true;  // no matrix of scores in memory
   bool fused_norm = true;       // a kernel for each norm, not one for each of its operations
+  // Of attention without its kernel of today, where a publication says so:
+  bool first_flash = false;   // fused by the first FlashAttention (Dao et al. 2022, arXiv 2205.14135), not the second
+  bool eager_scores = false;  // not fused, and a kernel for each operation on the scores
 };
 
 // One layer on one device, one micro-batch; seconds and bytes. Computation and communication apart.

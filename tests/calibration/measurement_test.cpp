@@ -44,7 +44,14 @@ TEST(Measurement, ReadsHowPublicationsWriteThings) {
   EXPECT_EQ(read({{"vpp", "one layer per chunk"}, {"schedule", "1F1B-I"}}).layout.virtual_stages, 15);
   EXPECT_EQ(read({{"dp_sharding", "distributed optimizer (zero1)"}}).layout.zero, 1);
   EXPECT_EQ(read({{"dp_sharding", "fsdp"}, {"pp", "1"}, {"dp", "4"}}).layout.zero, 3);
-  EXPECT_EQ(read({{"recompute", "none attention=flash_attention2"}}).job.fused_attention, true);
+  const TrainingJob second = read({{"recompute", "none attention=flash_attention2"}}).job;
+  EXPECT_TRUE(second.fused_attention && !second.first_flash && !second.eager_scores);
+  const TrainingJob first = read({{"recompute", "full attention=flash_attentionv1.0.8"}}).job;
+  EXPECT_TRUE(first.fused_attention && first.first_flash);
+  const TrainingJob eager = read({{"recompute", "full attention=torch"}}).job;
+  EXPECT_TRUE(!eager.fused_attention && eager.eager_scores);
+  const TrainingJob fused_scores = read({{"recompute", "full attention=fused"}}).job;
+  EXPECT_TRUE(!fused_scores.fused_attention && !fused_scores.eager_scores);
   EXPECT_EQ(read({{"seq_parallel", "1 if TP>1"}}).layout.sequence_parallel, true);
   EXPECT_EQ(read({{"dtype", "fp16/bf16 mixed (grads accumulated in 16-bit)"}}).machine.framework.gradient_bytes, 2);
   EXPECT_EQ(read({{"status", "oom"}, {"iter_time_s", ""}}).status, RunStatus::out_of_memory);

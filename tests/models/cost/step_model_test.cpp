@@ -62,6 +62,31 @@ TEST(StepModel, GathersInputsAgainWhereTheFrameworkDoes) {
 
 // Shoeybi et al. 2019 (arXiv 1909.08053), section 3: two all-reduces of s b h elements forward, two backward; with
 // sequence parallelism an all-gather and a reduce-scatter each.
+// Each constant scales one term: what it adds grows evenly with it, and only for jobs that have that kernel.
+TEST(StepModel, TakesLongerForAttentionByOlderKernels) {
+  const auto forward = [](const TrainingJob& job, double first_flash, double eager_scores) {
+    Machine machine = model().machine();
+    machine.framework.first_flash = first_flash;
+    machine.framework.eager_scores = eager_scores;
+    return StepModel(job, machine).shard(parse_layout("m64 1f1b")).block.forward;
+  };
+  TrainingJob flash = gpt3(64);
+  flash.fused_attention = true;
+  TrainingJob first = flash, eager = gpt3(64);
+  first.first_flash = true;
+  eager.eager_scores = true;
+  EXPECT_EQ(forward(flash, 3, 3), forward(flash, 1, 1));
+  EXPECT_EQ(forward(gpt3(64), 3, 3), forward(gpt3(64), 1, 1));
+  EXPECT_EQ(forward(first, 1, 3), forward(flash, 1, 1));
+  const double attention = forward(first, 2, 1) - forward(first, 1, 1);
+  EXPECT_GT(attention, 0);
+  EXPECT_NEAR(forward(first, 3, 1), forward(first, 1, 1) + 2 * attention, 1e-12);
+  const Machine machine = model().machine();
+  const double scores = 6.0 * 96 * 2048 * 2048 * 2;  // bytes: passes with dropout, heads, tokens, fp16
+  EXPECT_NEAR(forward(eager, 1, 2) - forward(eager, 1, 1),
+              scores / (machine.device.memory_bandwidth.value() * machine.constants.memory), 1e-6);
+}
+
 TEST(StepModel, CommunicatesWhatTensorParallelismNeeds) {
   const StepModel step = model();
   const double bytes = 2.0 * 2048 * 12288;
