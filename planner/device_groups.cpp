@@ -141,6 +141,10 @@ Cluster with_groups(const Cluster& cluster, std::span<const int> widths) {
     group.network.bandwidth *= static_cast<double>(node.nics) / group.nics;
     grouped.device_types[at(type)] = grouped_type(cluster.device_types[at(type)], width, node.local);
   }
+  for (DeviceType& type : grouped.device_types) {
+    const auto is_taken = [&](const DeviceType& other) { return &other != &type && other.name == type.name; };
+    while (std::any_of(grouped.device_types.begin(), grouped.device_types.end(), is_taken)) type.name += '\'';
+  }
   return grouped;
 }
 

@@ -13,8 +13,8 @@
 namespace stagecraft {
 
 // The cluster whose devices of type i are groups of widths[i] that follow one another in a node; types are called
-// "4-way A100" then, figures and ports are those of all devices of a group. REQUIRES: widths that divide the devices of
-// every node with that type, 1 where a node mixes types.
+// "4-way A100" then (with a prime where a type has that name), figures and ports are those of all devices of a group.
+// REQUIRES: widths that divide the devices of every node with that type, 1 where a node mixes types.
 Cluster with_groups(const Cluster& cluster, std::span<const int> widths);
 
 // By device type: the widths, ascending from 1, that its nodes and the transformer divide by; for groups 1 alone.

@@ -77,6 +77,9 @@ TEST(DeviceGroups, AreAsLargeAndFastAsTheirDevicesTogether) {
   EXPECT_EQ(grouped.nodes[1].network.bandwidth, cluster.nodes[1].network.bandwidth);
   EXPECT_EQ(grouped.nodes[1].local.bandwidth, 2 * cluster.nodes[1].local.bandwidth);
   EXPECT_EQ(cluster_from_json(JsonValue(to_json(grouped), "again")), grouped);
+  Cluster named = cluster;
+  named.device_types[1].name = "4-way new";
+  EXPECT_NE(with_groups(named, std::vector<int>{4, 1}).device_types[0].name, "4-way new");
   const std::vector<int> ones{1, 1};
   EXPECT_EQ(with_groups(cluster, ones), cluster);
 }
