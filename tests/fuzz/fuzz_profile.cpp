@@ -15,12 +15,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     Layer layer;
     layer.kind = profile.layers[0].kind;
     layer.parameters = profile.layers[0].parameters;
-    const Workload workload{.microbatch = 3,
-                            .sequence = profile.sequence,
-                            .precision = profile.precision,
-                            .optimizer = profile.optimizer,
-                            .recompute = profile.layers[0].recompute};
-    const LayerCost cost = ProfiledCostModel(profile).layer_cost(layer, workload, profile.device);
-    if (!(cost.forward >= Seconds(0)) || !(cost.stash >= Bytes(0))) std::abort();
+    Workload workload{.microbatch = 3,
+                      .sequence = profile.sequence,
+                      .precision = profile.precision,
+                      .optimizer = profile.optimizer,
+                      .recompute = profile.layers[0].recompute};
+    for (const double load : {1.0, 0.7, 0.0}) {
+      workload.load = load;
+      const LayerCost cost = ProfiledCostModel(profile).layer_cost(layer, workload, profile.device);
+      if (!(cost.forward >= Seconds(0)) || !(cost.stash >= Bytes(0))) std::abort();
+    }
   });
 }
