@@ -204,7 +204,8 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   LayoutChoices& layout = options.layout;
   group->add_option("--pipeline", layout.pipeline, "Pipeline ranks")->check(positive);
   group->add_option("--virtual-stages", layout.virtual_stages, "Stages a rank")->check(positive);
-  group->add_option("--tensor", layout.tensor, "Tensor-parallel width")->check(positive);
+  group->add_option("--tensor", layout.tensor, "Tensor-parallel width; on unlike GPUs that of all types")
+      ->check(positive);
   group->add_option("--context", layout.context, "Context-parallel width")->check(positive);
   group->add_option("--expert", layout.expert, "Expert-parallel width, within data x context")->check(positive);
   group->add_option("--zero", layout.zero, "ZeRO stage: 1 distributed optimizer .. 3 FSDP")->check(CLI::Range(0, 3));
@@ -301,6 +302,7 @@ void add_plan_command(CLI::App& app) {
       "  stagecraft plan --network llama-3.1-405b --cluster dgx-h100:64 --global-batch 512 --schedule 1f1b\n"
       "  stagecraft plan --network gpt3-175b --cluster dgx-a100:128 --global-batch 1536 --tensor 8 --explain\n"
       "  stagecraft plan --network llama-2-70b --cluster dgx-h100:64 --global-batch 1024 --scaling 64,128,256\n"
+      "  stagecraft plan --network llama-2-13b --cluster mixed-a100-v100 --precision fp16 --global-batch 64\n"
       "  stagecraft plan --network demo-gpt --cluster local-cpu --profile profile.json --precision fp32 \\\n"
       "    --global-batch 16 --stages 2 --schedule gpipe -o plan.json");
   command->callback([options, command] { run(*options, *command); });
