@@ -34,6 +34,22 @@ class Layouts : public testing::Test {
   TemporaryFolder folder_;
 };
 
+TEST_F(Layouts, HaveTensorWidthsOfTheirOwnOnUnlikeGpus) {
+  const std::string plan = "plan --network llama-2-13b --cluster " PROJECT_FOLDER
+                           "/examples/h100-a100.json --global-batch 64 --fused-attention ";
+  const json result = json::parse(out_of(plan + "--confirm 1 --json -o plan.json"));
+  const json& best = result["ranked"][0];
+  EXPECT_THAT(best["devices"].get<std::string>(), HasSubstr("-way "));
+  EXPECT_EQ(json::parse(out_of("simulate plan.json --engine simgrid --json"))["step_time_s"],
+            best["prediction"]["simgrid_step_s"]);
+  const json whole = json::parse(out_of(plan + "--tensor 1 --confirm 0 --json"))["ranked"][0];
+  EXPECT_LT(best["prediction"]["timeline_step_s"], whole["prediction"]["timeline_step_s"]);
+  EXPECT_THAT(out_of("show plan plan.json"), HasSubstr("of 24 devices used"));
+  expect_error("export plan.json --to megatron -o -", 2, "one tensor width for all ranks");
+  expect_error(plan + "--tensor 16", 2, "1, 2, 4, 8; got 16");
+  expect_error(plan + "--context 2", 2, "--context: only pipelines and replicas are planned here");
+}
+
 TEST_F(Layouts, ArePlannedSimulatedAndExported) {
   const json result =
       json::parse(out_of(plan_ + "--tensor 2 --pipeline 2 --schedule 1f1b --zero 1 --confirm 2 --json -o plan.json"));
