@@ -5,6 +5,7 @@
 #include "cli/clusters.hpp"
 #include "cli/command.hpp"
 #include "cli/console.hpp"
+#include "cli/plan_engine.hpp"
 #include "cli/plan_options.hpp"
 #include "models/cost/profiled.hpp"
 #include "models/cost/roofline.hpp"
@@ -119,15 +120,6 @@ std::vector<std::string> layout_options_given(const CLI::App& command) {
     if (option->count() > 0) given.push_back(option->get_name());
   }
   return given;
-}
-
-// Whether devices may split layers among them where there is no layout for all (device_groups.hpp): GPUs with the
-// figures of their types that are there to plan for.
-bool may_group(const PlanOptions& options, const Network& network, const Cluster& cluster) {
-  const auto is_gpu = [](const DeviceType& type) { return type.kind == DeviceKind::gpu && !type.is_slice(); };
-  return network.transformer && options.profile.empty() && !options.cluster.starts_with("local-") &&
-         unlike_node(cluster) != nullptr &&
-         std::all_of(cluster.device_types.begin(), cluster.device_types.end(), is_gpu);
 }
 
 // Cuts into pipelines and replicas: any graph, unlike devices, measured costs (planner/search.cpp).

@@ -34,11 +34,6 @@ struct PlanOptions {
 // What both engines search in. Throws bad_input for unknown names.
 SearchSpace search_space(const PlanOptions& options, const Network& network);
 
-// The first node whose devices or links are not those of the first node; null: all are alike.
-const Node* unlike_node(const Cluster& cluster);
-
-// Why the full layout space cannot be searched for these inputs; empty when it can.
-std::string why_no_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster);
 // Plans in the full space of layouts and reports. REQUIRES: why_no_layouts() is empty.
 void plan_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster);
 
