@@ -178,6 +178,12 @@ SearchResult search_groups(const Network& network, const Cluster& cluster, const
       widths[type] = {*width};
     }
   }
+  if (space.devices) {
+    if (width > *space.devices)
+      throw infeasible("--tensor: {} devices split a layer, but --devices allows {}", *width, *space.devices);
+    // A type whose groups are too large is not used, whatever its width.
+    for (std::vector<int>& of_type : widths) std::erase_if(of_type, [&](int each) { return each > *space.devices; });
+  }
   std::vector<std::vector<int>> all = combinations(widths);
   const bool limited = all.empty();
   if (limited) all = same_widths(widths);

@@ -166,6 +166,21 @@ TEST(DeviceGroups, CountTheirDevicesWhereThoseAreLimited) {
   space.devices = 6;
   const SearchResult result = search_groups(make_transformer(), two_generations(), RooflineCostModel(), space, {});
   for (const RankedPlan& ranked : result.ranked) EXPECT_LE(ranked.plan.devices_used(), 6);
+  space.devices = 1;
+  Network large = make_transformer();
+  large.transformer->layers = 200;
+  large.graph = build_graph(*large.transformer);
+  const auto complaint = [&](std::optional<int> width) {
+    try {
+      search_groups(large, two_generations(), RooflineCostModel(), space, width);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::infeasible);
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_THAT(complaint({}), HasSubstr("out of memory"));
+  EXPECT_EQ(complaint(4), "--tensor: 4 devices split a layer, but --devices allows 1");
 }
 
 TEST(DeviceGroups, HaveTheWidthThatIsAskedFor) {
