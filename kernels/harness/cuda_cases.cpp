@@ -242,6 +242,8 @@ std::vector<CudaCase> cuda_test_cases(CudaLibraries& libraries) {
   add_elementwise(cases, 4099);
   add_memset_nodes(cases, 4099);
   add_memset_nodes(cases, 16);
+  add_take_next(cases, 3, 1);
+  add_take_next(cases, 2, 20001);
   return cases;
 }
 

@@ -54,6 +54,7 @@ template <class T>
 void add_rope(CudaCases& cases, Index batch, Index time, Index heads, Index head_size, Index stride);
 void add_elementwise(CudaCases& cases, Index count);
 void add_memset_nodes(CudaCases& cases, Index count);
+void add_take_next(CudaCases& cases, Index parts, Index count);
 
 // cuda_linear_cases.cpp
 struct LinearOptions {

@@ -9,6 +9,7 @@
 #include "kernels/cuda/memset_nodes.hpp"
 #include "kernels/cuda/rope.hpp"
 #include "kernels/cuda/swiglu.hpp"
+#include "kernels/cuda/token_feed.hpp"
 #include "kernels/harness/cuda_cases.hpp"
 #include "kernels/reference.hpp"
 
@@ -246,6 +247,24 @@ void launch_replaced(const std::vector<Memset>& memsets, float* tensor, cudaStre
 }
 
 }  // namespace
+
+// All parts of x in their order, taken from where they lie.
+void add_take_next(CudaCases& cases, Index parts, Index count) {
+  const auto take_all = [=](Dev d, cudaStream_t stream) {
+    const cuda::Buffer position(sizeof(std::int32_t));
+    auto* const on_device = reinterpret_cast<std::int32_t*>(position.data());
+    STAGECRAFT_CUDA_CHECK(cudaMemsetAsync(on_device, 0, sizeof(std::int32_t), stream));
+    for (Index part = 0; part < parts; ++part) {
+      cuda::take_next(d.at<std::int32_t>(0) + part * count, d.at<std::int32_t>(1), count, on_device, stream);
+    }
+    STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(stream));
+  };
+  cases.push_back({.op = "token_feed",
+                   .name = fmt::format("take_next parts={} N={}", parts, count),
+                   .tensors = {{"y", Role::output, parts * count}, {"x", Role::input, parts * count}},
+                   .candidate = take_all,
+                   .reference = [=](D d) { std::copy_n(d[1], parts * count, d[0]); }});
+}
 
 // Later ones overwrite parts of earlier ones; the second does not begin where vectors do.
 void add_memset_nodes(CudaCases& cases, Index count) {

@@ -302,7 +302,7 @@ void place_workspace(RankLayout& rank, Carver& arena) {
   rank.recomputed = take(recomputed, workspace);
   rank.scratch = take(scratch, workspace);
   rank.rope_table = take(rope, workspace);
-  rank.loss_sum = take(8, workspace);
+  rank.step_state = take(sizeof(StepState), workspace);
   rank.gemm_workspace = take(gemm_workspace_bytes, workspace);
   rank.scalars = take(scalar_bytes, workspace);
   rank.tensors = take(tensors * tensor_record_bytes, workspace);

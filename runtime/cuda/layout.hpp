@@ -141,6 +141,13 @@ struct Reduction {
                                       // else it starts when a STEP first waits
 };
 
+// What a step counts on the device.
+struct StepState {
+  double loss_sum = 0;  // of the micro-batches' mean losses
+  // Of the rank's TokenFeed, so far: the next ones' positions.
+  std::int32_t tokens_taken = 0, targets_taken = 0;
+};
+
 struct RankLayout {
   struct Stage {
     int number = 0;
@@ -162,7 +169,7 @@ struct RankLayout {
   MemoryNeed need;                  // by purpose; the total is the arena
   // Offsets into the arena.
   std::int64_t ping = 0, pong = 0, layer_gradients = 0, recomputed = 0, scratch = 0, outbox = 0, rope_table = 0,
-               loss_sum = 0, gemm_workspace = 0, scalars = 0, tensors = 0, exchange = 0;
+               step_state = 0, gemm_workspace = 0, scalars = 0, tensors = 0, exchange = 0;
   std::int64_t exchange_bytes = 0;  // for sums over ranks
   std::int64_t arena_bytes = 0;
   // For the executor, not laid out here.

@@ -61,11 +61,11 @@ RankExecutor::RankExecutor(const ExecutorContext& context, RankLayout layout, co
           arena_.data() + layout_.recomputed,
           arena_.data() + layout_.scratch,
           layout_.rope_values.empty() ? nullptr : reinterpret_cast<const float*>(arena_.data() + layout_.rope_table),
-          reinterpret_cast<double*>(arena_.data() + layout_.loss_sum)},
+          reinterpret_cast<StepState*>(arena_.data() + layout_.step_state)},
       tensors_(layout_, context.place, context.plan.replicas(), arena_.data(), device_.compute()),
       messages_(context_, layout_, device_, communicators_, shards_, stages_, arena_.data()),
       reductions_(context_, layout_, device_, communicators_, arena_.data()),
-      tokens_(layout_, context.fetch, context.plan.schedule.microbatches),
+      tokens_(layout_, context_.actions(), context.fetch, context.plan.schedule.microbatches),
       times_(layout_.places.size()) {
   prepare();
   STAGECRAFT_CUDA_CHECK(cudaMemsetAsync(arena_.data(), 0, arena_.bytes(), device_.compute()));
@@ -93,7 +93,9 @@ void RankExecutor::prepare() {
   gemm_ = std::make_unique<kernels::cuda::Gemm>(context_.options.algorithm_cache,
                                                 device_.is_slice() ? device_.multiprocessors() : 0);
   make_stages();
-  for (const auto& [number, stage] : stages_) stage->prepare({arena_.data(), arena_.bytes()});
+  // What is tried must not write over the workspace of what tries it.
+  const std::span scratch(arena_.data(), static_cast<std::size_t>(layout_.gemm_workspace));
+  for (const auto& [number, stage] : stages_) stage->prepare(scratch);
   STAGECRAFT_CUDA_CHECK(cudaStreamSynchronize(device_.compute()));
 }
 
@@ -136,7 +138,10 @@ void RankExecutor::begin_step(std::int64_t step, bool timed) {
     origin_.record(device_.compute());
     origin_.synchronize();
     origin_time_ = Clock::now();
-    STAGECRAFT_CUDA_CHECK(cudaMemsetAsync(workspace_.loss_sum, 0, sizeof(double), device_.compute()));
+    const std::int32_t first = tokens_.first_position(step);
+    step_state_[0] = {0, first, first};
+    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(workspace_.step_state, &step_state_[0], sizeof(StepState),
+                                          cudaMemcpyHostToDevice, device_.compute()));
   });
 }
 
@@ -147,11 +152,7 @@ void RankExecutor::compute(std::size_t index) {
     const Place& at = place(index);
     const Stage& stage = stage_of(a);
     const cudaStream_t stream = device_.compute();
-    const bool forward = a.kind == ActionKind::forward;
-    if (forward) {
-      messages_.wait_until_fetched(a.stage.value, at.slab);
-      tokens_.upload(stage, step_, a.microbatch.value, at.slab, stream);
-    }
+    if (a.kind == ActionKind::forward) messages_.wait_until_fetched(a.stage.value, at.slab);
     messages_.await(index, times_);
     if (timed_) record(times_[index].start, stream);
     if (const auto reductions = reductions_.during(index); !reductions.empty()) {
@@ -188,6 +189,7 @@ void RankExecutor::launch_in_buckets(std::size_t index, std::span<const Reductio
 void RankExecutor::enqueue(const Action& a, const Place& at, LayerSpan layers) {
   const Stage& stage = stage_of(a);
   if (a.kind == ActionKind::forward) {
+    tokens_.take(stage, at.slab, *workspace_.step_state, device_.compute());
     std::byte* output = stage.layout().output >= 0 ? stage.output(at.slab) : nullptr;
     if (at.next_slab >= 0) output = stages_.at(a.stage.value + 1)->input(at.next_slab);
     return stage.forward(at, output);
@@ -272,12 +274,12 @@ double RankExecutor::end_step() {
     // While the device works.
     tokens_.fetch(step_ + 1);
     messages_.wait_until_all_fetched();
-    STAGECRAFT_CUDA_CHECK(
-        cudaMemcpyAsync(&loss_sum_[0], workspace_.loss_sum, sizeof(double), cudaMemcpyDeviceToHost, device_.compute()));
+    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(&step_state_[0], workspace_.step_state, sizeof(StepState),
+                                          cudaMemcpyDeviceToHost, device_.compute()));
     for (const cudaStream_t stream : {device_.compute(), device_.arrivals(), device_.departures()}) {
       wait_for_device(stream);
     }
-    return loss_sum_[0];
+    return step_state_[0].loss_sum;
   });
 }
 

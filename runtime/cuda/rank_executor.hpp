@@ -82,7 +82,7 @@ class RankExecutor : public Executor {
   Graphs graphs_;
   std::vector<Times> times_;  // by action
   kernels::cuda::Event origin_;
-  Pinned<double> loss_sum_{1};
+  Pinned<StepState> step_state_{1};
 
   // Of the step that runs.
   std::int64_t step_ = 0;

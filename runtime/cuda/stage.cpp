@@ -62,7 +62,7 @@ Pass Stage::pass(std::size_t layer, const Place& at) const {
   Pass p;
   p.scratch = workspace_.scratch;
   p.stash = where.recomputed ? workspace_.recomputed : slab(at.slab) + where.stash;
-  p.loss_sum = workspace_.loss_sum;
+  p.loss_sum = &workspace_.step_state->loss_sum;
   p.slice = at.slice;
   if (at.cache >= 0) p.cache = caches_ + at.cache * layout().cache_bytes + where.cache;
   p.accumulate = at.first ? Accumulate::no : Accumulate::yes;

@@ -17,7 +17,7 @@ struct Workspace {
   std::byte *ping = nullptr, *pong = nullptr;  // gradients between two layers
   std::byte *gradients = nullptr, *recomputed = nullptr, *scratch = nullptr;
   const float* rope_table = nullptr;  // null with learned positions
-  double* loss_sum = nullptr;
+  StepState* step_state = nullptr;
 };
 
 class Stage {

@@ -1,43 +1,57 @@
 #include "runtime/cuda/token_feed.hpp"
 
-#include "kernels/cuda/error.hpp"
+#include "kernels/cuda/token_feed.hpp"
 
 namespace stagecraft::cuda {
+namespace {
 
-TokenFeed::TokenFeed(const RankLayout& layout, Fetch fetch, std::int64_t microbatches)
+constexpr std::int64_t not_here = -1;
+
+std::int64_t with_embedding(const RankLayout::Stage& stage) {
+  return stage.spec.has_embedding() ? stage.number : not_here;
+}
+std::int64_t with_head(const RankLayout::Stage& stage) { return stage.spec.has_head() ? stage.number : not_here; }
+
+}  // namespace
+
+TokenFeed::Queue::Queue(std::int64_t stage, const std::vector<Action>& actions, std::int64_t microbatches,
+                        std::int64_t rows)
+    : position_of(static_cast<std::size_t>(microbatches), not_here),
+      values(static_cast<std::size_t>(stage == not_here ? 0 : 2 * microbatches * rows)) {
+  std::int64_t next = 0;
+  for (const Action& action : actions) {
+    if (action.kind != ActionKind::forward || action.stage.value != stage) continue;
+    position_of[static_cast<std::size_t>(action.microbatch.value)] = next++;
+  }
+}
+
+TokenFeed::TokenFeed(const RankLayout& layout, const std::vector<Action>& actions, Fetch fetch,
+                     std::int64_t microbatches)
     : fetch_(std::move(fetch)),
-      embedding_(layout.stages.front().spec.has_embedding()),
-      head_(layout.stages.back().spec.has_head()),
       microbatches_(microbatches),
       rows_(layout.stages.front().spec.shape.rows()),
-      tokens_(static_cast<std::size_t>(4 * rows_ * microbatches)) {}
+      tokens_(with_embedding(layout.stages.front()), actions, microbatches, rows_),
+      targets_(with_head(layout.stages.back()), actions, microbatches, rows_) {}
 
-std::pair<std::span<std::int32_t>, std::span<std::int32_t>> TokenFeed::host(std::int64_t step,
-                                                                            std::int64_t microbatch) const {
+std::span<std::int32_t> TokenFeed::host(const Queue& queue, std::int64_t step, std::int64_t microbatch) const {
+  const std::int64_t position = queue.position_of[static_cast<std::size_t>(microbatch)];
+  if (position == not_here) return {};
   const auto rows = static_cast<std::size_t>(rows_);
-  const auto first = 2 * rows * static_cast<std::size_t>(step % 2 * microbatches_ + microbatch);
-  return {tokens_.span().subspan(first, rows), tokens_.span().subspan(first + rows, rows)};
+  return queue.values.span().subspan(static_cast<std::size_t>(first_position(step) + position) * rows, rows);
 }
 
 void TokenFeed::fetch(std::int64_t step) {
   if (fetched_[step % 2] == step) return;
-  const auto rows = static_cast<std::size_t>(rows_);
-  for (std::int64_t m = 0; m < microbatches_; ++m) {
-    const auto [tokens, targets] = host(step, m);
-    fetch_(step, m, tokens.first(embedding_ ? rows : 0), targets.first(head_ ? rows : 0));
-  }
+  for (std::int64_t m = 0; m < microbatches_; ++m) fetch_(step, m, host(tokens_, step, m), host(targets_, step, m));
   fetched_[step % 2] = step;
 }
 
-void TokenFeed::upload(const Stage& stage, std::int64_t step, std::int64_t microbatch, int slab,
-                       cudaStream_t stream) const {
-  const auto [tokens, targets] = host(step, microbatch);
-  const auto upload = [&](std::int32_t* to, std::span<const std::int32_t> from) {
-    if (to == nullptr) return;
-    STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from.data(), from.size_bytes(), cudaMemcpyHostToDevice, stream));
+void TokenFeed::take(const Stage& stage, int slab, StepState& on_device, cudaStream_t stream) const {
+  const auto take = [&](std::int32_t* to, const Queue& from, std::int32_t& position) {
+    if (to != nullptr) kernels::cuda::take_next(to, from.values.data(), rows_, &position, stream);
   };
-  upload(stage.tokens(slab), tokens);
-  upload(stage.targets(slab), targets);
+  take(stage.tokens(slab), tokens_, on_device.tokens_taken);
+  take(stage.targets(slab), targets_, on_device.targets_taken);
 }
 
 }  // namespace stagecraft::cuda
