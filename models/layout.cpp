@@ -70,16 +70,6 @@ std::string order_text(const DimensionOrder& order) {
   return text;
 }
 
-// Empty unless the text is a permutation of the letters.
-std::optional<DimensionOrder> parse_order(std::string_view text) {
-  if (text.size() != dimension_count || !std::is_permutation(text.begin(), text.end(), dimension_letters.begin())) {
-    return std::nullopt;
-  }
-  DimensionOrder order{};
-  for (std::size_t i = 0; i < text.size(); ++i) order[i] = static_cast<Dimension>(dimension_letters.find(text[i]));
-  return order;
-}
-
 std::optional<std::int32_t> parse_number(std::string_view text, std::int32_t least) {
   std::int32_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -151,6 +141,15 @@ bool parse_word(std::string_view word, ParallelLayout& layout) {
 }
 
 }  // namespace
+
+std::optional<DimensionOrder> parse_order(std::string_view text) {
+  if (text.size() != dimension_count || !std::is_permutation(text.begin(), text.end(), dimension_letters.begin())) {
+    return std::nullopt;
+  }
+  DimensionOrder order{};
+  for (std::size_t i = 0; i < text.size(); ++i) order[i] = static_cast<Dimension>(dimension_letters.find(text[i]));
+  return order;
+}
 
 std::span<const std::pair<std::string_view, PipelineSchedule>> pipeline_schedule_names() { return schedules; }
 

@@ -45,6 +45,8 @@ enum class Dimension : std::uint8_t { tensor, context, data, pipeline };
 inline constexpr std::size_t dimension_count = 4;
 // Innermost first: neighbours in the first dimension are neighbours on the machine.
 using DimensionOrder = std::array<Dimension, dimension_count>;
+// From letters such as "tcdp"; empty unless they are a permutation of these.
+std::optional<DimensionOrder> parse_order(std::string_view letters);
 inline constexpr DimensionOrder megatron_order = {Dimension::tensor, Dimension::context, Dimension::data,
                                                   Dimension::pipeline};
 

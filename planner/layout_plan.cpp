@@ -119,14 +119,20 @@ class Pricing {
     return plan_all_reduce(plan_.cluster, ends, plan_.stages.front().cost.tied).time.value();
   }
 
-  // Whole gradients first, then the share of them that takes `shown`.
+  // Whole gradients first, then the share of them that takes `shown`: a rank's with its first stage, whose backward is
+  // the rank's last. Stages on two ranks each have their own.
   void add_reductions(double shown) {
     shown = std::max(0.0, shown - tied_time());
     ParallelLayout whole = layout_;
     whole.zero = 0;
+    const int copies = weight_copies(layout_.schedule);
+    std::vector<bool> done(index(RankId{plan_.ranks()}), false);
     for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
-      const StageMemory memory = model_.memory(whole, shard_, plan_.stages[s].rank.value);
-      plan_.stages[s].cost.reduced = Bytes(memory.gradients * share(s) / weight_copies(layout_.schedule));
+      const RankId rank = plan_.stages[s].rank;
+      const double gradients = model_.memory(whole, shard_, rank.value).gradients;
+      const double part = copies > 1 ? share(s) / copies : done[index(rank)] ? 0 : 1;
+      plan_.stages[s].cost.reduced = Bytes(gradients * part);
+      done[index(rank)] = true;
     }
     const double alone = reduction_time();
     for (PlanStage& stage : plan_.stages) *stage.cost.reduced *= alone > 0 ? shown / alone : 0;
@@ -139,8 +145,9 @@ class Pricing {
   const std::vector<std::int64_t> blocks_;
 };
 
-// Stages as the schedule places them; each rank's blocks are shared out evenly among its stages, the first ones taking
-// what is left over. A stage on two ranks has the blocks of the rank with its number.
+// Stages as the schedule places them; each rank's blocks are shared out evenly among its stages, the last ones, which
+// have the fewest micro-batches in flight, taking what is left over. A stage on two ranks has the blocks of the rank
+// with its number.
 void add_stages(Plan& plan, const StepModel& model, const ParallelLayout& layout) {
   const Placement placement(plan.schedule);
   std::vector<std::int64_t> left, stages_left(static_cast<std::size_t>(layout.pipeline));
@@ -155,7 +162,7 @@ void add_stages(Plan& plan, const StepModel& model, const ParallelLayout& layout
     const auto& ranks = placement.ranks(StageId{s});
     std::int64_t& blocks = left[home(s)];
     std::int64_t& sharing = stages_left[home(s)];
-    std::int64_t count = (blocks + sharing - 1) / sharing;
+    std::int64_t count = blocks / sharing;
     blocks -= count;
     --sharing;
     count += (s == 0 ? 1 : 0) + (s + 1 == plan.schedule.stages ? 1 : 0);  // embedding, head

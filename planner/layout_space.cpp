@@ -196,6 +196,9 @@ void LayoutSpace::list_shapes() {
         for (std::int32_t v = wanted > 0 ? wanted : 2; v <= (wanted > 0 ? wanted : most); ++v) {
           if (choices_.virtual_stages.value_or(v) != v || v * widths.pipeline > layers) continue;
           if (choices_.stages.value_or(v * widths.pipeline) != v * widths.pipeline) continue;
+          // Unlike stages on the fullest rank hold up all others, by more than the smaller bubble saves.
+          const bool is_asked = choices_.virtual_stages || choices_.stages;
+          if (!is_asked && most_layers(widths.pipeline, {v, schedule, 0, 0}) % v != 0) continue;
           const bool is_exact = has_exact_form(schedule, widths.pipeline, microbatches);
           if (!choices_.schedule && !is_exact && !(choices_.staggered_steps && is_staggered(schedule))) continue;
           if (!refuse_schedule(schedule, widths.pipeline, v, static_cast<std::int32_t>(microbatches)).empty()) continue;

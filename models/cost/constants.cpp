@@ -205,8 +205,8 @@ Presets load_calibration() {
 namespace {
 
 bool is_named(const DevicePreset& preset, const std::string& name) {
-  const auto is_driver_name = [&](const std::string& alias) { return name == "NVIDIA " + alias; };
-  return preset.type.name == name || std::any_of(preset.aliases.begin(), preset.aliases.end(), is_driver_name);
+  const auto is_same = [&](const std::string& alias) { return name == alias || name == "NVIDIA " + alias; };
+  return preset.type.name == name || std::any_of(preset.aliases.begin(), preset.aliases.end(), is_same);
 }
 
 }  // namespace
@@ -229,7 +229,7 @@ Machine machine_of(const Cluster& cluster, std::string framework) {
   } else {
     machine.constants.matmul = machine.device.efficiency.matmul;
     machine.constants.attention_forward = machine.constants.attention_backward = machine.device.efficiency.attention;
-    machine.constants.memory = machine.device.efficiency.memory;
+    // The roofline's share of the memory bandwidth is of other bytes than those that the step model counts.
   }
   const auto software = std::find_if(presets.frameworks.begin(), presets.frameworks.end(),
                                      [&](const FrameworkPreset& p) { return p.name == framework; });

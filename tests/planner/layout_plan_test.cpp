@@ -57,6 +57,37 @@ TEST_F(LayoutPlan, NeedsTheMemoryThatItsClosedFormSays) {
   }
 }
 
+// A rank's stages: 3 blocks on 2, of which the one with more micro-batches in flight gets fewer.
+TEST_F(LayoutPlan, NeedsNoMoreMemoryWhereARanksStagesAreUneven) {
+  network_.transformer->layers = 12;
+  network_.graph = build_graph(*network_.transformer);
+  const char* const text = "p4 v2 t2 d2 b1 m32 interleaved-1f1b sp";
+  const Plan plan = plan_of(text);
+  const double needed = model().estimate(parse_layout(text)).memory.total();
+  const auto& peaks = plan.prediction.peak_memory;
+  EXPECT_LE(std::max_element(peaks.begin(), peaks.end())->value(), 1.001 * needed);
+}
+
+// What the backward does not hide is summed once a rank, however many stages it has.
+TEST_F(LayoutPlan, SumsTheSameGradientsWithSeveralStagesARank) {
+  cluster_ = load_cluster("dgx-a100:4");
+  const auto step_after_backward = [&](const char* text) {
+    const Plan plan = plan_of(text);
+    Bytes reduced;
+    for (const PlanStage& stage : plan.stages) {
+      if (stage.rank.value != 0) continue;
+      reduced += stage.cost.reduced_gradients();
+    }
+    EXPECT_NEAR(simgrid_step(plan).value(), plan.prediction.timeline_step->value(),
+                0.05 * plan.prediction.timeline_step->value())
+        << text;
+    return reduced.value();
+  };
+  const double one = step_after_backward("p2 t2 d8 b1 m8 1f1b");
+  EXPECT_GT(one, 0);
+  EXPECT_NEAR(step_after_backward("p2 v4 t2 d8 b1 m8 interleaved-1f1b"), one, 0.01 * one);
+}
+
 TEST_F(LayoutPlan, ReadsBackAsTheSameLayout) {
   for (const char* text : even_layouts) {
     const Plan plan = plan_of(text);

@@ -166,6 +166,19 @@ TEST(MachineOf, KnowsADeviceByTheDriversName) {
   EXPECT_EQ(machine_of(cluster).constants.matmul, type.efficiency.matmul);
 }
 
+TEST(MachineOf, KnowsADeviceByTheNamesItWasPublishedUnder) {
+  EXPECT_EQ(machine_of(load_cluster("dgx1-v100-32gb")).constants, machine_of(load_cluster("dgx1-v100")).constants);
+}
+
+// The roofline counts other bytes, and needs another share of the bandwidth for them.
+TEST(MachineOf, LeavesTheRooflinesShareOfTheBandwidthToTheRoofline) {
+  Cluster cluster = load_cluster("dgx-h100");
+  DeviceType& type = cluster.device_types.front();
+  type.name = "one of ours";
+  type.efficiency.memory = 0.1;
+  EXPECT_EQ(machine_of(cluster).constants.memory, DeviceConstants{}.memory);
+}
+
 TEST(Collectives, StartSoonerFromGraphs) {
   Machine m = machine_of(load_cluster("hgx-h200"));
   const GroupShape pair = group_of(m, 1, 2);
