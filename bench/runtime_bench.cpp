@@ -12,6 +12,7 @@
 
 #include "kernels/cpu/linear.hpp"
 #include "kernels/cpu/random.hpp"
+#include "models/statistics.hpp"
 #include "runtime/cpu/stage.hpp"
 #include "runtime/transport.hpp"
 
@@ -47,12 +48,6 @@ double seconds(const auto& body) {
   const double start = thread_seconds();
   body();
   return thread_seconds() - start;
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 // A linear layer of a block with buffers of its own, as large and as many as in a step.

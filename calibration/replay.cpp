@@ -6,16 +6,10 @@
 #include <numeric>
 
 #include "models/cost/schedule_forms.hpp"
+#include "models/statistics.hpp"
 
 namespace stagecraft {
 namespace {
-
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
 
 double mean(std::span<const double> values) {
   return values.empty() ? 0 : std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
@@ -159,7 +153,7 @@ ErrorScore score(std::span<const double> errors) {
   }
   result.mape_pct = mean(sizes);
   result.bias_pct = mean(errors);
-  result.median_pct = median(std::move(sizes));
+  result.median_pct = median(sizes);
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include "cli/console.hpp"
 #include "cli/signals.hpp"
 #include "models/files.hpp"
+#include "models/statistics.hpp"
 #include "runtime/trainer.hpp"
 #include "runtime/transport.hpp"
 
@@ -52,12 +53,6 @@ TrainingOptions training_options(const RunCommand& command) {
   return options;
 }
 
-double median_of(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 struct Summary {
   Seconds step;
   double tokens_per_second = 0;
@@ -71,14 +66,14 @@ Summary summary_of(const Trace& trace, const std::vector<double>& host_per_actio
   if (trace.events.empty()) {
     std::vector<double> times;
     for (const Seconds time : trace.step_times) times.push_back(time.value());
-    summary.step = Seconds(median_of(times));
+    summary.step = Seconds(median(times));
   } else {
     const TraceSummary traced = summarize(trace);
     summary.step = traced.step;
     summary.bubble = traced.bubble;
   }
   summary.tokens_per_second = static_cast<double>(trace.tokens_per_step) / summary.step.value();
-  summary.host_per_action = Seconds(median_of(host_per_action));
+  summary.host_per_action = Seconds(median(host_per_action));
   return summary;
 }
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/files.hpp"
+#include "models/statistics.hpp"
 #include "models/version.hpp"
 
 namespace stagecraft {
@@ -13,17 +14,6 @@ namespace {
 
 constexpr std::size_t max_events = 20'000'000;
 constexpr int max_ranks = 65'536;
-
-// Linear interpolation between the order statistics, as numpy's default. REQUIRES: not empty; sorts in place.
-Seconds percentile(std::vector<double>& values, double share) {
-  std::sort(values.begin(), values.end());
-  const double position = share * static_cast<double>(values.size() - 1);
-  const auto below = static_cast<std::size_t>(position);
-  const std::size_t above = std::min(below + 1, values.size() - 1);
-  return Seconds(values[below] + (position - static_cast<double>(below)) * (values[above] - values[below]));
-}
-
-Seconds median_of(std::vector<double> values) { return percentile(values, 0.5); }
 
 // One rank's compute in one step.
 struct Work {
@@ -95,7 +85,7 @@ std::string Trace::row_name(int row) const {
 
 TraceSummary summarize(const Trace& trace) {
   TraceSummary summary;
-  summary.step = median_of(values_of(trace.step_times));
+  summary.step = Seconds(median(values_of(trace.step_times)));
 
   std::map<std::pair<StageId, ActionKind>, std::vector<double>> durations;
   std::map<int, std::map<int, Work>> steps;  // step -> row
@@ -114,13 +104,12 @@ TraceSummary summarize(const Trace& trace) {
     span.push_back(bubbles.span_rate);
   }
   if (!idle.empty()) {
-    summary.bubble = median_of(idle).value();
-    summary.span_bubble = median_of(span).value();
+    summary.bubble = median(idle);
+    summary.span_bubble = median(span);
   }
-  for (auto& [key, values] : durations) {
-    const auto count = static_cast<int>(values.size());
-    summary.kinds.push_back(
-        {key.first, key.second, percentile(values, 0.5), percentile(values, 0.1), percentile(values, 0.9), count});
+  for (const auto& [key, values] : durations) {
+    summary.kinds.push_back({key.first, key.second, Seconds(median(values)), Seconds(percentile(values, 0.1)),
+                             Seconds(percentile(values, 0.9)), static_cast<int>(values.size())});
   }
   return summary;
 }

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "models/error.hpp"
+#include "models/statistics.hpp"
 #include "models/text.hpp"
 
 namespace stagecraft {
@@ -15,7 +16,6 @@ constexpr int few_steps = 5;
 constexpr double wide_spread = 0.10;  // of the median, 10th to 90th percentile
 
 bool is_simulation(const Trace& trace) { return trace.source == "timeline" || trace.source == "simgrid"; }
-bool is_receive(ActionKind kind) { return kind == ActionKind::recv_forward || kind == ActionKind::recv_backward; }
 
 // What one rung says: values by row.
 struct RowKey {
@@ -31,14 +31,6 @@ struct Value {
 };
 
 using Column = std::map<RowKey, Value>;
-
-double percentile(std::vector<double> values, double share) {
-  std::sort(values.begin(), values.end());
-  const double position = share * static_cast<double>(values.size() - 1);
-  const auto below = static_cast<std::size_t>(position);
-  const std::size_t above = std::min(below + 1, values.size() - 1);
-  return values[below] + (position - static_cast<double>(below)) * (values[above] - values[below]);
-}
 
 std::vector<double> step_seconds(const Trace& trace) {
   std::vector<double> values;
@@ -160,7 +152,7 @@ RungError error_of_rung(const std::vector<ComparisonRow>& rows, std::size_t rung
     if (!error.worst_pct || size > *error.worst_pct) error.worst_pct = size, error.worst_row = row.name;
     sizes.push_back(size);
   }
-  if (!sizes.empty()) error.median_pct = percentile(sizes, 0.5);
+  if (!sizes.empty()) error.median_pct = median(sizes);
   return error;
 }
 
@@ -198,11 +190,11 @@ void warn_about_measurement(const Trace& measured, std::vector<std::string>& war
     warnings.push_back(
         fmt::format("only {} measured step{}: the medians are weak", steps.size(), steps.size() == 1 ? "" : "s"));
   }
-  const double median = percentile(steps, 0.5);
+  const double middle = median(steps);
   const double spread = percentile(steps, 0.9) - percentile(steps, 0.1);
-  if (median > 0 && spread > wide_spread * median) {
+  if (middle > 0 && spread > wide_spread * middle) {
     warnings.push_back(fmt::format("measured step times spread over {:.0f}% of their median (10th to 90th percentile)",
-                                   100 * spread / median));
+                                   100 * spread / middle));
   }
 }
 

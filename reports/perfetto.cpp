@@ -20,8 +20,6 @@ namespace {
 constexpr int lanes_per_rank = 1000;      // thread number = rank * lanes_per_rank + lane
 constexpr std::size_t event_bytes = 240;  // about what an event takes, with its share of arrows and counters
 
-bool is_send(ActionKind kind) { return kind == ActionKind::send_forward || kind == ActionKind::send_backward; }
-bool is_receive(ActionKind kind) { return kind == ActionKind::recv_forward || kind == ActionKind::recv_backward; }
 bool overlaps(ActionKind kind) {
   return is_send(kind) || kind == ActionKind::reduce_tied || kind == ActionKind::reduce_grad;
 }

@@ -8,7 +8,7 @@
 namespace stagecraft {
 
 // Median, 10th and 90th percentile of seconds; all zero when there are none.
-Measured measured(std::vector<double> samples);
+Measured measured(const std::vector<double>& samples);
 Measured scaled(Measured time, double factor);
 
 }  // namespace stagecraft

@@ -51,8 +51,6 @@ Bytes bytes_of(const Plan& plan, const Action& action) {
   }
 }
 
-bool is_receive(ActionKind kind) { return kind == ActionKind::recv_forward || kind == ActionKind::recv_backward; }
-
 }  // namespace
 
 Trace trace_header(const Plan& plan, std::string source) {

@@ -13,7 +13,7 @@ namespace stagecraft {
 namespace {
 
 // One of the two stages of a rank, and the micro-batch that each kind of work on it has come to.
-struct Lane {
+struct StageLane {
   StageId stage;
   int next_forward;
   int next_backward;
@@ -22,7 +22,7 @@ struct Lane {
 // One rank's list. Lane 0 is the stage that the rank's first forwards run on, lane 1 the other.
 class Rank {
  public:
-  Rank(std::array<Lane, 2> lanes, std::size_t actions) : lanes_(lanes) { actions_.reserve(actions); }
+  Rank(std::array<StageLane, 2> lanes, std::size_t actions) : lanes_(lanes) { actions_.reserve(actions); }
 
   void forward(std::size_t lane) { add(ActionKind::forward, lane, lanes_[lane].next_forward++); }
   void backward(std::size_t lane) { add(ActionKind::backward, lane, lanes_[lane].next_backward++); }
@@ -48,14 +48,14 @@ class Rank {
     actions_.push_back({kind, lanes_[lane].stage, MicrobatchId{microbatch}});
   }
 
-  std::array<Lane, 2> lanes_;
+  std::array<StageLane, 2> lanes_;
   std::vector<Action> actions_, pending_;
   std::size_t oldest_pending_ = 0;
 };
 
 // The eight phases. `depth` is how far the rank is from where its lane 0 begins, `turn` how many ranks lane 0 has to
 // pass before lane 1 begins, `microbatches` those of one lane.
-std::vector<Action> run_phases(std::array<Lane, 2> lanes, int depth, int turn, int microbatches) {
+std::vector<Action> run_phases(std::array<StageLane, 2> lanes, int depth, int turn, int microbatches) {
   Rank rank(lanes, 5 * static_cast<std::size_t>(microbatches));
   const int behind = turn - depth - 1;  // ranks between this one and the turn
   for (int i = 0; i < 2 * behind; ++i) rank.forward(0);
@@ -108,7 +108,7 @@ ComputeSchedule generate_dualpipe(const ScheduleShape& shape) {
   ComputeSchedule schedule{"dualpipe", shape.ranks, shape.microbatches, {}};
   for (int r = 0; r < shape.ranks; ++r) {
     const int mirrored = shape.ranks - 1 - r;
-    const Lane down{StageId{r}, 0, 0}, up{StageId{mirrored}, half, half};
+    const StageLane down{StageId{r}, 0, 0}, up{StageId{mirrored}, half, half};
     const bool first_half = r < mirrored;
     schedule.ranks.push_back(run_phases(first_half ? std::array{down, up} : std::array{up, down},
                                         first_half ? r : mirrored, shape.ranks / 2, half));
@@ -127,7 +127,7 @@ ComputeSchedule generate_dualpipe_v(const ScheduleShape& shape) {
   const int stages = 2 * shape.ranks;
   ComputeSchedule schedule{"dualpipe-v", stages, shape.microbatches, {}};
   for (int r = 0; r < shape.ranks; ++r) {
-    const Lane outward{StageId{r}, 0, 0}, back{StageId{stages - 1 - r}, 0, 0};
+    const StageLane outward{StageId{r}, 0, 0}, back{StageId{stages - 1 - r}, 0, 0};
     schedule.ranks.push_back(run_phases({outward, back}, r, shape.ranks, shape.microbatches));
   }
   return schedule;

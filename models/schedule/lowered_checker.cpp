@@ -15,9 +15,6 @@ namespace {
 
 constexpr std::size_t max_faults = 20;
 
-bool is_send(ActionKind kind) { return kind == ActionKind::send_forward || kind == ActionKind::send_backward; }
-bool is_receive(ActionKind kind) { return kind == ActionKind::recv_forward || kind == ActionKind::recv_backward; }
-
 // The other half of a message: 1SEND_F3 <-> 2RECV_F3, 2SEND_B3 <-> 1RECV_B3.
 Action counterpart(const Action& action) {
   switch (action.kind) {

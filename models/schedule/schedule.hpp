@@ -59,6 +59,12 @@ std::optional<Action> parse_action(std::string_view text);
 std::string_view letters(ActionKind kind);  // "F", "SEND_B", ...
 std::optional<ActionKind> parse_action_kind(std::string_view letters);
 constexpr bool is_compute(ActionKind kind) { return kind <= ActionKind::backward_weight; }
+constexpr bool is_send(ActionKind kind) {
+  return kind == ActionKind::send_forward || kind == ActionKind::send_backward;
+}
+constexpr bool is_receive(ActionKind kind) {
+  return kind == ActionKind::recv_forward || kind == ActionKind::recv_backward;
+}
 constexpr bool has_microbatch(ActionKind kind) { return kind <= ActionKind::recv_backward; }
 
 // When weights change, and which ones a micro-batch sees (docs/schedules.md, "Asynchronous schedules").

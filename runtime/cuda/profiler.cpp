@@ -31,13 +31,13 @@ std::vector<double> each(std::vector<double> times, double overhead, std::int64_
   return times;
 }
 
-double median(const std::vector<double>& times) { return measured(times).median.value(); }
+double median_or_zero(const std::vector<double>& times) { return measured(times).median.value(); }
 
 // What t seconds for few and T seconds for more blocks leave for no block at all.
 double intercept(const std::vector<double>& few, const std::vector<double>& more) {
   constexpr double ratio = static_cast<double>(few_blocks) / static_cast<double>(more_blocks - few_blocks);
-  const double t = median(few);
-  return std::max(0.0, t - ratio * (median(more) - t));
+  const double t = median_or_zero(few);
+  return std::max(0.0, t - ratio * (median_or_zero(more) - t));
 }
 
 double action_overhead(const ShortTimes& times) {
@@ -59,7 +59,7 @@ double optimizer_rate(const ShortTimes& times, const Plan& plan, std::size_t kin
   // A tied head has no table of its own here; elsewhere it is as the embedding's.
   const bool is_tied = stage_of_kind[kind] == head_stage && plan.network.transformer->tied_head;
   const auto stage = static_cast<std::size_t>(is_tied ? embedding_stage : stage_of_kind[kind]);
-  const double step = std::max(0.0, median(times.stages[stage].optimizer) - optimizer_overhead(times));
+  const double step = std::max(0.0, median_or_zero(times.stages[stage].optimizer) - optimizer_overhead(times));
   const auto parameters = static_cast<double>(lay_out_stage(stage_spec(plan, stage), true).owned_elements);
   return step / parameters * (1 + bytes.gradient / bytes.touched);
 }
@@ -98,9 +98,10 @@ Seconds step_overhead(const ShortTimes& times, const Plan& plan) {
   const ParameterBytes bytes = parameter_bytes(plan.precision, plan.optimizer);
   double norm = 0;
   for (const ShortTimes::Stage& stage : times.stages) {
-    norm += std::max(0.0, median(stage.optimizer) - optimizer_overhead(times)) * (bytes.gradient / bytes.touched);
+    norm +=
+        std::max(0.0, median_or_zero(stage.optimizer) - optimizer_overhead(times)) * (bytes.gradient / bytes.touched);
   }
-  return Seconds(std::max(0.0, median(times.around) - norm) + optimizer_overhead(times));
+  return Seconds(std::max(0.0, median_or_zero(times.around) - norm) + optimizer_overhead(times));
 }
 
 // What one micro-batch size gave.
@@ -117,7 +118,7 @@ Measured optimizer_of(const std::vector<Sized>& sizes, std::size_t kind, std::si
   for (const Sized& sized : sizes) {
     const LayerRange range = sized.plan.stages[stage].layers;
     const ShortTimes& at = sized.runs.levels[level];
-    const double saved = (median(at.stages[stage].backward) - median(at.stages[stage].first_backward)) /
+    const double saved = (median_or_zero(at.stages[stage].backward) - median_or_zero(at.stages[stage].first_backward)) /
                          static_cast<double>(range.last - range.first);
     const double step = optimizer_rate(at, sized.plan, kind) * static_cast<double>(parameters);
     times.push_back(std::clamp(step - saved, 0.0, step));
@@ -139,7 +140,8 @@ std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, co
   training.algorithm_cache = conditions.algorithm_cache;
   const std::size_t devices = devices_together(base.cluster, conditions);
   // A GPU at its power limit takes a second to find its clock: as many steps of each size, not as many seconds.
-  const std::int64_t samples = std::accumulate(options.microbatches.begin(), options.microbatches.end(), std::int64_t{0});
+  const std::int64_t samples =
+      std::accumulate(options.microbatches.begin(), options.microbatches.end(), std::int64_t{0});
   const Seconds budget_of_sample =
       options.time_budget / static_cast<double>(samples * static_cast<std::int64_t>(options.recompute.size()));
   std::vector<Sized> sizes;
