@@ -22,10 +22,11 @@ void run(const CompareSchedulesOptions& options) {
       own ? compare_schedules_of_one_network(chosen.shape(), chosen.times, chosen.message)
           : compare_schedules(chosen.shape(), chosen.times, chosen.message);
   if (options.json) return print_json(to_json(comparison));
-  const std::string stages = own ? "" : fmt::format(" with {} stages each", *chosen.stages_per_rank);
-  print(wrap(fmt::format("{} ranks{}, {} micro-batches; a {} takes F {:g}, I {:g}, W {:g}, a message {:g}",
-                         chosen.ranks, stages, chosen.microbatches, own ? "rank" : "stage", chosen.times.forward,
-                         chosen.times.backward_input, chosen.times.backward_weight, chosen.message)) +
+  const std::string stages = own ? "" : fmt::format(" with {} each", counted(*chosen.stages_per_rank, "stage"));
+  print(wrap(fmt::format("{}{}, {}; a {} takes F {:g}, I {:g}, W {:g}, a message {:g}", counted(chosen.ranks, "rank"),
+                         stages, counted(chosen.microbatches, "micro-batch"), own ? "rank" : "stage",
+                         chosen.times.forward, chosen.times.backward_input, chosen.times.backward_weight,
+                         chosen.message)) +
         "\n" + to_text(comparison));
 }
 

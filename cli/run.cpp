@@ -103,10 +103,10 @@ void train_and_report(const RunCommand& command, const Plan& plan, const std::st
   std::vector<double> host_per_action;
   check_runnable(plan, options, mpi);  // before anything is said
   if (reporter && !command.json) {
-    print(fmt::format("training {} on {} {}: {} stages, {} replicas, {} micro-batches of {} x {} tokens\n",
-                      plan.network.name, static_cast<int>(plan.devices.size()) * plan.ranks(),
-                      mpi ? "processes" : "threads", plan.stages.size(), plan.replicas(), plan.batch.microbatches,
-                      plan.batch.microbatch, plan.batch.sequence));
+    print(fmt::format("training {} on {}: {}, {}, {} of {} x {} tokens\n", plan.network.name,
+                      counted(static_cast<int>(plan.devices.size()) * plan.ranks(), mpi ? "process" : "thread"),
+                      counted(static_cast<int>(plan.stages.size()), "stage"), counted(plan.replicas(), "replica"),
+                      counted(plan.batch.microbatches, "micro-batch"), plan.batch.microbatch, plan.batch.sequence));
   }
   Trace trace = train(
       plan, options,
@@ -115,7 +115,7 @@ void train_and_report(const RunCommand& command, const Plan& plan, const std::st
         host_per_action.push_back(report.host_per_action.value());
         if (command.json || (report.step % every != 0 && report.step != 1 && report.step != options.steps)) return;
         print(fmt::format("step {:>5}  loss {:<8.4f}  {:>8}  {:>9} tokens/s\n", report.step, report.loss,
-                          to_string(report.time), with_thousands(static_cast<long long>(report.tokens_per_second))));
+                          to_string(report.time), rounded_with_thousands(report.tokens_per_second)));
       },
       mpi);
   if (!reporter) return;
@@ -128,7 +128,7 @@ void train_and_report(const RunCommand& command, const Plan& plan, const std::st
   } else {
     const Summary summary = summary_of(trace, host_per_action);
     print(fmt::format("median step {}, {} tokens/s", to_string(summary.step),
-                      with_thousands(static_cast<long long>(summary.tokens_per_second))));
+                      rounded_with_thousands(summary.tokens_per_second)));
     if (summary.bubble) print(fmt::format(", bubble {:.1f} %", 100 * *summary.bubble));
     if (options.backend == Backend::cuda) print(fmt::format(", host {} an action", to_string(summary.host_per_action)));
     print("\n");

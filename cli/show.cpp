@@ -65,6 +65,11 @@ void add_show_command(CLI::App& app) {
   const auto options = std::make_shared<ShowOptions>();
   CLI::App* command = app.add_subcommand("show", "Print a network, cluster, plan or schedule");
   command->require_subcommand(1);
+  set_examples(*command,
+               "  stagecraft show network gpt2-xl\n"
+               "  stagecraft show cluster dgx-h100:4\n"
+               "  stagecraft show plan plan.json\n"
+               "  stagecraft show schedule zb-h1 -p 4 -m 8");
 
   CLI::App* network = command->add_subcommand("network", "Layers, parameters, FLOPs and activation memory");
   network->add_option("NETWORK", options->name, "A preset, or a JSON file (ours or Hugging Face's config.json)")

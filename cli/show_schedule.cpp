@@ -141,8 +141,8 @@ void show_schedule(const ShowScheduleOptions& options) {
       return;
     case Format::svg: {
       SvgOptions svg;
-      svg.title = fmt::format("{}: {} stages, {} micro-batches; {}", schedule.name, schedule.stages,
-                              schedule.microbatches, times_text(schedule, times, message));
+      svg.title = fmt::format("{}: {}, {}; {}", schedule.name, counted(schedule.stages, "stage"),
+                              counted(schedule.microbatches, "micro-batch"), times_text(schedule, times, message));
       return print(to_svg(clock_trace(schedule, clock()), svg));
     }
     case Format::torch_csv:

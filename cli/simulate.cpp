@@ -45,7 +45,7 @@ void print_summary(const Trace& trace) {
   std::string text =
       fmt::format("{}: step {}, bubble {:.1f} % (idle / total), {:.1f} % (of the longest rank's span)\n", trace.source,
                   to_string(summary.step), 100 * summary.bubble, 100 * summary.span_bubble);
-  std::vector<std::vector<std::string>> rows{{"stage", "action", "time", "count"}};
+  std::vector<std::vector<std::string>> rows{{"stage", "action", "median", "count"}};
   for (const auto& kind : summary.kinds) {
     rows.push_back({std::to_string(kind.stage.value), std::string(letters(kind.kind)), to_string(kind.median),
                     std::to_string(kind.count)});

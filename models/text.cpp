@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 namespace stagecraft {
@@ -62,6 +63,13 @@ std::string with_thousands(long long number) {
   const std::size_t first = number < 0 ? 1 : 0;
   for (std::size_t i = text.size(); i > first + 3;) text.insert(i -= 3, ",");
   return text;
+}
+
+std::string rounded_with_thousands(double number) { return with_thousands(std::llround(number)); }
+
+std::string counted(long long count, std::string_view noun) {
+  const std::string_view ending = count == 1 ? "" : noun.ends_with("s") || noun.ends_with("ch") ? "es" : "s";
+  return fmt::format("{} {}{}", with_thousands(count), noun, ending);
 }
 
 std::string printable(std::string_view text, std::size_t limit) {

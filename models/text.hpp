@@ -20,6 +20,11 @@ std::string join(std::span<const std::string> items, std::string_view separator 
 // "1,234,567".
 std::string with_thousands(long long number);
 
+// The same of the nearest whole number: how every output rounds tokens a second.
+std::string rounded_with_thousands(double number);
+// "1 stage", "2 stages", "1,000 micro-batches".
+std::string counted(long long count, std::string_view noun);
+
 // Text from a file, made safe to print: control characters escaped, cut to `limit` characters.
 std::string printable(std::string_view text, std::size_t limit = 60);
 

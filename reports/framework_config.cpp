@@ -69,8 +69,8 @@ std::string comments(const std::vector<std::string>& remarks) {
 std::string launch_remark(const Plan& plan) {
   const std::size_t devices = plan.devices.size() * static_cast<std::size_t>(plan.ranks());
   const std::size_t a_node = plan.cluster.node_of(plan.devices.front().front()).devices.size();
-  if (devices <= a_node) return fmt::format("start {} processes on one node", devices);
-  return fmt::format("start {} processes, {} a node", devices, a_node);
+  if (devices <= a_node) return fmt::format("start {} on one node", counted(devices, "process"));
+  return fmt::format("start {}, {} a node", counted(devices, "process"), a_node);
 }
 
 }  // namespace stagecraft::framework

@@ -204,10 +204,10 @@ void put_losses(std::string& out, const std::vector<double>& losses) {
   if (curve.empty()) return;
   const auto bad = std::count_if(losses.begin(), losses.end(), [](double loss) { return !std::isfinite(loss); });
   put(out,
-      "<section>\n<h2>Loss</h2>\n<p class=\"note\">{} steps, from {:.4g} to {:.4g}{}.</p>\n<div class=\"scroll\">{}"
+      "<section>\n<h2>Loss</h2>\n<p class=\"note\">{}, from {:.4g} to {:.4g}{}.</p>\n<div class=\"scroll\">{}"
       "</div>\n</section>\n",
-      losses.size(), losses.front(), losses.back(), bad > 0 ? fmt::format("; {} losses are not numbers", bad) : "",
-      curve);
+      counted(static_cast<long long>(losses.size()), "step"), losses.front(), losses.back(),
+      bad == 0 ? "" : fmt::format("; {} not finite", counted(bad, "loss")), curve);
 }
 
 void put_stages(std::string& out, const Plan& plan) {

@@ -93,14 +93,15 @@ std::vector<std::pair<std::string, std::string>> context_of(const ReportInput& i
     }
   } else {
     add("network", last.network);
-    add("layout", fmt::format("{} stages on {} ranks, {} replica{}, schedule {}", last.stages, last.ranks,
-                              last.replicas, last.replicas == 1 ? "" : "s", last.schedule));
-    add("batch",
-        fmt::format("{} micro-batches, {} tokens a step", last.microbatches, with_thousands(last.tokens_per_step)));
+    add("layout", fmt::format("{} on {}, {}, schedule {}", counted(last.stages, "stage"), counted(last.ranks, "rank"),
+                              counted(last.replicas, "replica"), last.schedule));
+    add("batch", fmt::format("{}, {} a step", counted(last.microbatches, "micro-batch"),
+                             counted(last.tokens_per_step, "token")));
   }
   add("predicted by", fmt::format("{}", fmt::join(facts.comparison.rungs, ", ")));
   if (input.measured != nullptr) {
-    add("measured on", fmt::format("{}, {} steps", input.measured->source, input.measured->step_times.size()));
+    add("measured on", fmt::format("{}, {}", input.measured->source,
+                                   counted(static_cast<long long>(input.measured->step_times.size()), "step")));
     add("machine", input.measured->machine);
     add("date", input.measured->date);
   }
@@ -145,7 +146,7 @@ std::vector<Headline> headlines_of(const ReportFacts& facts) {
   const Seconds step = summarize(last).step;
   if (last.tokens_per_step > 0 && step > Seconds(0)) {
     const double rate = static_cast<double>(last.tokens_per_step) / step.value();
-    headlines.push_back({"tokens a second", with_thousands(std::llround(rate)),
+    headlines.push_back({"tokens a second", rounded_with_thousands(rate),
                          fmt::format("{} a step", with_thousands(last.tokens_per_step))});
   }
   const MemoryFact* fullest = nullptr;
@@ -160,7 +161,8 @@ std::vector<Headline> headlines_of(const ReportFacts& facts) {
   }
   if (!facts.losses.empty()) {
     headlines.push_back({"loss", fmt::format("{:.4g}", facts.losses.back()),
-                         fmt::format("from {:.4g} in {} steps", facts.losses.front(), facts.losses.size())});
+                         fmt::format("from {:.4g} in {}", facts.losses.front(),
+                                     counted(static_cast<long long>(facts.losses.size()), "step"))});
   }
   return headlines;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "models/text.hpp"
 #include "reports/escape.hpp"
 #include "reports/picture.hpp"
 
@@ -15,7 +16,8 @@ constexpr const char* schedule_source = "schedule";
 
 std::string default_title(const Trace& trace) {
   if (trace.source == schedule_source) {
-    return fmt::format("{}: {} stages, {} micro-batches", trace.schedule, trace.stages, trace.microbatches);
+    return fmt::format("{}: {}, {}", trace.schedule, counted(trace.stages, "stage"),
+                       counted(trace.microbatches, "micro-batch"));
   }
   std::string title = trace.source;
   for (const std::string* part : {&trace.network, &trace.schedule, &trace.machine}) {

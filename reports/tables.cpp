@@ -152,14 +152,16 @@ std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan) {
   std::vector<std::pair<std::string, std::string>> facts;
   facts.emplace_back("network", fmt::format("{}, {} parameters", printable(plan.network.name),
                                             with_thousands(total_parameters(plan.network.graph))));
-  facts.emplace_back("cluster", fmt::format("{}, {} of {} devices used", printable(plan.cluster.name),
-                                            plan.devices_used(), devices_in(plan.cluster)));
-  facts.emplace_back("layout",
-                     fmt::format("{} stages on {} ranks, {} replica{}, schedule {}", plan.stages.size(), plan.ranks(),
-                                 plan.replicas(), plan.replicas() == 1 ? "" : "s", printable(plan.schedule.name)));
+  facts.emplace_back("cluster", fmt::format("{}, {} of {} used", printable(plan.cluster.name), plan.devices_used(),
+                                            counted(devices_in(plan.cluster), "device")));
+  facts.emplace_back(
+      "layout",
+      fmt::format("{} on {}, {}, schedule {}", counted(static_cast<int>(plan.stages.size()), "stage"),
+                  counted(plan.ranks(), "rank"), counted(plan.replicas(), "replica"), printable(plan.schedule.name)));
   if (plan.layout != PlanLayout{}) facts.emplace_back("a rank", rank_text(plan.layout, plan.recompute));
-  facts.emplace_back("batch", fmt::format("{} samples of {} tokens a step: {} micro-batches of {} a replica",
-                                          batch.global, batch.sequence, batch.microbatches, batch.microbatch));
+  facts.emplace_back("batch", fmt::format("{} of {} a step: {} of {} a replica", counted(batch.global, "sample"),
+                                          counted(batch.sequence, "token"), counted(batch.microbatches, "micro-batch"),
+                                          batch.microbatch));
   facts.emplace_back("training", fmt::format("{}, {}, recompute {}{}", name(plan.precision), name(plan.optimizer),
                                              name(plan.recompute), plan.fused_attention ? ", fused attention" : ""));
   facts.emplace_back("costs", !is_priced(plan)              ? "not priced yet"
@@ -174,18 +176,17 @@ std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan) {
                                                                  : prediction.closed_form_step;
   if (best && best->value() > 0) {
     const double tokens = static_cast<double>(batch.global) * static_cast<double>(batch.sequence) / best->value();
-    facts.emplace_back("expected",
-                       fmt::format("{} tokens/s, bubble {:.1f}% (idle/total)",
-                                   with_thousands(static_cast<long long>(tokens)), 100 * prediction.bubble));
+    facts.emplace_back("expected", fmt::format("{} tokens/s, bubble {:.1f}% (idle/total)",
+                                               rounded_with_thousands(tokens), 100 * prediction.bubble));
   }
   return facts;
 }
 
 std::string network_table(const Network& network, const Workload& workload) {
   const std::vector<LayerGroup> groups = group_layers(network, workload);
-  std::string out = wrap(fmt::format("{}: {} parameters in {} layers", printable(network.name),
+  std::string out = wrap(fmt::format("{}: {} parameters in {}", printable(network.name),
                                      with_thousands(total_parameters(network.graph)),
-                                     with_thousands(static_cast<long long>(network.graph.layers()))));
+                                     counted(static_cast<long long>(network.graph.layers()), "layer")));
   if (network.transformer) out += wrap(describe(*network.transformer));
   out += wrap(fmt::format("FLOPs: forward, one token of {}; stash: {}, one sample, recompute {}", workload.sequence,
                           name(workload.precision), name(workload.recompute))) +
@@ -232,10 +233,9 @@ Json network_summary(const Network& network, const Workload& workload) {
 }
 
 std::string cluster_table(const Cluster& cluster) {
-  std::string out = wrap(fmt::format("{}: {} devices in {} node{}", printable(cluster.name),
-                                     with_thousands(static_cast<long long>(cluster.devices.size())),
-                                     with_thousands(static_cast<long long>(cluster.nodes.size())),
-                                     cluster.nodes.size() == 1 ? "" : "s")) +
+  std::string out = wrap(fmt::format("{}: {} in {}", printable(cluster.name),
+                                     counted(static_cast<long long>(cluster.devices.size()), "device"),
+                                     counted(static_cast<long long>(cluster.nodes.size()), "node"))) +
                     "\n";
   std::vector<int> count(cluster.device_types.size(), 0);
   for (const Device& device : cluster.devices) ++count[static_cast<std::size_t>(device.type)];
@@ -256,9 +256,11 @@ std::string cluster_table(const Cluster& cluster) {
   std::vector<std::string> order;
   const bool has_network = cluster.nodes.size() > 1;
   for (const Node& node : cluster.nodes) {
-    std::vector<std::string> cells{printable(devices_text(cluster, node.devices), 36),
-                                   fmt::format("{} {}", printable(node.local_kind, 14), link_text(node.local)),
-                                   has_network ? fmt::format("{} x {}", node.nics, link_text(node.network)) : "-"};
+    const bool has_local = node.local.bandwidth > BytesPerSecond(0);  // a device alone needs none
+    std::vector<std::string> cells{
+        printable(devices_text(cluster, node.devices), 36),
+        has_local ? fmt::format("{} {}", printable(node.local_kind, 14), link_text(node.local)) : "-",
+        has_network ? fmt::format("{} x {}", node.nics, link_text(node.network)) : "-"};
     const auto [found, added] = alike.emplace(join(cells, "\n"), std::make_pair(0, cells));
     if (added) order.push_back(found->first);
     ++found->second.first;
@@ -280,7 +282,8 @@ std::string cluster_table(const Cluster& cluster) {
   }
   out += table;
   if (has_network && cluster.uplink) {
-    out += "\n" + wrap(fmt::format("fabric: {} leaves, uplink {} each", cluster.leaves, link_text(*cluster.uplink)));
+    out += "\n" + wrap(fmt::format("fabric: {} {}, uplink {} each", cluster.leaves,
+                                   cluster.leaves == 1 ? "leaf" : "leaves", link_text(*cluster.uplink)));
   } else if (has_network) {
     out += "\nfabric: never limits\n";
   }
@@ -311,12 +314,13 @@ std::string schedule_table(const ComputeSchedule& schedule, const StageTimes& ti
                            const ScheduleGridOptions& grid) {
   const std::vector<StageTimes> of_stages(static_cast<std::size_t>(schedule.stages), times);
   const ClockedSchedule clock = clock_schedule(schedule, of_stages, message);
-  std::string shape = fmt::format("{}: {} stages on {} ranks, {} micro-batches", printable(schedule.name),
-                                  schedule.stages, schedule.ranks.size(), schedule.microbatches / schedule.slices);
+  std::string shape = fmt::format("{}: {} on {}, {}", printable(schedule.name), counted(schedule.stages, "stage"),
+                                  counted(static_cast<int>(schedule.ranks.size()), "rank"),
+                                  counted(schedule.microbatches / schedule.slices, "micro-batch"));
   if (schedule.slices > 1) shape += fmt::format(" of {} slices, numbered one after the other", schedule.slices);
   if (schedule.forward_only) shape += ", forwards alone";
   if (schedule.updates != WeightUpdates::synchronous) {
-    shape += fmt::format(", a step every {} micro-batches, without flush", schedule.update_group);
+    shape += fmt::format(", a step every {}, without flush", counted(schedule.update_group, "micro-batch"));
   }
   std::string out = wrap(shape);
   out += wrap(fmt::format("with {}: {:g} units, bubble {:.1f}% (idle/total), {:.1f}% (zero-bubble span)",

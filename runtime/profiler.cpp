@@ -13,6 +13,7 @@
 
 #include "kernels/cpu/linear.hpp"
 #include "models/cluster/cluster.hpp"
+#include "models/text.hpp"
 #include "models/version.hpp"
 #include "runtime/affinity.hpp"
 #include "runtime/cpu/stage.hpp"
@@ -303,7 +304,8 @@ Profile profile_cpu(const Network& network, const ProfileOptions& options, const
   const Cluster machine = local_cpu();
   Profile profile;
   profile.tool_version = version;
-  profile.machine = fmt::format("{}, {} cores", machine.device_types.front().name, machine.devices.size());
+  profile.machine = fmt::format("{}, {}", machine.device_types.front().name,
+                                counted(static_cast<long long>(machine.devices.size()), "core"));
   profile.date = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
   profile.network = network.name;
   profile.device = machine.device_types.front();

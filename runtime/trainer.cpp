@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "kernels/cpu/linear.hpp"
+#include "models/text.hpp"
 #include "models/version.hpp"
 #include "runtime/affinity.hpp"
 #include "runtime/checkpoint.hpp"
@@ -253,7 +254,8 @@ class Loop {
 std::string machine_name(Backend backend) {
   if (backend == Backend::cuda) return cuda::machine_name();
   const auto cluster = local_cpu();
-  return fmt::format("{}, {} cores", cluster.device_types.front().name, cluster.devices.size());
+  return fmt::format("{}, {}", cluster.device_types.front().name,
+                     counted(static_cast<long long>(cluster.devices.size()), "core"));
 }
 
 Trace new_trace(const Plan& plan, Backend backend) {
@@ -281,14 +283,14 @@ long core_count(const MpiSession* mpi) {
 
 // "2 replicas x 2 shards x 3 ranks".
 std::string grid(const Plan& plan) {
-  const std::string shards = plan.shards() > 1 ? fmt::format("{} shards x ", plan.shards()) : "";
-  return fmt::format("{} replicas x {}{} ranks", plan.replicas(), shards, plan.ranks());
+  const std::string shards = plan.shards() > 1 ? counted(plan.shards(), "shard") + " x " : "";
+  return fmt::format("{} x {}{}", counted(plan.replicas(), "replica"), shards, counted(plan.ranks(), "rank"));
 }
 
 void check_processes(const Plan& plan, const MpiSession& mpi) {
   if (mpi.processes() == worker_count(plan)) return;
-  throw device_error("the plan needs {} processes ({}), the launcher started {}", worker_count(plan), grid(plan),
-                     mpi.processes());
+  throw device_error("the plan needs {} ({}), the launcher started {}", counted(worker_count(plan), "process"),
+                     grid(plan), mpi.processes());
 }
 
 void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSession* mpi) {
@@ -317,9 +319,8 @@ void check_devices(const Plan& plan, const TrainingOptions& options, const MpiSe
   }
   const int local = mpi != nullptr ? mpi->local_processes() : worker_count(plan);
   if (local > core_count(mpi)) {
-    throw device_error(
-        "the plan needs {} CPU cores ({}), this machine offers {}: allow to oversubscribe, or plan for fewer", local,
-        grid(plan), core_count(mpi));
+    throw device_error("the plan needs {} ({}), this machine offers {}: allow to oversubscribe, or plan for fewer",
+                       counted(local, "CPU core"), grid(plan), core_count(mpi));
   }
 }
 
@@ -453,8 +454,8 @@ Trace train(const Plan& plan, const TrainingOptions& options, const StepCallback
   Trace trace = new_trace(plan, options.backend);
   const int local = mpi != nullptr ? mpi->local_processes() : worker_count(plan);
   if (options.backend == Backend::cpu && local > core_count(mpi)) {
-    trace.warnings.push_back(fmt::format("{} ranks share {} cores: measured times are not those of the plan's devices",
-                                         local, core_count(mpi)));
+    trace.warnings.push_back(fmt::format("{} share {}: measured times are not those of the plan's devices",
+                                         counted(local, "rank"), counted(core_count(mpi), "core")));
   }
   if (mpi != nullptr) {
     train_in_processes(plan, schedule, options, transport, data, start, callback, *mpi, trace);

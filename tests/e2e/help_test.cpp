@@ -6,7 +6,7 @@ namespace stagecraft {
 namespace {
 
 constexpr const char* commands[] = {
-    "plan",         "simulate",     "profile",   "run",           "compare",           "report",   "export",
+    "plan",         "simulate",     "profile",   "run",           "compare",           "report",   "export",   "show",
     "show network", "show cluster", "show plan", "show schedule", "compare schedules", "validate", "calibrate"};
 
 TEST(Help, ShowsExamplesForEveryCommand) {

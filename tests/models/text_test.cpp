@@ -34,5 +34,18 @@ TEST(Text, AlignsNumbersRightAndWordsLeft) {
             "long  1234567\n");
 }
 
+TEST(Text, CountsInTheSingularAndInThePlural) {
+  EXPECT_EQ(counted(1, "stage"), "1 stage");
+  EXPECT_EQ(counted(0, "replica"), "0 replicas");
+  EXPECT_EQ(counted(1, "micro-batch"), "1 micro-batch");
+  EXPECT_EQ(counted(1000, "micro-batch"), "1,000 micro-batches");
+  EXPECT_EQ(counted(2, "process"), "2 processes");
+}
+
+TEST(Text, RoundsToTheNearestWholeNumber) {
+  EXPECT_EQ(rounded_with_thousands(26481.5), "26,482");
+  EXPECT_EQ(rounded_with_thousands(26481.4), "26,481");
+}
+
 }  // namespace
 }  // namespace stagecraft

@@ -65,7 +65,7 @@ TEST(Tables, KeepClustersOfManyUnlikeNodesWithinAHundredColumns) {
     cluster.nodes.push_back(node);
   }
   EXPECT_LE(longest_line(cluster_table(cluster)), max_columns);
-  EXPECT_THAT(cluster_table(cluster), HasSubstr("fabric: 1 leaves, uplink 1.00 GB/s, 1.00 us each"));
+  EXPECT_THAT(cluster_table(cluster), HasSubstr("fabric: 1 leaf, uplink 1.00 GB/s, 1.00 us each"));
 }
 
 TEST(Tables, ShowAPlan) {
@@ -115,7 +115,7 @@ TEST(Tables, ShowASchedule) {
   EXPECT_THAT(schedule_table(make_schedule("inference", {2, 1, 2})),
               HasSubstr("2 micro-batches, forwards alone\nwith F 1: 3 units"));
   EXPECT_THAT(schedule_table(make_schedule("pipedream", {2, 1, 2})),
-              HasSubstr("a step every 1 micro-batches, without flush"));
+              HasSubstr("a step every 1 micro-batch, without flush"));
 }
 
 }  // namespace

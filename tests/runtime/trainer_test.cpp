@@ -224,7 +224,7 @@ TEST_F(TrainerTest, RefusesWhatTheMachineOrTheBackendLacks) {
   strict.oversubscribe = false;
   EXPECT_THAT(
       complaint(make_plan(tiny_gpt(), {.cuts = {2}, .microbatches = 1, .replicas = 5000}), strict, ErrorKind::device),
-      HasSubstr("the plan needs 10000 CPU cores (5000 replicas x 2 ranks)"));
+      HasSubstr("the plan needs 10,000 CPU cores (5,000 replicas x 2 ranks)"));
 
   plan = make_plan(tiny_gpt(), {.cuts = {2}});
   plan.precision = DataType::bf16;
