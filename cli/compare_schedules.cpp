@@ -18,9 +18,12 @@ struct CompareSchedulesOptions {
 void run(const CompareSchedulesOptions& options) {
   const ScheduleOptions& chosen = options.schedule;
   const bool own = !chosen.stages_per_rank;
-  const ScheduleComparison comparison =
-      own ? compare_schedules_of_one_network(chosen.shape(), chosen.times, chosen.message)
-          : compare_schedules(chosen.shape(), chosen.times, chosen.message);
+  const ScheduleComparison comparison = [&] {
+    Progress progress;
+    const auto show = [&](std::string_view schedule) { progress.show(fmt::format("looking at {}", schedule)); };
+    return own ? compare_schedules_of_one_network(chosen.shape(), chosen.times, chosen.message, show)
+               : compare_schedules(chosen.shape(), chosen.times, chosen.message, show);
+  }();
   if (options.json) return print_json(to_json(comparison));
   const std::string stages = own ? "" : fmt::format(" with {} each", counted(*chosen.stages_per_rank, "stage"));
   print(wrap(fmt::format("{}{}, {}; a {} takes F {:g}, I {:g}, W {:g}, a message {:g}", counted(chosen.ranks, "rank"),

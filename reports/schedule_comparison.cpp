@@ -77,7 +77,8 @@ int fewest_stages_per_rank(const ScheduleKind& kind, ScheduleShape shape) {
   return 1;
 }
 
-ScheduleComparison compare_schedules(ScheduleShape shape, const StageTimes& times, double message) {
+ScheduleComparison compare_schedules(ScheduleShape shape, const StageTimes& times, double message,
+                                     const ComparisonProgress& progress) {
   shape.times.assign(static_cast<std::size_t>(shape.ranks) * static_cast<std::size_t>(shape.stages_per_rank), times);
   shape.message = message;
   shape.both_directions = true;
@@ -88,6 +89,7 @@ ScheduleComparison compare_schedules(ScheduleShape shape, const StageTimes& time
       comparison.refused.emplace_back(kind.name, reason);
       continue;
     }
+    if (progress) progress(kind.name);
     const ComputeSchedule schedule = make_schedule(kind.name, shape);
     comparison.ranked.push_back(figures_of(schedule, shape, 1));
     if (kind.name == "searched") comparison.lower_bound = lower_bound(order_problem(shape, schedule));
@@ -96,7 +98,8 @@ ScheduleComparison compare_schedules(ScheduleShape shape, const StageTimes& time
   return comparison;
 }
 
-ScheduleComparison compare_schedules_of_one_network(ScheduleShape shape, const StageTimes& times, double message) {
+ScheduleComparison compare_schedules_of_one_network(ScheduleShape shape, const StageTimes& times, double message,
+                                                    const ComparisonProgress& progress) {
   shape.message = message;
   shape.both_directions = true;
   ScheduleComparison comparison;
@@ -112,6 +115,7 @@ ScheduleComparison compare_schedules_of_one_network(ScheduleShape shape, const S
   std::set<std::array<int, 2>> cuts;  // that others take: stages a rank, slices
   for (const ScheduleKind& kind : schedule_kinds()) {
     if (kind.name == "searched") continue;
+    if (progress) progress(kind.name);
     const int stages_per_rank = fewest_stages_per_rank(kind, shape);
     const int slices = kind.refuse(cut(stages_per_rank, 2)).empty() ? 2 : 1;
     const ScheduleShape own = cut(stages_per_rank, slices);
@@ -125,6 +129,7 @@ ScheduleComparison compare_schedules_of_one_network(ScheduleShape shape, const S
   }
   std::optional<ScheduleFigures> best;
   for (const auto& [stages_per_rank, slices] : cuts) {
+    if (progress) progress(fmt::format("searched, {} a rank", counted(stages_per_rank, "stage")));
     const ScheduleShape own = cut(stages_per_rank, slices);
     const ComputeSchedule schedule = make_schedule("searched", own);
     const ScheduleFigures figures = figures_of(schedule, own, stages_per_rank);

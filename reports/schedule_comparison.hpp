@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "models/json_reader.hpp"
@@ -31,13 +33,18 @@ struct ScheduleComparison {
   std::vector<std::pair<std::string, std::string>> refused;  // name and reason
 };
 
+// Told what is being looked at, for a line of progress.
+using ComparisonProgress = std::function<void(std::string_view)>;
+
 // Of all schedule_kinds(), with `times` on every stage; shape.times and shape.message are set from them. Searched may
 // put stages on two ranks, as others in the table do.
-ScheduleComparison compare_schedules(ScheduleShape shape, const StageTimes& times, double message);
+ScheduleComparison compare_schedules(ScheduleShape shape, const StageTimes& times, double message,
+                                     const ComparisonProgress& progress = {});
 // The same network on the same ranks: each schedule in the fewest stages a rank that it takes, `times` those of a
 // rank's whole share; seq-1f1b in two slices. Searched takes whichever of these ways of cutting serves it best.
 // shape.stages_per_rank is ignored.
-ScheduleComparison compare_schedules_of_one_network(ScheduleShape shape, const StageTimes& times, double message);
+ScheduleComparison compare_schedules_of_one_network(ScheduleShape shape, const StageTimes& times, double message,
+                                                    const ComparisonProgress& progress = {});
 // The fewest stages a rank, up to 8, that the kind takes with a well-divisible number of micro-batches; 1 if none.
 int fewest_stages_per_rank(const ScheduleKind& kind, ScheduleShape shape);
 

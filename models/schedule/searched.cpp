@@ -128,15 +128,23 @@ class ListScheduler {
     Orders orders(ranks_.size());
     int tasks = 0;
     for (int place = 0; place < problem_.places(); ++place) tasks += 3 * problem_.units(place);
+    std::vector<std::optional<Choice>> choices;  // by rank
+    for (const Rank& rank : ranks_) choices.push_back(best_of(rank));
     for (int done = 0; done < tasks; ++done) {
-      std::optional<Choice> first;
-      for (const Rank& rank : ranks_) {
-        const std::optional<Choice> choice = best_of(rank);
-        if (choice && (!first || choice->start < first->start)) first = choice;
+      const auto first = std::min_element(choices.begin(), choices.end(), [](const auto& a, const auto& b) {
+        return a && (!b || a->start < b->start);
+      });
+      if (!*first) return {};
+      const Choice choice = **first;
+      const int rank = problem_.rank_of(choice.task.place), to = problem_.target(choice.task.place, choice.task.kind);
+      orders[static_cast<std::size_t>(rank)].push_back(choice.task);
+      commit(choice);
+      // The others see nothing of it.
+      *first = best_of(ranks_[static_cast<std::size_t>(rank)]);
+      if (to >= 0) {
+        const auto other = static_cast<std::size_t>(problem_.rank_of(to));
+        choices[other] = best_of(ranks_[other]);
       }
-      if (!first) return {};
-      orders[static_cast<std::size_t>(problem_.rank_of(first->task.place))].push_back(first->task);
-      commit(*first);
     }
     return orders;
   }
