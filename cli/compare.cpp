@@ -18,13 +18,21 @@ struct CompareOptions {
 void run(const CompareOptions& options) {
   if (options.files.empty()) throw CLI::RequiredError("FILE");
   const Documents documents = load_documents(options.files);
-  if (!documents.measured)
-    throw bad_input("compare: expected a measured trace (from 'stagecraft run') among the files");
-  if (!documents.plan && documents.predicted.empty()) {
-    throw bad_input("compare: expected a plan or a simulated trace to compare with");
+  const Plan* plan = documents.plan ? &*documents.plan : nullptr;
+  if (documents.predicted.size() + (plan != nullptr ? 1 : 0) + (documents.measured ? 1 : 0) < 2) {
+    throw bad_input("compare: expected at least two of a plan, simulated traces and a measured one");
   }
-  const Comparison comparison =
-      compare(documents.plan ? &*documents.plan : nullptr, documents.predicted, *documents.measured);
+  if (options.max_error) {
+    if (!documents.measured) {
+      throw bad_input("--max-error: expected a measured trace (from 'stagecraft run') among the files");
+    }
+    if (!documents.other_networks.empty()) {
+      throw bad_input("--max-error: not the same network: {}", documents.other_networks.front());
+    }
+  }
+  warn_of_mismatches(documents);
+  const Comparison comparison = documents.measured ? compare(plan, documents.predicted, *documents.measured)
+                                                   : tabulate(plan, documents.predicted);
   if (options.json) {
     print_json(to_json(comparison));
   } else {
@@ -41,7 +49,9 @@ void run(const CompareOptions& options) {
 void add_compare_command(CLI::App& app) {
   const auto options = std::make_shared<CompareOptions>();
   CLI::App* command = app.add_subcommand("compare", "Lay predicted and measured times side by side, with errors");
-  command->add_option("FILE", options->files, "A plan and traces, in any order: simulated ones and a measured one");
+  command->add_option("FILE", options->files,
+                      "A plan and traces, in any order: simulated ones and a measured one; without that, what each "
+                      "predicts");
   command
       ->add_option("--max-error", options->max_error,
                    "Exit with 1 if the best prediction of the step time is off by more (percent)")
@@ -50,6 +60,7 @@ void add_compare_command(CLI::App& app) {
   command->add_flag("--markdown", options->markdown, "For documents");
   set_examples(*command,
                "  stagecraft compare plan.json timeline.json simgrid.json measured.json\n"
+               "  stagecraft compare plan.json timeline.json simgrid.json\n"
                "  stagecraft compare plan.json measured.json --max-error 5 --json\n"
                "  stagecraft compare schedules -p 8 -m 32");
   add_compare_schedules_command(*command);

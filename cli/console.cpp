@@ -39,8 +39,39 @@ void Progress::show(std::string_view text) {
   std::fflush(stderr);
 }
 
+namespace {
+
+// What a document is of.
+struct Origin {
+  std::string file, network, plan_digest;
+  bool is_plan = false;
+};
+
+// Holds every document against one of them: the plan, else the first.
+void find_mismatches(const std::vector<Origin>& origins, Documents& documents) {
+  const auto plan = std::find_if(origins.begin(), origins.end(), [](const Origin& origin) { return origin.is_plan; });
+  const auto reference = plan != origins.end() ? plan : origins.begin();
+  const auto differ = [](const std::string& a, const std::string& b) { return !a.empty() && !b.empty() && a != b; };
+  const auto plan_of = [](const Origin& origin) {
+    return fmt::format("{} {} {}", origin.file, origin.is_plan ? "is plan" : "is of plan",
+                       printable(origin.plan_digest));
+  };
+  for (const Origin& origin : origins) {
+    if (differ(reference->network, origin.network)) {
+      documents.other_networks.push_back(fmt::format("{} is of network '{}', {} of '{}'", reference->file,
+                                                     printable(reference->network), origin.file,
+                                                     printable(origin.network)));
+    } else if (differ(reference->plan_digest, origin.plan_digest)) {
+      documents.other_plans.push_back(plan_of(*reference) + ", " + plan_of(origin));
+    }
+  }
+}
+
+}  // namespace
+
 Documents load_documents(std::span<const std::string> files) {
   Documents documents;
+  std::vector<Origin> origins;
   for (const std::string& file : files) {
     const std::string text = read_file(file, 2ULL << 30);
     const Json json = parse_json(text, file);
@@ -50,8 +81,10 @@ Documents load_documents(std::span<const std::string> files) {
     if (format == "stagecraft-plan") {
       if (documents.plan) throw bad_input("{}: a second plan; expected one", file);
       documents.plan = plan_from_json(value);
+      origins.push_back({file, documents.plan->network.name, digest(text), true});
     } else if (format == "stagecraft-trace") {
       Trace trace = trace_from_json(value);
+      origins.push_back({file, trace.network, trace.plan_digest});
       if (trace.source == "timeline" || trace.source == "simgrid") {
         documents.predicted.push_back(std::move(trace));
       } else {
@@ -64,7 +97,13 @@ Documents load_documents(std::span<const std::string> files) {
   }
   std::stable_sort(documents.predicted.begin(), documents.predicted.end(),
                    [](const Trace& a, const Trace& b) { return (a.source == "simgrid") < (b.source == "simgrid"); });
+  find_mismatches(origins, documents);
   return documents;
+}
+
+void warn_of_mismatches(const Documents& documents) {
+  for (const std::string& text : documents.other_networks) note("warning: not the same network: " + text);
+  for (const std::string& text : documents.other_plans) note("warning: not the same plan: " + text);
 }
 
 void set_examples(CLI::App& command, std::string_view examples) {

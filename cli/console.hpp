@@ -67,9 +67,13 @@ struct Documents {
   std::optional<Plan> plan;
   std::vector<Trace> predicted;  // timeline before SimGrid, else in the order given
   std::optional<Trace> measured;
+  // What keeps them from being compared: a sentence a pair that names both files and what differs.
+  std::vector<std::string> other_networks, other_plans;
 };
 // Throws bad_input for a second plan or measured trace, and for files that are neither.
 Documents load_documents(std::span<const std::string> files);
+// Notes what disagrees.
+void warn_of_mismatches(const Documents& documents);
 
 // Adds examples below the options of a subcommand's --help.
 void set_examples(CLI::App& command, std::string_view examples);

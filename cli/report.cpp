@@ -25,6 +25,7 @@ void run(const ReportOptions& options) {
   if (documents.predicted.empty() && !documents.measured) {
     throw bad_input("report: expected at least one trace among the files");
   }
+  warn_of_mismatches(documents);
   ReportInput input;
   input.title = options.title;
   input.plan = documents.plan ? &*documents.plan : nullptr;

@@ -156,28 +156,43 @@ RungError error_of_rung(const std::vector<ComparisonRow>& rows, std::size_t rung
   return error;
 }
 
-std::string shape_of(const Trace& trace) {
-  return fmt::format("{} stages, {} micro-batches, {} ranks, {} replicas", trace.stages, trace.microbatches,
-                     trace.ranks, trace.replicas);
+std::string shape_text(int stages, int microbatches, int ranks, int replicas) {
+  return fmt::format("{}, {}, {}, {}", counted(stages, "stage"), counted(microbatches, "micro-batch"),
+                     counted(ranks, "rank"), counted(replicas, "replica"));
 }
 
-void warn_about_difference(const Trace& predicted, const std::string& rung, const Trace& measured,
-                           std::vector<std::string>& warnings) {
-  if (shape_of(predicted) != shape_of(measured)) {
-    warnings.push_back(
-        fmt::format("not the same pipeline: {} has {}; measured {}", rung, shape_of(predicted), shape_of(measured)));
-  } else if (!predicted.plan_digest.empty() && !measured.plan_digest.empty() &&
-             predicted.plan_digest != measured.plan_digest) {
-    warnings.push_back(
-        fmt::format("not the same plan: {} ran {}, measured {}", rung, predicted.plan_digest, measured.plan_digest));
-  }
-  const auto differs = [&](std::string_view what, const std::string& a, const std::string& b) {
-    if (!a.empty() && !b.empty() && a != b) {
-      warnings.push_back(fmt::format("not the same {}: {} has {}, measured {}", what, rung, a, b));
+std::string shape_of(const Trace& trace) {
+  return shape_text(trace.stages, trace.microbatches, trace.ranks, trace.replicas);
+}
+
+// What a rung is of.
+struct Origin {
+  std::string name;  // "the plan", "timeline", "measured"
+  std::string shape, network, schedule, plan_digest;
+};
+
+Origin origin_of(const Trace& trace, const std::string& name) {
+  return {name, shape_of(trace), trace.network, trace.schedule, trace.plan_digest};
+}
+
+Origin origin_of(const Plan& plan) {
+  return {"the plan",
+          shape_text(static_cast<int>(plan.stages.size()), plan.schedule.microbatches, plan.ranks(), plan.replicas()),
+          plan.network.name, plan.schedule.name, ""};
+}
+
+void warn_about_difference(const Origin& a, const Origin& b, std::vector<std::string>& warnings) {
+  const auto differs = [&](std::string_view what, const std::string& of_a, const std::string& of_b) {
+    const bool unlike = !of_a.empty() && !of_b.empty() && of_a != of_b;
+    if (unlike) {
+      warnings.push_back(fmt::format("not the same {}: {} has {}; {} {}", what, a.name, of_a, b.name, of_b));
     }
+    return unlike;
   };
-  differs("network", predicted.network, measured.network);
-  differs("schedule", predicted.schedule, measured.schedule);
+  const bool other_network = differs("network", a.network, b.network);
+  const bool other_pipeline = differs("pipeline", a.shape, b.shape);
+  if (!other_network && !other_pipeline) differs("plan", a.plan_digest, b.plan_digest);
+  differs("schedule", a.schedule, b.schedule);
 }
 
 void warn_about_measurement(const Trace& measured, std::vector<std::string>& warnings) {
@@ -187,24 +202,14 @@ void warn_about_measurement(const Trace& measured, std::vector<std::string>& war
   }
   const std::vector<double> steps = step_seconds(measured);
   if (steps.size() < few_steps) {
-    warnings.push_back(
-        fmt::format("only {} measured step{}: the medians are weak", steps.size(), steps.size() == 1 ? "" : "s"));
+    const std::string count = counted(static_cast<long long>(steps.size()), "measured step");
+    warnings.push_back(fmt::format("only {}: the medians are weak", count));
   }
   const double middle = median(steps);
   const double spread = percentile(steps, 0.9) - percentile(steps, 0.1);
   if (middle > 0 && spread > wide_spread * middle) {
     warnings.push_back(fmt::format("measured step times spread over {:.0f}% of their median (10th to 90th percentile)",
                                    100 * spread / middle));
-  }
-}
-
-void warn_about_plan(const Plan& plan, const Trace& measured, std::vector<std::string>& warnings) {
-  if (static_cast<int>(plan.stages.size()) != measured.stages || plan.batch.microbatches != measured.microbatches ||
-      plan.ranks() != measured.ranks || plan.replicas() != measured.replicas) {
-    warnings.push_back(
-        fmt::format("not the same pipeline: the plan has {} stages, {} micro-batches, {} ranks, {} "
-                    "replicas; measured {}",
-                    plan.stages.size(), plan.batch.microbatches, plan.ranks(), plan.replicas(), shape_of(measured)));
   }
 }
 
@@ -264,6 +269,11 @@ Comparison tabulate(const Plan* plan, std::span<const Trace> predicted) {
     comparison.schedule = predicted.back().schedule;
   }
   const std::vector<Column> columns = add_rungs(comparison, plan, predicted);
+  const std::size_t first = plan != nullptr ? 1 : 0;  // rung of the first trace
+  for (std::size_t i = 1 - first; i < predicted.size(); ++i) {
+    warn_about_difference(plan != nullptr ? origin_of(*plan) : origin_of(predicted[0], comparison.rungs[0]),
+                          origin_of(predicted[i], comparison.rungs[first + i]), comparison.warnings);
+  }
   fill_rows(comparison, columns, {});
   return comparison;
 }
@@ -278,9 +288,10 @@ Comparison compare(const Plan* plan, std::span<const Trace> predicted, const Tra
   comparison.schedule = measured.schedule;
   comparison.steps = static_cast<int>(measured.step_times.size());
   warn_about_measurement(measured, comparison.warnings);
-  if (plan != nullptr) warn_about_plan(*plan, measured, comparison.warnings);
+  const Origin truth = origin_of(measured, "measured");
+  if (plan != nullptr) warn_about_difference(origin_of(*plan), truth, comparison.warnings);
   for (const Trace& trace : predicted) {
-    warn_about_difference(trace, printable(trace.source, 14), measured, comparison.warnings);
+    warn_about_difference(origin_of(trace, printable(trace.source, 14)), truth, comparison.warnings);
   }
   const std::vector<Column> columns = add_rungs(comparison, plan, predicted);
   for (const std::string& warning : measured.warnings) comparison.warnings.push_back("measured: " + warning);

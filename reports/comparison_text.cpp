@@ -42,10 +42,9 @@ std::string rung_summary(const Comparison& comparison, std::size_t rung) {
 }
 
 std::string context_line(const Comparison& comparison) {
-  std::string line = comparison.measured.empty()
-                         ? "predicted"
-                         : fmt::format("measured: {}, {} step{}", printable(comparison.measured, 20), comparison.steps,
-                                       comparison.steps == 1 ? "" : "s");
+  std::string line = comparison.measured.empty() ? "predicted"
+                                                 : fmt::format("measured: {}, {}", printable(comparison.measured, 20),
+                                                               counted(comparison.steps, "step"));
   for (const std::string* part : {&comparison.machine, &comparison.date, &comparison.network, &comparison.schedule}) {
     if (!part->empty()) line += ", " + printable(*part, 80);
   }
@@ -163,10 +162,13 @@ std::string to_markdown(const Comparison& comparison) {
 
 Json to_json(const Comparison& comparison) {
   Json json;
-  json["measured"] = {{"source", comparison.measured},
-                      {"machine", comparison.machine},
-                      {"date", comparison.date},
-                      {"steps", comparison.steps}};
+  json["measured"] = nullptr;
+  if (!comparison.measured.empty()) {
+    json["measured"] = {{"source", comparison.measured},
+                        {"machine", comparison.machine},
+                        {"date", comparison.date},
+                        {"steps", comparison.steps}};
+  }
   json["network"] = comparison.network;
   json["schedule"] = comparison.schedule;
   json["rungs"] = comparison.rungs;

@@ -123,6 +123,27 @@ TEST_F(Loop, ResumesAfterCtrlCAsIfNothingHadHappened) {
   EXPECT_EQ(resumed["losses"][1], whole["losses"].back()) << "bit for bit";
 }
 
+TEST_F(Loop, SaysWhichFilesAreOfAnotherNetworkOrPlan) {
+  make_plan("--stages 2 --micro-batch 2", "plan.json");
+  make_plan("--stages 2 --micro-batch 1", "other.json");
+  expect_ok("sed 's/\"tiny\"/\"small\"/' net.json > small.json");
+  expect_ok(
+      "stagecraft plan --network ./small.json --cluster local-cpu --global-batch 8 --sequence 32 --precision fp32 "
+      "--stages 2 -o small_plan.json");
+  for (const char* plan : {"plan", "other", "small_plan"}) {
+    expect_ok(std::string("stagecraft simulate ") + plan + ".json -o " + plan + ".trace.json");
+  }
+  EXPECT_EQ(expect_ok("stagecraft compare plan.json plan.trace.json").err, "");
+  const std::string other = expect_ok("stagecraft compare plan.json other.trace.json").err;
+  EXPECT_EQ(other.rfind("warning: not the same plan: plan.json is plan ", 0), 0U) << other;
+  EXPECT_NE(other.find(", other.trace.json is of plan "), std::string::npos) << other;
+  const std::string network =
+      "warning: not the same network: plan.json is of network 'tiny', small_plan.trace.json of 'small'\n";
+  EXPECT_EQ(expect_ok("stagecraft compare plan.trace.json plan.json small_plan.trace.json").err, network);
+  EXPECT_EQ(expect_ok("stagecraft report plan.json small_plan.trace.json -o page.html").err,
+            network + "wrote page.html\n");
+}
+
 TEST_F(Loop, PricesAHandWrittenPlan) {
   make_plan("--stages 2 --micro-batch 2", "plan.json");
   json plan = json_of(folder_.path() / "plan.json");

@@ -119,16 +119,32 @@ TEST(Comparison, WarnsWhenTracesAreOfDifferentPlans) {
   Example example;
   example.predicted[0].plan_digest = "other";
   EXPECT_THAT(compare(nullptr, example.predicted, example.measured).warnings,
-              Contains("not the same plan: timeline ran other, measured 00112233aabbccdd"));
+              Contains("not the same plan: timeline has other; measured 00112233aabbccdd"));
   example.predicted[0].stages = 4;
   EXPECT_THAT(compare(nullptr, example.predicted, example.measured).warnings,
               Contains(HasSubstr("not the same pipeline: timeline has 4 stages")));
   example.predicted[0].network = "gpt2";
   EXPECT_THAT(compare(nullptr, example.predicted, example.measured).warnings,
-              Contains("not the same network: timeline has gpt2, measured toy"));
-  example.plan.batch.microbatches = 7;
-  EXPECT_THAT(compare(&example.plan, example.predicted, example.measured).warnings,
-              Contains(HasSubstr("the plan has 2 stages, 7 micro-batches")));
+              Contains("not the same network: timeline has gpt2; measured toy"));
+  example.plan.schedule.microbatches = 7;
+  example.plan.network.name = "llama";
+  const auto warnings = compare(&example.plan, example.predicted, example.measured).warnings;
+  EXPECT_THAT(warnings, Contains(HasSubstr("the plan has 2 stages, 7 micro-batches, 2 ranks, 1 replica;")));
+  EXPECT_THAT(warnings, Contains("not the same network: the plan has llama; measured toy"));
+}
+
+TEST(Comparison, WithoutAMeasurementHoldsThePredictionsAgainstThePlanOrTheFirst) {
+  Example example;
+  example.predicted.push_back(example_trace("simgrid", 2, 3));
+  const Comparison alone = tabulate(&example.plan, example.predicted);
+  EXPECT_THAT(alone.rungs, ElementsAre("closed form", "timeline", "simgrid"));
+  EXPECT_THAT(alone.warnings, IsEmpty());
+  EXPECT_EQ(to_json(alone)["measured"], nullptr);
+  example.predicted[1].network = "gpt2";
+  EXPECT_THAT(tabulate(&example.plan, example.predicted).warnings,
+              ElementsAre("not the same network: the plan has toy; simgrid gpt2"));
+  EXPECT_THAT(tabulate(nullptr, example.predicted).warnings,
+              ElementsAre("not the same network: timeline has toy; simgrid gpt2"));
 }
 
 TEST(Comparison, WarnsOfFewStepsAndOfWideSpread) {
