@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -77,6 +78,9 @@ Summary summary_of(const Trace& trace, const std::vector<double>& host_per_actio
   return summary;
 }
 
+// Not finite: training stopped because of it.
+bool has_diverged(const Trace& trace) { return !trace.losses.empty() && !std::isfinite(trace.losses.back()); }
+
 Json summary_json(const Trace& trace, const Summary& summary, std::int64_t last_step) {
   Json json = {{"steps", trace.step_times.size()},
                {"last_step", last_step},
@@ -84,6 +88,8 @@ Json summary_json(const Trace& trace, const Summary& summary, std::int64_t last_
                {"step_time_s", summary.step.value()},
                {"tokens_per_second", summary.tokens_per_second},
                {"host_per_action_s", summary.host_per_action.value()}};
+  // JSON has no such numbers: the last of "losses" is null.
+  if (has_diverged(trace)) json["diverged"] = {{"step", last_step}, {"loss", fmt::format("{}", trace.losses.back())}};
   if (summary.bubble) json["bubble"] = *summary.bubble;
   json["peak_memory_bytes"] = Json::array();
   json["warnings"] = trace.warnings;
@@ -91,8 +97,10 @@ Json summary_json(const Trace& trace, const Summary& summary, std::int64_t last_
   return json;
 }
 
-// Trains and reports; returns on success and on Ctrl-C.
-void train_and_report(const RunCommand& command, const Plan& plan, const std::string& plan_digest, MpiSession* mpi) {
+// Trains and reports. Returns on success and on Ctrl-C, and with an error, to throw when all processes have ended, of a
+// run whose loss is no number any more.
+std::optional<Error> train_and_report(const RunCommand& command, const Plan& plan, const std::string& plan_digest,
+                                      MpiSession* mpi) {
   const TrainingOptions options = training_options(command);
   const bool reporter = mpi == nullptr || mpi->process() == 0;
   const std::int64_t every = command.log_every > 0 ? command.log_every : std::max<std::int64_t>(1, options.steps / 20);
@@ -113,12 +121,14 @@ void train_and_report(const RunCommand& command, const Plan& plan, const std::st
       [&](const StepReport& report) {
         last_step = report.step;
         host_per_action.push_back(report.host_per_action.value());
-        if (command.json || (report.step % every != 0 && report.step != 1 && report.step != options.steps)) return;
+        const bool shown =
+            report.step % every == 0 || report.step == 1 || report.step == options.steps || !std::isfinite(report.loss);
+        if (command.json || !shown) return;
         print(fmt::format("step {:>5}  loss {:<8.4f}  {:>8}  {:>9} tokens/s\n", report.step, report.loss,
                           to_string(report.time), rounded_with_thousands(report.tokens_per_second)));
       },
       mpi);
-  if (!reporter) return;
+  if (!reporter) return std::nullopt;
   trace.plan_digest = plan_digest;
   if (!command.output.empty() && !trace.events.empty()) save_trace(trace, command.output);
   if (trace.step_times.empty()) {
@@ -132,10 +142,33 @@ void train_and_report(const RunCommand& command, const Plan& plan, const std::st
     if (summary.bubble) print(fmt::format(", bubble {:.1f} %", 100 * *summary.bubble));
     if (options.backend == Backend::cuda) print(fmt::format(", host {} an action", to_string(summary.host_per_action)));
     print("\n");
-    for (const std::string& warning : trace.warnings) note("warning: " + warning);
+    // The last one is the error below.
+    const std::size_t warnings = trace.warnings.size() - (has_diverged(trace) ? 1 : 0);
+    for (std::size_t i = 0; i < warnings; ++i) note("warning: " + trace.warnings[i]);
     if (!command.output.empty()) note("wrote " + command.output);
   }
+  if (has_diverged(trace)) {
+    return Error(ErrorKind::check_failed,
+                 fmt::format("the loss of step {} is {}: a lower --learning-rate, more --warmup-steps or a smaller "
+                             "--clip may help{}",
+                             last_step, trace.losses.back(),
+                             command.checkpoint.empty() ? "" : "; no checkpoint was written of this step"));
+  }
   if (signals().stop) note(fmt::format("stopped after step {}", last_step));
+  return std::nullopt;
+}
+
+// As train_and_report, in one of several processes; all of them have ended MPI when it returns.
+std::optional<Error> train_in_processes(const RunCommand& command, const Plan& plan, const std::string& plan_digest) {
+  MpiSession mpi;
+  terminate_on_sigterm();
+  try {
+    return train_and_report(command, plan, plan_digest, &mpi);
+  } catch (const Error& error) {
+    // Said before the launcher is told, which ends this process too.
+    note(fmt::format("error: {}", error.what()));
+    mpi.abort(static_cast<int>(error.kind()));
+  }
 }
 
 void run(const RunCommand& command) {
@@ -143,19 +176,9 @@ void run(const RunCommand& command) {
   const Json document = parse_json(text, command.plan);
   const Plan plan = plan_from_json(JsonValue(document, command.plan));
   signals();
-  if (!MpiSession::launched()) {
-    train_and_report(command, plan, digest(text), nullptr);
-    return;
-  }
-  MpiSession mpi;
-  terminate_on_sigterm();
-  try {
-    train_and_report(command, plan, digest(text), &mpi);
-  } catch (const Error& error) {
-    // Said before the launcher is told, which ends this process too.
-    note(fmt::format("error: {}", error.what()));
-    mpi.abort(static_cast<int>(error.kind()));
-  }
+  const auto failure = MpiSession::launched() ? train_in_processes(command, plan, digest(text))
+                                              : train_and_report(command, plan, digest(text), nullptr);
+  if (failure) throw *failure;
 }
 
 void add_optimizer_options(CLI::App& command, RunCommand& state) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <ctime>
 #include <exception>
 #include <memory>
@@ -91,16 +92,23 @@ class Loop {
                    [&] { transport_.receive(from, control, bytes_of(ready)); });
     }
     std::int64_t saved = info_.step;
-    bool stop = false;
+    bool stop = false, diverged = false;
     while (info_.step < options_.steps && !stop && !stop_requested()) {
       const Outcome outcome = lead_step(trace, callback);
       stop = outcome.stop != 0;
+      diverged = !std::isfinite(trace.losses.back());
+      if (diverged) break;
       const bool due = options_.checkpoint_interval > 0 && info_.step % options_.checkpoint_interval == 0;
       if (due) lead_checkpoint(saved);
     }
-    lead_checkpoint(saved);
+    // Parameters that give such a loss are of no use, and must not pass for the newest checkpoint.
+    if (!diverged) lead_checkpoint(saved);
     tell({Order::finish, info_.step, 0});
     collect(trace);
+    if (diverged) {
+      trace.warnings.push_back(
+          fmt::format("the loss of step {} is {}: training stopped there", info_.step, trace.losses.back()));
+    }
   }
 
   void follow() {
@@ -168,6 +176,7 @@ class Loop {
     StepReport report;
     report.step = info_.step;
     report.loss = total.loss_sum / static_cast<double>(plan_.schedule.microbatches * plan_.replicas());
+    if (std::isnan(report.loss)) report.loss = std::abs(report.loss);  // "-nan" says nothing
     report.time = Seconds(std::chrono::duration<double>(Clock::duration(total.end - command.start)).count());
     report.tokens_per_second = static_cast<double>(trace.tokens_per_step) / report.time.value();
     report.gradient_norm = total.gradient_norm;

@@ -14,6 +14,16 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+// Threads, and where there is MPI two processes.
+std::vector<std::string> launchers() {
+  std::vector<std::string> launchers{""};
+#ifdef STAGECRAFT_MPIEXEC
+  launchers.emplace_back("env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 " STAGECRAFT_MPIEXEC
+                         " --oversubscribe -n 2 ");
+#endif
+  return launchers;
+}
+
 json json_of(const fs::path& path) { return json::parse(std::ifstream(path)); }
 
 class Loop : public testing::Test {
@@ -142,6 +152,31 @@ TEST_F(Loop, SaysWhichFilesAreOfAnotherNetworkOrPlan) {
   EXPECT_EQ(expect_ok("stagecraft compare plan.trace.json plan.json small_plan.trace.json").err, network);
   EXPECT_EQ(expect_ok("stagecraft report plan.json small_plan.trace.json -o page.html").err,
             network + "wrote page.html\n");
+}
+
+TEST_F(Loop, StopsWhereTheLossIsNoNumberAndSaysSo) {
+  make_plan("--stages 2 --micro-batch 2", "plan.json");
+  const std::string train =
+      "stagecraft run plan.json --data text.txt --oversubscribe --steps 50 --learning-rate 1e30 --warmup-steps 0 ";
+  const Outcome people = shell(train + "--log-every 1000 --checkpoint ckpt -o trace.json", folder_.path());
+  EXPECT_EQ(people.exit, 1);
+  const json trace = json_of(folder_.path() / "trace.json");
+  const auto last = std::to_string(trace["losses"].size());
+  EXPECT_LT(trace["losses"].size(), 50U);
+  EXPECT_TRUE(trace["losses"].back().is_null());
+  EXPECT_EQ(trace["warnings"].back(), "the loss of step " + last + " is nan: training stopped there");
+  EXPECT_NE(people.out.find("  loss nan  "), std::string::npos) << people.out;
+  EXPECT_NE(people.err.find("error: the loss of step " + last + " is nan: "), std::string::npos) << people.err;
+  EXPECT_FALSE(fs::exists(folder_.path() / "ckpt")) << "nothing worth keeping";
+  expect_ok("stagecraft compare plan.json trace.json");
+
+  for (const std::string& launcher : launchers()) {
+    const Outcome scripts = shell(launcher + train + "--json", folder_.path());
+    EXPECT_EQ(scripts.exit, 1) << scripts.err;
+    const json summary = json::parse(scripts.out);
+    EXPECT_TRUE(summary["losses"].back().is_null());
+    EXPECT_EQ(summary["diverged"], (json{{"step", summary["last_step"]}, {"loss", "nan"}}));
+  }
 }
 
 TEST_F(Loop, PricesAHandWrittenPlan) {

@@ -109,6 +109,27 @@ TEST_F(TrainerTest, ReportsEveryStep) {
   EXPECT_GT(reports[0].tokens_per_second, 0);
 }
 
+TEST_F(TrainerTest, StopsAfterALossThatIsNotFinite) {
+  const Plan plan = make_plan(tiny_gpt(true), {.cuts = {2}, .replicas = 2, .schedule = "1f1b"});
+  TrainingOptions options = this->options(50);
+  options.optimizer.learning_rate = 1e30;
+  options.checkpoint_directory = folder_.path() / "diverged";
+  options.checkpoint_interval = 1;
+  std::int64_t last = 0;
+  const Trace trace = train(plan, options, [&](const StepReport& report) { last = report.step; });
+  ASSERT_LT(last, 50);
+  ASSERT_EQ(trace.losses.size(), static_cast<std::size_t>(last));
+  for (std::int64_t step = 1; step < last; ++step) {
+    EXPECT_TRUE(std::isfinite(trace.losses[static_cast<std::size_t>(step) - 1]));
+    EXPECT_TRUE(std::filesystem::exists(checkpoint_path(options.checkpoint_directory, step)));
+  }
+  EXPECT_FALSE(std::isfinite(trace.losses.back()));
+  EXPECT_FALSE(std::signbit(trace.losses.back())) << "printed as nan, not -nan";
+  EXPECT_FALSE(std::filesystem::exists(checkpoint_path(options.checkpoint_directory, last)));
+  ASSERT_FALSE(trace.warnings.empty());
+  EXPECT_THAT(trace.warnings.back(), testing::HasSubstr("the loss of step " + std::to_string(last) + " is "));
+}
+
 TEST_F(TrainerTest, ClipsTheGradientToTheAskedLength) {
   Plan plan = make_plan(tiny_gpt(true), {.cuts = {1, 2}, .optimizer = Optimizer::sgd});
   TrainingOptions options = this->options(1);
