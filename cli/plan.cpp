@@ -232,7 +232,8 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   group->add_option("--scaling", options.scaling, "The best layout on so many devices, e.g. 8,16,32")
       ->delimiter(',')
       ->check(positive);
-  group->add_flag("--weak", options.weak, "--scaling: the batch grows with the devices, from that of the first number");
+  group->add_flag("--weak", options.weak, "--scaling: the batch grows with the devices, from that of the first number")
+      ->needs(group->get_option("--scaling"));
 }
 
 }  // namespace

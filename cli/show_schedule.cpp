@@ -51,6 +51,20 @@ int natural_stages_per_rank(std::string_view name, const ScheduleShape& shape) {
   return kind == kinds.end() ? 1 : fewest_stages_per_rank(*kind, shape);
 }
 
+bool is_file(std::string_view name) { return name.ends_with(".csv") || name.ends_with(".json"); }
+
+// Options that say which schedule to make.
+constexpr std::array making{"--ranks", "--stages-per-rank", "--microbatches",
+                            "--group", "--slices",          "--both-directions"};
+
+void refuse_options_of_files(const CLI::App& command, const std::string& file) {
+  for (const char* option : making) {
+    if (command.get_option(option)->count() == 0) continue;
+    throw bad_input("{}: has no effect on {}, which says it itself: expected the name of a schedule with it", option,
+                    printable(file));
+  }
+}
+
 Shown load(const ShowScheduleOptions& options) {
   if (options.name.ends_with(".csv")) return {from_torch_csv(read_file(options.name), options.name), std::nullopt};
   if (options.name.ends_with(".json")) return {load_plan(options.name).schedule, std::nullopt};
@@ -185,7 +199,10 @@ void add_show_schedule_command(CLI::App& show) {
                "  stagecraft show schedule zb-v.csv --tf 1.2\n"
                "\nSchedules:\n" +
                    join(names, "\n"));
-  command->callback([options] { show_schedule(*options); });
+  command->callback([options, command] {
+    if (is_file(options->name)) refuse_options_of_files(*command, options->name);
+    show_schedule(*options);
+  });
 }
 
 }  // namespace stagecraft

@@ -11,6 +11,7 @@ namespace stagecraft {
 namespace {
 
 constexpr std::int64_t max_devices = 1'000'000;
+constexpr Seconds max_latency{3600};
 constexpr std::array<std::pair<std::string_view, DeviceKind>, 2> kind_names{
     {{"cpu", DeviceKind::cpu}, {"gpu", DeviceKind::gpu}}};
 
@@ -20,8 +21,15 @@ BytesPerSecond positive_rate(const JsonValue& value) {
   return rate;
 }
 
+// Longer ones are slips, and sums of them would overflow.
+Seconds short_time(const JsonValue& value) {
+  const Seconds time = value.seconds();
+  if (!(time <= max_latency)) throw value.expected("at most an hour, such as \"5 us\"");
+  return time;
+}
+
 Link read_link(JsonObject& object) {
-  return {object.required("latency").seconds(), positive_rate(object.required("bandwidth"))};
+  return {short_time(object.required("latency")), positive_rate(object.required("bandwidth"))};
 }
 
 Link read_link(const JsonValue& value) {
@@ -52,7 +60,7 @@ Efficiency read_efficiency(const JsonValue& value) {
   if (auto field = object.optional("attention")) efficiency.attention = read_fraction(*field, 2);
   if (auto field = object.optional("memory")) efficiency.memory = read_fraction(*field, 1);
   if (auto field = object.optional("half_rate")) efficiency.half_rate = read_flops(*field);
-  if (auto field = object.optional("launch")) efficiency.launch = field->seconds();
+  if (auto field = object.optional("launch")) efficiency.launch = short_time(*field);
   object.finish();
   return efficiency;
 }
@@ -86,7 +94,7 @@ void read_group(const JsonValue& value, DeviceType& type) {
   JsonObject object = value.object();
   if (type.is_slice()) throw value.complain("slices of a GPU form no group");
   type.group = static_cast<int>(object.required("devices").integer(2, 1000));
-  type.group_link = {object.required("latency").seconds(), positive_rate(object.required("bandwidth"))};
+  type.group_link = read_link(object);
   object.finish();
 }
 
