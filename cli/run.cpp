@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -78,7 +79,7 @@ Summary summary_of(const Trace& trace, const std::vector<double>& host_per_actio
   return summary;
 }
 
-// Not finite: training stopped because of it.
+// Whether training stopped because its loss was not finite.
 bool has_diverged(const Trace& trace) { return !trace.losses.empty() && !std::isfinite(trace.losses.back()); }
 
 Json summary_json(const Trace& trace, const Summary& summary, std::int64_t last_step) {
@@ -112,7 +113,7 @@ std::optional<Error> train_and_report(const RunCommand& command, const Plan& pla
   check_runnable(plan, options, mpi);  // before anything is said
   if (reporter && !command.json) {
     print(fmt::format("training {} on {}: {}, {}, {} of {} x {} tokens\n", plan.network.name,
-                      counted(static_cast<int>(plan.devices.size()) * plan.ranks(), mpi ? "process" : "thread"),
+                      counted(std::ssize(plan.devices) * plan.ranks(), mpi ? "process" : "thread"),
                       counted(static_cast<int>(plan.stages.size()), "stage"), counted(plan.replicas(), "replica"),
                       counted(plan.batch.microbatches, "micro-batch"), plan.batch.microbatch, plan.batch.sequence));
   }

@@ -1,6 +1,7 @@
 #include "reports/framework_config.hpp"
 
 #include <algorithm>
+#include <iterator>
 
 #include "models/recomputed_layers.hpp"
 #include "models/text.hpp"
@@ -67,8 +68,8 @@ std::string comments(const std::vector<std::string>& remarks) {
 }
 
 std::string launch_remark(const Plan& plan) {
-  const std::size_t devices = plan.devices.size() * static_cast<std::size_t>(plan.ranks());
-  const std::size_t a_node = plan.cluster.node_of(plan.devices.front().front()).devices.size();
+  const auto devices = std::ssize(plan.devices) * plan.ranks();
+  const auto a_node = std::ssize(plan.cluster.node_of(plan.devices.front().front()).devices);
   if (devices <= a_node) return fmt::format("start {} on one node", counted(devices, "process"));
   return fmt::format("start {}, {} a node", counted(devices, "process"), a_node);
 }
