@@ -1,9 +1,9 @@
 // Prices layers by measurement: interpolates a profile's samples.
 //
 // Times and stash are linear in the micro-batch between neighbouring samples; beyond the first and the last sample the
-// line through the nearest two goes on (never below zero); a single sample scales in proportion. Between a GPU that
-// never rests and the least load measured, times are linear in the load; below that they stay. Bytes of weights,
-// gradients and optimizer are those of memory.hpp. docs/cost_model.md.
+// line through the nearest two goes on (never below zero); a single sample scales in proportion. A GPU's clock follows
+// its load: between measured loads linearly, below the least not at all. Bytes of weights, gradients and optimizer are
+// those of memory.hpp. docs/cost_model.md.
 #pragma once
 
 #include "models/cost/cost.hpp"
@@ -23,8 +23,8 @@ class ProfiledCostModel final : public CostModel {
 
  private:
   const LayerProfile& find(const Layer& layer, const Workload& workload) const;
-  // Measured at the least load below 1; null where all were at 1.
-  const LayerProfile* find_rested(const Layer& layer, const Workload& workload) const;
+  // Measured at loads below 1, by falling load.
+  std::vector<const LayerProfile*> find_rested(const Layer& layer, const Workload& workload) const;
 
   Profile profile_;
 };
