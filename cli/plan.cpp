@@ -15,6 +15,7 @@
 #include "models/version.hpp"
 #include "planner/confirm.hpp"
 #include "planner/device_groups.hpp"
+#include "planner/explain.hpp"
 #include "planner/layout_search.hpp"
 #include "planner/own_order.hpp"
 #include "planner/planner.hpp"
@@ -25,17 +26,6 @@ namespace stagecraft {
 namespace {
 
 constexpr const char* layout_group = "Layouts";
-
-// Re-judges the best few with contention and puts the fastest first.
-void confirm_best(SearchResult& result, int count) {
-  const auto end = result.ranked.begin() + std::min<std::ptrdiff_t>(count, std::ssize(result.ranked));
-  std::vector<Plan*> plans;
-  for (auto ranked = result.ranked.begin(); ranked != end; ++ranked) plans.push_back(&ranked->plan);
-  confirm(plans);
-  std::stable_sort(result.ranked.begin(), end, [](const RankedPlan& a, const RankedPlan& b) {
-    return a.plan.prediction.simgrid_step < b.plan.prediction.simgrid_step;
-  });
-}
 
 std::string shown(const std::optional<Seconds>& time) { return time ? to_string(*time) : "-"; }
 
@@ -146,6 +136,7 @@ void plan_partitions(const PlanOptions& options, const Network& network, Cluster
                                 : search(network, cluster, *model, space);
   progress.show("confirming with SimGrid ...");
   confirm_best(result, options.confirm);
+  give_verdicts(result);
 
   Plan plan = result.best();
   plan.tool_version = version;

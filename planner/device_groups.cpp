@@ -6,7 +6,6 @@
 
 #include "models/error.hpp"
 #include "models/text.hpp"
-#include "planner/explain.hpp"
 #include "planner/in_parallel.hpp"
 
 namespace stagecraft {
@@ -115,7 +114,6 @@ SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
   if (result.ranked.size() > keep) {
     result.ranked.erase(result.ranked.begin() + static_cast<std::ptrdiff_t>(keep), result.ranked.end());
   }
-  give_verdicts(result);
   return result;
 }
 

@@ -8,7 +8,6 @@
 #include "models/text.hpp"
 #include "planner/assemble.hpp"
 #include "planner/downsets.hpp"
-#include "planner/explain.hpp"
 #include "planner/infeasible.hpp"
 #include "planner/judge.hpp"
 #include "planner/planner.hpp"
@@ -212,7 +211,6 @@ class Search {
     std::stable_sort(result_.ranked.begin(), result_.ranked.end(), [](const RankedPlan& a, const RankedPlan& b) {
       return *a.candidate.timeline < *b.candidate.timeline;
     });
-    give_verdicts(result_);
   }
 
   // Half of them layouts that would have been faster but do not fit, those that lack least first; the rest slower ones,
@@ -231,7 +229,7 @@ class Search {
     }
     others.insert(others.end(), same.begin(), same.end());
     others.resize(std::min(others.size(), keep - result_.near_misses.size()));
-    for (const Judgement* judgement : others) add_slower(*judgement);
+    for (const Judgement* judgement : others) result_.near_misses.push_back(maker_.make(*judgement).candidate);
   }
 
   // Of each schedule and recomputation the one that needs least memory on average.
@@ -267,17 +265,10 @@ class Search {
       candidate.shortage = shortage;
       candidate.stages = stage_ranges(cuts_.search, partition->cuts).stages;
       candidate.devices = types_along(cluster_, geometry.assignment);
-      candidate.verdict = why_not(*candidate.shortage);
       result_.near_misses.push_back(std::move(candidate));
       return true;
     }
     return false;
-  }
-
-  void add_slower(const Judgement& judgement) {
-    Candidate candidate = maker_.make(judgement).candidate;
-    candidate.verdict = why_slower(candidate, result_.ranked.front().candidate);
-    result_.near_misses.push_back(std::move(candidate));
   }
 
   const Network& network_;

@@ -151,8 +151,6 @@ TEST(DeviceGroups, AreSearchedInEveryCombinationOfWidths) {
   EXPECT_LT(least, 0.99 * alike);  // unlike widths win here
   const auto& types = result.best().cluster.device_types;
   EXPECT_NE(types[0].group, types[1].group);
-  EXPECT_EQ(result.ranked.front().candidate.verdict, "best");
-  EXPECT_THAT(result.ranked[1].candidate.verdict, HasSubstr("slower"));
   EXPECT_THAT(result.notes.back(), HasSubstr("an n-way device is n of a node"));
 
   // A plan holds the groups that it is for.

@@ -9,6 +9,7 @@
 #include "models/error.hpp"
 #include "models/files.hpp"
 #include "models/network/layer_graph.hpp"
+#include "planner/explain.hpp"
 #include "planner/planner.hpp"
 #include "sim/timeline.hpp"
 #include "tests/planner/helpers.hpp"
@@ -41,7 +42,9 @@ SearchSpace make_space(std::int64_t global_batch) {
 }
 
 SearchResult find(const Network& network, const Cluster& cluster, const SearchSpace& space) {
-  return search(network, cluster, SimpleModel(), space);
+  SearchResult result = search(network, cluster, SimpleModel(), space);
+  give_verdicts(result);
+  return result;
 }
 
 std::string message_of(const Network& network, const Cluster& cluster, const SearchSpace& space, ErrorKind kind) {
