@@ -29,6 +29,23 @@ constexpr const char* layout_group = "Layouts";
 
 std::string shown(const std::optional<Seconds>& time) { return time ? to_string(*time) : "-"; }
 
+// Whether equal layouts can be on other devices.
+bool is_mixed(const SearchResult& result) { return result.best().cluster.device_types.size() > 1; }
+
+// "2x 4-way A100-SXM4-80GB, 1x H100-SXM5-80GB; layers 2x 12, 20": of the stages, in order.
+std::string place_text(const Candidate& candidate) {
+  std::vector<std::string> runs;
+  for (auto at = candidate.stages.begin(); at != candidate.stages.end();) {
+    const auto size = [](const LayerRange& range) { return range.last - range.first; };
+    const auto end =
+        std::find_if(at, candidate.stages.end(), [&](const auto& range) { return size(range) != size(*at); });
+    runs.push_back(end - at == 1 ? std::to_string(size(*at)) : fmt::format("{}x {}", end - at, size(*at)));
+    at = end;
+  }
+  return fmt::format("{}; layers {}", printable(candidate.devices, 1000), join(runs));
+}
+
+// On mixed clusters with a line below each plan, of its devices and layers.
 std::string ranking_table(const SearchResult& result) {
   std::vector<std::vector<std::string>> rows{{"", "plan", "closed form", "timeline", "SimGrid", "bubble", "memory"}};
   int place = 0;
@@ -40,7 +57,17 @@ std::string ranking_table(const SearchResult& result) {
                     fmt::format("{:.1f} %", 100 * prediction.bubble),
                     peak == prediction.peak_memory.end() ? "-" : to_string(*peak)});
   }
-  return format_table(rows);
+  const std::string table = format_table(rows);
+  if (!is_mixed(result)) return table;
+  std::string text;
+  std::size_t line = 0;  // of the heading
+  for (std::size_t at = 0; at < table.size(); ++line) {
+    const std::size_t end = table.find('\n', at) + 1;
+    text += table.substr(at, end - at);
+    if (line > 0) text += wrap("   on " + place_text(result.ranked[line - 1].candidate));
+    at = end;
+  }
+  return text;
 }
 
 std::string explanation(const SearchResult& result) {
@@ -52,7 +79,8 @@ std::string explanation(const SearchResult& result) {
   }
   if (!result.near_misses.empty()) text += "\nNear misses:\n";
   for (const Candidate& miss : result.near_misses) {
-    text += wrap(fmt::format("  {}: {}", to_string(miss.layout), miss.verdict));
+    const std::string where = is_mixed(result) ? " on " + place_text(miss) : "";
+    text += wrap(fmt::format("  {}{}: {}", to_string(miss.layout), where, miss.verdict));
   }
   for (const std::string& remark : result.notes) text += wrap("note: " + remark);
   const SearchCounts& counts = result.counts;
@@ -63,29 +91,33 @@ std::string explanation(const SearchResult& result) {
   return text;
 }
 
-Json layout_json(const Layout& layout) {
+Json candidate_json(const Candidate& candidate) {
+  const Layout& layout = candidate.layout;
+  Json layers = Json::array();
+  for (const LayerRange& range : candidate.stages) layers.push_back(range.last - range.first);
   return {{"stages", layout.stages},
           {"ranks", layout.ranks},
           {"replicas", layout.replicas},
           {"microbatch", layout.microbatch},
           {"microbatches", layout.microbatches},
           {"schedule", layout.schedule},
-          {"recompute", name(layout.recompute)}};
+          {"recompute", name(layout.recompute)},
+          {"devices", candidate.devices},
+          {"layers", layers},
+          {"verdict", candidate.verdict}};
 }
 
 Json result_json(const SearchResult& result) {
   Json json;
   json["ranked"] = Json::array();
   for (const RankedPlan& ranked : result.ranked) {
-    Json entry = layout_json(ranked.candidate.layout);
-    entry["devices"] = ranked.candidate.devices;
+    Json entry = candidate_json(ranked.candidate);
     entry["prediction"] = to_json(ranked.plan)["prediction"];
     json["ranked"].push_back(std::move(entry));
   }
   json["near_misses"] = Json::array();
   for (const Candidate& miss : result.near_misses) {
-    Json entry = layout_json(miss.layout);
-    entry["verdict"] = miss.verdict;
+    Json entry = candidate_json(miss);
     if (miss.shortage) {
       entry["shortage"] = {{"stage", miss.shortage->stage.value},
                            {"needed_bytes", miss.shortage->needed.value()},

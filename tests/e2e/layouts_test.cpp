@@ -43,7 +43,13 @@ TEST_F(Layouts, HaveTensorWidthsOfTheirOwnOnUnlikeGpus) {
             best["prediction"]["simgrid_step_s"]);
   const json whole = json::parse(out_of(plan + "--tensor 1 --confirm 0 --json"))["ranked"][0];
   EXPECT_LT(best["prediction"]["timeline_step_s"], whole["prediction"]["timeline_step_s"]);
+  EXPECT_EQ(best["layers"].size(), best["stages"]);
+  EXPECT_EQ(best["verdict"], "best");
   EXPECT_THAT(out_of("show plan plan.json"), HasSubstr("of 24 devices used"));
+  // What tells plans apart is shown in full: devices, tensor widths, cuts.
+  EXPECT_THAT(out_of(plan + "--confirm 0"),
+              testing::AllOf(HasSubstr("\n   on " + best["devices"].get<std::string>() + "; layers "),
+                             testing::Not(HasSubstr("~"))));
   expect_error("export plan.json --to megatron -o -", 2, "one tensor width for all ranks");
   expect_error(plan + "--tensor 16", 2, "1, 2, 4, 8; got 16");
   expect_error(plan + "--context 2", 2, "--context: only pipelines and replicas are planned here");

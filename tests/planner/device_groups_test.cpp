@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "models/cost/communication.hpp"
 #include "models/cost/roofline.hpp"
@@ -157,6 +158,20 @@ TEST(DeviceGroups, AreSearchedInEveryCombinationOfWidths) {
   const Plan plan = plan_from_json(JsonValue(to_json(result.best()), "plan"));
   EXPECT_EQ(plan.cluster, result.best().cluster);
   EXPECT_LE(plan.devices_used(), devices_in(cluster));
+}
+
+// One device does it all, whatever the width of the other type.
+TEST(DeviceGroups, AreRankedOnceWhereAWidthMakesNoDifference) {
+  Cluster cluster = two_generations();
+  for (DeviceType& type : cluster.device_types) type.memory = Bytes(1e12);
+  SearchSpace space = make_space();
+  space.global_batch = 1;
+  const SearchResult result = search_groups(make_transformer(), cluster, RooflineCostModel(), space, {});
+  std::set<std::string> seen;
+  const auto text = [](const Candidate& candidate) { return to_string(candidate.layout) + " " + candidate.devices; };
+  for (const RankedPlan& ranked : result.ranked) EXPECT_TRUE(seen.insert(text(ranked.candidate)).second);
+  for (const Candidate& miss : result.near_misses) EXPECT_TRUE(seen.insert(text(miss)).second) << text(miss);
+  EXPECT_EQ(result.ranked.size(), 5U);
 }
 
 TEST(DeviceGroups, CountTheirDevicesWhereThoseAreLimited) {
