@@ -144,12 +144,21 @@ std::vector<std::string> layout_options_given(const CLI::App& command) {
   return given;
 }
 
+// Of a plan whose costs lie between or beyond what was measured; empty: it is one of the `measured` sizes.
+std::string microbatch_note(std::int64_t microbatch, const std::vector<std::int64_t>& measured) {
+  if (measured.empty() || std::find(measured.begin(), measured.end(), microbatch) != measured.end()) return {};
+  const bool is_beyond = microbatch < measured.front() || microbatch > measured.back();
+  return fmt::format("micro-batches of {} were not measured: their costs are {} those of {}", microbatch,
+                     is_beyond ? "extrapolated from" : "interpolated between", fmt::join(measured, ", "));
+}
+
 // Cuts into pipelines and replicas: any graph, unlike devices, measured costs (planner/search.cpp).
 void plan_partitions(const PlanOptions& options, const Network& network, Cluster cluster) {
   const SearchSpace space = search_space(options, network);
 
   std::unique_ptr<CostModel> model = std::make_unique<RooflineCostModel>();
   std::string profile_digest;
+  std::vector<std::int64_t> measured;
   if (!options.profile.empty()) {
     const std::string text = read_file(options.profile);
     const Json document = parse_json(text, options.profile);
@@ -158,6 +167,7 @@ void plan_partitions(const PlanOptions& options, const Network& network, Cluster
     // GPU has none.
     if (!profile.links.empty()) cluster = with_measured_link(std::move(cluster), profile, profile.links.back().kind);
     profile_digest = digest(text);
+    measured = measured_microbatches(profile);
     model = std::make_unique<ProfiledCostModel>(std::move(profile));
   }
 
@@ -169,6 +179,8 @@ void plan_partitions(const PlanOptions& options, const Network& network, Cluster
   progress.show("confirming with SimGrid ...");
   confirm_best(result, options.confirm);
   give_verdicts(result);
+  const std::string unmeasured = microbatch_note(result.best().batch.microbatch, measured);
+  if (!unmeasured.empty()) result.notes.push_back(unmeasured);
 
   Plan plan = result.best();
   plan.tool_version = version;

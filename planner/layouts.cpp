@@ -135,8 +135,7 @@ class Lister {
         list_.refusal = fmt::format("schedule '{}': {}", layout.schedule, refusal);
       return;
     }
-    for (const auto& [name, recompute] : recompute_names()) {
-      if (space_.recompute.value_or(recompute) != recompute) continue;
+    for (const Recompute recompute : searched_recomputes(space_)) {
       layout.recompute = recompute;
       list_.options.push_back({layout, kind});
     }
@@ -149,6 +148,10 @@ class Lister {
 };
 
 }  // namespace
+
+std::vector<Recompute> searched_recomputes(const SearchSpace& space) {
+  return space.recompute ? std::vector{*space.recompute} : space.recomputes;
+}
 
 int usable_devices(const Cluster& cluster, const SearchSpace& space) {
   const int all = static_cast<int>(cluster.devices.size());

@@ -52,8 +52,18 @@ Cuts legal_cuts(const LayerGraph& graph, const SearchSpace& space) {
   return cuts;
 }
 
+// Without the recomputations that the model cannot price; all of them where it can price none, which it will say
+// itself.
+SearchSpace priceable(SearchSpace space, const CostModel& model) {
+  std::vector<Recompute> known = space.recomputes;
+  std::erase_if(known, [&](Recompute recompute) { return !model.knows(recompute); });
+  if (!known.empty()) space.recomputes = std::move(known);
+  return space;
+}
+
 class Search {
  public:
+  // All are used, not owned; a `space` that is priceable().
   Search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space)
       : network_(network),
         cluster_(cluster),
@@ -62,7 +72,7 @@ class Search {
         cuts_(legal_cuts(network.graph, space)),
         prices_(network.graph, cluster, model,
                 {space.microbatch.value_or(1), space.sequence, space.precision, space.optimizer,
-                 space.recompute.value_or(Recompute::none), space.fused_attention}),
+                 searched_recomputes(space).front(), space.fused_attention}),
         judge_(network, cluster, cuts_.search, prices_, space.devices),
         maker_(network, cluster, model, space, judge_) {}
 
@@ -292,7 +302,14 @@ class Search {
 
 SearchResult search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space) {
   check_space(space, network, cluster);
-  return Search(network, cluster, model, space).run();
+  const SearchSpace known = priceable(space, model);
+  SearchResult result = Search(network, cluster, model, known).run();
+  if (!space.recompute && known.recomputes.size() < space.recomputes.size()) {
+    std::vector<std::string> tried;
+    for (const Recompute recompute : known.recomputes) tried.emplace_back(name(recompute));
+    result.notes.push_back(fmt::format("recomputation: {} tried, as no others were measured", join(tried)));
+  }
+  return result;
 }
 
 }  // namespace stagecraft

@@ -268,6 +268,37 @@ TEST(Search, NeverExceedsTheMemoryOfADevice) {
   }
 }
 
+// Priced with one recomputation only, as by a profile without the others.
+class Unrecomputed final : public CostModel {
+ public:
+  explicit Unrecomputed(Recompute known) : known_(known) {}
+  bool knows(Recompute recompute) const override { return recompute == known_; }
+  LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override {
+    if (!knows(workload.recompute)) throw bad_input("not measured");
+    return SimpleModel().layer_cost(layer, workload, device);
+  }
+
+ private:
+  Recompute known_;
+};
+
+TEST(Search, TriesTheRecomputationsThatTheModelKnows) {
+  const Network network = make_network(make_chain(4), 1, 10, 10);
+  for (const auto& [name, known] : recompute_names()) {
+    SearchSpace space = make_space(4);
+    const SearchResult result = search(network, make_cluster({{1, 2}}), Unrecomputed(known), space);
+    for (const RankedPlan& ranked : result.ranked) EXPECT_EQ(ranked.plan.recompute, known);
+    EXPECT_EQ(result.notes.back(), fmt::format("recomputation: {} tried, as no others were measured", name));
+    space.recompute = known;
+    EXPECT_TRUE(search(network, make_cluster({{1, 2}}), Unrecomputed(known), space).notes.empty());
+    space.recompute = known == Recompute::none ? Recompute::full : Recompute::none;
+    EXPECT_THROW(search(network, make_cluster({{1, 2}}), Unrecomputed(known), space), Error);
+    // The advice to someone without memory tries no others.
+    space.recompute.reset();
+    EXPECT_THROW(search(network, make_cluster({{1, 2, 1}}), Unrecomputed(known), space), Error);
+  }
+}
+
 TEST(Search, SaysWhatWouldMakeItFit) {
   const Network network = make_network(make_chain(4), 1, 10, 10);
   SearchSpace space = make_space(4);
