@@ -7,6 +7,7 @@
 #include "cli/console.hpp"
 #include "cli/plan_engine.hpp"
 #include "cli/plan_options.hpp"
+#include "cli/plan_precision.hpp"
 #include "models/cost/profiled.hpp"
 #include "models/cost/roofline.hpp"
 #include "models/files.hpp"
@@ -153,16 +154,18 @@ std::string microbatch_note(std::int64_t microbatch, const std::vector<std::int6
 }
 
 // Cuts into pipelines and replicas: any graph, unlike devices, measured costs (planner/search.cpp).
-void plan_partitions(const PlanOptions& options, const Network& network, Cluster cluster) {
-  const SearchSpace space = search_space(options, network);
-
+void plan_partitions(const PlanOptions& given, const Network& network, Cluster cluster) {
   std::unique_ptr<CostModel> model = std::make_unique<RooflineCostModel>();
   std::string profile_digest;
   std::vector<std::int64_t> measured;
-  if (!options.profile.empty()) {
-    const std::string text = read_file(options.profile);
-    const Json document = parse_json(text, options.profile);
-    Profile profile = profile_from_json(JsonValue(document, options.profile));
+  PlanOptions options;
+  if (given.profile.empty()) {
+    options = with_precision(given, cluster, nullptr);
+  } else {
+    const std::string text = read_file(given.profile);
+    const Json document = parse_json(text, given.profile);
+    Profile profile = profile_from_json(JsonValue(document, given.profile));
+    options = with_precision(given, cluster, &profile);
     // The link that was measured last is the slowest: a profile taken under mpirun also has that between processes. One
     // GPU has none.
     if (!profile.links.empty()) cluster = with_measured_link(std::move(cluster), profile, profile.links.back().kind);
@@ -171,6 +174,7 @@ void plan_partitions(const PlanOptions& options, const Network& network, Cluster
     model = std::make_unique<ProfiledCostModel>(std::move(profile));
   }
 
+  const SearchSpace space = search_space(options, network);
   Progress progress;
   progress.show("searching ...");
   const bool grouped = may_group(options, network, cluster);
@@ -179,6 +183,7 @@ void plan_partitions(const PlanOptions& options, const Network& network, Cluster
   progress.show("confirming with SimGrid ...");
   confirm_best(result, options.confirm);
   give_verdicts(result);
+  if (!options.precision_note.empty()) result.notes.push_back(options.precision_note);
   const std::string unmeasured = microbatch_note(result.best().batch.microbatch, measured);
   if (!unmeasured.empty()) result.notes.push_back(unmeasured);
 
@@ -203,7 +208,7 @@ void run(const PlanOptions& options, const CLI::App& command) {
   const Network network = load_network(options.network);
   const Cluster cluster = cluster_named(options.cluster);
   const std::string reason = why_no_layouts(options, network, cluster);
-  if (reason.empty()) return plan_layouts(options, network, cluster);
+  if (reason.empty()) return plan_layouts(with_precision(options, cluster, nullptr), network, cluster);
   auto given = layout_options_given(command);
   if (may_group(options, network, cluster)) std::erase(given, "--tensor");
   if (!given.empty()) {
@@ -311,9 +316,10 @@ void add_plan_command(CLI::App& app) {
   command->add_option("--devices", options->devices, "Use at most this many")->check(positive);
   command
       ->add_option("--precision", options->precisions,
-                   list_of(data_type_names()) + "; several, such as bf16,fp8: the fastest of them")
-      ->delimiter(',')
-      ->capture_default_str();
+                   list_of(data_type_names()) +
+                       "; several, such as bf16,fp8: the fastest of them (default: bf16, "
+                       "or the next best that all devices compute in)")
+      ->delimiter(',');
   command->add_option("--optimizer", options->optimizer, list_of(optimizer_names()))->capture_default_str();
   command->add_flag("--fused-attention", space.fused_attention,
                     "The attention kernel keeps no sequence x sequence matrix");

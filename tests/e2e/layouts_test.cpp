@@ -106,6 +106,28 @@ TEST_F(Layouts, WithTensorParallelismRunHere) {
   EXPECT_THAT(out_of("export measured.json --to perfetto -o -"), HasSubstr("shard 1"));
 }
 
+// Unless one is named: the best precision that all devices compute in, with a word where it is not bf16.
+TEST_F(Layouts, AreInAPrecisionThatTheDevicesHave) {
+  const Outcome old = run("plan --network gpt2 --cluster dgx1-v100 --global-batch 16 --confirm 0 --json");
+  EXPECT_EQ(json::parse(old.out)["precision"], "fp16");
+  EXPECT_EQ(old.err, "precision fp16, as device 'V100-SXM2-16GB' computes in fp32, fp16\n");
+  const Outcome recent = run(plan_ + "--devices 1 --confirm 0 --json");
+  EXPECT_EQ(json::parse(recent.out)["precision"], "bf16");
+  EXPECT_EQ(recent.err, "");
+}
+
+TEST_F(Layouts, OfUnlikeGpusAreInAPrecisionThatAllHave) {
+  const std::string plan =
+      "plan --network gpt2 --cluster mixed-a100-v100 --global-batch 16 --confirm 0 --json -o p.json";
+  const std::string note = "precision fp16, as device 'V100-SXM2-32GB' computes in fp32, fp16";
+  EXPECT_THAT(json::parse(out_of(plan))["notes"], testing::Contains(note));
+  EXPECT_EQ(file("p.json")["precision"], "fp16");
+  // Named, it leaves out those that lack it.
+  const json named = json::parse(out_of(plan + " --precision bf16"));
+  EXPECT_THAT(named["notes"][0].get<std::string>(), HasSubstr("devices of type V100-SXM2-32GB are not used"));
+  EXPECT_EQ(file("p.json")["precision"], "bf16");
+}
+
 TEST_F(Layouts, AreTheSameBytesEveryTime) {
   out_of(plan_ + "--devices 8 -o a.json");
   out_of(plan_ + "--devices 8 -o b.json");
