@@ -154,8 +154,8 @@ Error no_layout(const SearchSpace& space, const LayoutList& listed, int devices)
         space.global_batch);
   }
   const std::int64_t needed = std::int64_t{space.stages.value_or(1)} * space.replicas.value_or(1);
-  return infeasible("{} stages in {} replicas need {} devices, but {} can be used", space.stages.value_or(1),
-                    space.replicas.value_or(1), needed, devices);
+  return infeasible("{} in {} need {}, but {} can be used", counted(space.stages.value_or(1), "stage"),
+                    counted(space.replicas.value_or(1), "replica"), counted(needed, "device"), devices);
 }
 
 }  // namespace stagecraft

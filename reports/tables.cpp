@@ -154,12 +154,15 @@ std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan) {
                                             with_thousands(total_parameters(plan.network.graph))));
   facts.emplace_back("cluster", fmt::format("{}, {} of {} devices used", printable(plan.cluster.name),
                                             plan.devices_used(), devices_in(plan.cluster)));
-  facts.emplace_back("layout",
-                     fmt::format("{} stages on {} ranks, {} replica{}, schedule {}", plan.stages.size(), plan.ranks(),
-                                 plan.replicas(), plan.replicas() == 1 ? "" : "s", printable(plan.schedule.name)));
+  facts.emplace_back("layout", fmt::format("{} on {}, {}, schedule {}", counted(std::ssize(plan.stages), "stage"),
+                                           counted(plan.ranks(), "rank"), counted(plan.replicas(), "replica"),
+                                           printable(plan.schedule.name)));
   if (plan.layout != PlanLayout{}) facts.emplace_back("a rank", rank_text(plan.layout, plan.recompute));
-  facts.emplace_back("batch", fmt::format("{} samples of {} tokens a step: {} micro-batches of {} a replica",
-                                          batch.global, batch.sequence, batch.microbatches, batch.microbatch));
+  facts.emplace_back("batch", fmt::format("{} of {} a step: {} of {} a replica", counted(batch.global, "sample"),
+                                          counted(batch.sequence, "token"),
+                                          batch.microbatches == 1 ? "1 micro-batch"
+                                                                  : fmt::format("{} micro-batches", batch.microbatches),
+                                          batch.microbatch));
   facts.emplace_back("training", fmt::format("{}, {}, recompute {}{}", name(plan.precision), name(plan.optimizer),
                                              name(plan.recompute), plan.fused_attention ? ", fused attention" : ""));
   facts.emplace_back("costs", !is_priced(plan)              ? "not priced yet"

@@ -325,8 +325,16 @@ TEST(Search, NamesOptionsThatContradictEachOther) {
     set(space);
     return message_of(network, cluster, space, kind);
   };
-  EXPECT_THAT(refused([](SearchSpace& s) { s.replicas = 3; }), HasSubstr("10 samples does not divide over 3 replicas"));
-  EXPECT_THAT(refused([](SearchSpace& s) { s.microbatch = 4; }), HasSubstr("do not divide into micro-batches of 4"));
+  EXPECT_THAT(
+      refused([](SearchSpace& s) { s.replicas = 3; }),
+      HasSubstr("--replicas: the global batch of 10 samples does not divide over 3 replicas; over 2 or 5 it does"));
+  EXPECT_THAT(refused([](SearchSpace& s) { s.microbatch = 4; }),
+              HasSubstr("--micro-batch: the global batch of 10 samples does not divide into micro-batches of 4; into 2 "
+                        "or 5 it does"));
+  EXPECT_THAT(refused([](SearchSpace& s) { s.microbatch = 48; }), HasSubstr("of 48; into 10 it does"));
+  EXPECT_THAT(refused([](SearchSpace& s) { s.replicas = 2, s.microbatch = 3; }),
+              HasSubstr("--micro-batch: a replica's share of the global batch, 5 of 10 over 2 replicas, does not "
+                        "divide into micro-batches of 3; into 1 or 5 it does"));
   EXPECT_THAT(refused([](SearchSpace& s) { s.stages = 5; }), HasSubstr("5 stages"));
   EXPECT_THAT(refused([](SearchSpace& s) { s.stages = 0; }), HasSubstr("stages: expected at least 1"));
   EXPECT_THAT(refused([](SearchSpace& s) { s.global_batch = -1; }), HasSubstr("global batch"));
@@ -337,7 +345,7 @@ TEST(Search, NamesOptionsThatContradictEachOther) {
                 s.cuts = {2};
                 s.stages = 3;
               }),
-              HasSubstr("1 cuts make 2 stages"));
+              HasSubstr("1 cut makes 2 stages, but 3 are asked for"));
   EXPECT_THAT(refused(
                   [](SearchSpace& s) {
                     s.stages = 4;
