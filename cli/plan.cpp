@@ -329,15 +329,16 @@ void add_plan_command(CLI::App& app) {
       ->capture_default_str();
   command->add_flag("--json", options->json, "For scripts");
   add_layout_options(*command, *options);
-  set_examples(
-      *command,
-      "  stagecraft plan --network gpt2-xl --cluster dgx-a100 --global-batch 64 -o plan.json\n"
-      "  stagecraft plan --network llama-3.1-405b --cluster dgx-h100:64 --global-batch 512 --schedule 1f1b\n"
-      "  stagecraft plan --network gpt3-175b --cluster dgx-a100:128 --global-batch 1536 --tensor 8 --explain\n"
-      "  stagecraft plan --network llama-2-70b --cluster dgx-h100:64 --global-batch 1024 --scaling 64,128,256\n"
-      "  stagecraft plan --network llama-2-13b --cluster mixed-a100-v100 --precision fp16 --global-batch 64\n"
-      "  stagecraft plan --network demo-gpt --cluster local-cpu --profile profile.json --precision fp32 \\\n"
-      "    --global-batch 16 --stages 2 --schedule gpipe -o plan.json");
+  set_examples(*command,
+               "  stagecraft plan --network gpt2-xl --cluster dgx-a100 --global-batch 64 -o plan.json\n"
+               "  stagecraft plan --network llama-3.1-405b --cluster dgx-h100:64 --global-batch 512 --schedule 1f1b\n"
+               "  stagecraft plan --network gpt3-175b --cluster dgx-a100:128 --global-batch 1536 --tensor 8 \\\n"
+               "    --explain\n"
+               "  stagecraft plan --network llama-2-70b --cluster dgx-h100:64 --global-batch 1024 \\\n"
+               "    --scaling 64,128,256\n"
+               "  stagecraft plan --network llama-2-13b --cluster mixed-a100-v100 --global-batch 64\n"
+               "  stagecraft plan --network demo-gpt --cluster local-cpu --profile profile.json \\\n"
+               "    --global-batch 16 --stages 2 --schedule gpipe -o plan.json");
   command->callback([options, command] { run(*options, *command); });
 }
 
