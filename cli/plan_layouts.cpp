@@ -132,6 +132,7 @@ void plan_layouts(const PlanOptions& options, const Network& network, const Clus
                      to_string(planned.memory()), to_string(capacity)));
   }
   if (!options.precision_note.empty()) note(options.precision_note);
+  for (const std::string& unlike : unlike_fitted(cluster)) note(unlike);
   if (!options.output.empty()) note("wrote " + options.output);
 }
 

@@ -29,6 +29,11 @@ class Layouts : public testing::Test {
   }
   json file(const char* name) { return json::parse(std::ifstream(folder_.path() / name)); }
 
+  static std::string file_text(const char* path) {
+    std::ifstream in(path);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
   const std::string plan_ = "plan --network gpt3-1.3b --cluster dgx-a100:2 --global-batch 64 ";
   TemporaryFolder folder_;
 };
@@ -114,6 +119,17 @@ TEST_F(Layouts, AreInAPrecisionThatTheDevicesHave) {
   const Outcome recent = run(plan_ + "--devices 1 --confirm 0 --json");
   EXPECT_EQ(json::parse(recent.out)["precision"], "bf16");
   EXPECT_EQ(recent.err, "");
+}
+
+TEST_F(Layouts, SayWhichFiguresOfTheClusterDoNotCount) {
+  const std::string network = "plan --network gpt2 --global-batch 16 --confirm 0 --json --cluster ";
+  EXPECT_EQ(run(network + "dgx-a100").err, "");
+  std::string cluster = file_text(PROJECT_FOLDER "/models/presets/clusters/dgx-a100.json");
+  cluster.replace(cluster.find("230 GB/s\""), 3, "600");
+  std::ofstream(folder_.path() / "cluster.json") << cluster;
+  EXPECT_THAT(run(network + "cluster.json").err,
+              testing::StartsWith("links of 600 GB/s inside a node: taken as given, though the constants of "
+                                  "'A100-SXM4-80GB' were fitted with 230 GB/s"));
 }
 
 TEST_F(Layouts, OfUnlikeGpusAreInAPrecisionThatAllHave) {
