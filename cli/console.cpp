@@ -95,7 +95,7 @@ std::string NarrowHelp::make_help(const CLI::App* app, std::string name, CLI::Ap
       const std::size_t cut = line.rfind(' ', max_columns);
       if (cut == std::string::npos || cut <= indent.size()) break;
       out += line.substr(0, cut) + '\n';
-      line = indent + line.substr(cut + 1);
+      line.replace(0, cut + 1, indent);
     }
     out += line;
   }

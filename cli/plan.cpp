@@ -58,7 +58,7 @@ std::string ranking_table(const SearchResult& result) {
                     fmt::format("{:.1f} %", 100 * prediction.bubble),
                     peak == prediction.peak_memory.end() ? "-" : to_string(*peak)});
   }
-  const std::string table = format_table(rows);
+  std::string table = format_table(rows);
   if (!is_mixed(result)) return table;
   std::string text;
   std::size_t line = 0;  // of the heading

@@ -148,7 +148,7 @@ TEST(WithMeasuredLink, ReplacesTheLocalLinkOfNodesWithTheDevice) {
 
 TEST(Profile, KnowsTheMicrobatchesOfAllItsLayers) {
   Profile profile;
-  const auto layer = [](std::vector<std::int64_t> sizes) {
+  const auto layer = [](const std::vector<std::int64_t>& sizes) {
     LayerProfile measured;
     for (const std::int64_t size : sizes) measured.samples.push_back({.microbatch = size});
     return measured;
