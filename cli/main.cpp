@@ -59,6 +59,7 @@ int main(int argc, char** argv) {
                "stagecraft");
   app.set_version_flag("--version", fmt::format("stagecraft {}", version));
   app.require_subcommand(1);
+  app.formatter(std::make_shared<NarrowHelp>());
   app.get_formatter()->column_width(34);
   set_examples(app,
                "  stagecraft show network gpt2-xl\n"

@@ -64,6 +64,10 @@ std::string with_thousands(long long number) {
   return text;
 }
 
+std::string counted(long long count, std::string_view noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
 std::string printable(std::string_view text, std::size_t limit) {
   std::string out;
   for (const char c : text) {

@@ -14,6 +14,9 @@ std::string nearest_name(std::string_view name, std::span<const std::string> can
 // " (did you mean 'x'?)", or empty: ready to append to a message.
 std::string did_you_mean(std::string_view name, std::span<const std::string> candidates);
 
+// "1 replica", "3 replicas".
+std::string counted(long long count, std::string_view noun);
+
 // "a, b, c".
 std::string join(std::span<const std::string> items, std::string_view separator = ", ");
 

@@ -251,4 +251,56 @@ Machine machine_of(const Cluster& cluster, std::string framework) {
   return machine;
 }
 
+namespace {
+
+struct Fitted {
+  std::string preset;
+  DeviceType device;
+  Link local;
+};
+
+std::optional<Fitted> fitted_for(const std::string& device) {
+  for (const std::string& name : cluster_presets()) {
+    if (name.starts_with("local-")) continue;
+    const Cluster cluster = load_cluster(name);
+    for (const Node& node : cluster.nodes) {
+      const DeviceType& type = cluster.type_of(node.devices.front());
+      if (type.name == device) return Fitted{name, type, node.local};
+    }
+  }
+  return std::nullopt;
+}
+
+bool is_within(double value, double of, double factor) { return value <= of * factor && of <= value * factor; }
+
+}  // namespace
+
+std::vector<std::string> unlike_fitted(const Cluster& cluster) {
+  const Node& node = cluster.nodes.front();
+  const DeviceType& device = cluster.type_of(node.devices.front());
+  const Presets presets = load_calibration();
+  const bool is_known = std::any_of(presets.devices.begin(), presets.devices.end(),
+                                    [&](const DevicePreset& preset) { return is_named(preset, device.name); });
+  const std::optional<Fitted> fitted = is_known ? fitted_for(device.name) : std::nullopt;
+  if (!fitted) return {};
+  std::vector<std::string> notes;
+  const std::string name = printable(device.name);
+  if (node.devices.size() > 1 && !is_within(node.local.bandwidth.value(), fitted->local.bandwidth.value(), 1.1)) {
+    notes.push_back(fmt::format(
+        "links of {} inside a node: taken as given, though the constants of '{}' were fitted with {} (cluster '{}')",
+        to_string(node.local.bandwidth), name, to_string(fitted->local.bandwidth), fitted->preset));
+  }
+  if (node.devices.size() > 1 && !is_within(node.local.latency.value(), fitted->local.latency.value(), 2)) {
+    notes.push_back(fmt::format(
+        "a latency of {} inside a node: the step model does not read it, but takes the one fitted for '{}' (in cluster "
+        "'{}' it is {})",
+        to_string(node.local.latency), name, fitted->preset, to_string(fitted->local.latency)));
+  }
+  if (device.efficiency != Efficiency{} && device.efficiency != fitted->device.efficiency) {
+    notes.push_back(
+        fmt::format("the efficiency of '{}': the step model does not read it, but takes the fitted constants", name));
+  }
+  return notes;
+}
+
 }  // namespace stagecraft

@@ -108,6 +108,8 @@ class CostModel {
   // Throws bad_input when the model knows nothing of this layer or device (a profile without that kind).
   virtual LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const = 0;
   virtual Overheads overheads(const DeviceType&) const { return {}; }
+  // Whether layers can be priced with this recomputation, whatever else may be missing.
+  virtual bool knows(Recompute) const { return true; }
   // Whether a layer's cost differs with Workload::load.
   virtual bool heeds_load() const { return false; }
 };

@@ -131,4 +131,10 @@ double matmul_time(const Machine& machine, double peak, double m, double n, doub
 // itself ("local-..."), else megatron-core. Throws bad_input for an unknown framework.
 Machine machine_of(const Cluster& cluster, std::string framework = "");
 
+// Where the cluster's figures are not those of the preset of clusters with its device, for which the constants were
+// fitted: links inside a node (bandwidth by more than a tenth, latency by more than a factor of two) and efficiencies.
+// One sentence each, of what the step model does about it; none for devices that are in no such preset, or whose
+// constants were not fitted.
+std::vector<std::string> unlike_fitted(const Cluster& cluster);
+
 }  // namespace stagecraft

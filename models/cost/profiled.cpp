@@ -113,6 +113,14 @@ std::vector<const LayerProfile*> ProfiledCostModel::find_rested(const Layer& lay
   return rested;
 }
 
+bool ProfiledCostModel::knows(Recompute recompute) const {
+  return std::all_of(profile_.layers.begin(), profile_.layers.end(), [&](const LayerProfile& any) {
+    return std::any_of(profile_.layers.begin(), profile_.layers.end(), [&](const LayerProfile& measured) {
+      return measured.kind == any.kind && measured.recompute == recompute && measured.load == 1;
+    });
+  });
+}
+
 bool ProfiledCostModel::heeds_load() const {
   return std::any_of(profile_.layers.begin(), profile_.layers.end(),
                      [](const LayerProfile& measured) { return measured.load < 1; });

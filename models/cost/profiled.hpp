@@ -19,6 +19,8 @@ class ProfiledCostModel final : public CostModel {
   // optimizer, and what is missing when it has no such layer kind and recompute mode, or one of another size.
   LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override;
   Overheads overheads(const DeviceType& device) const override;
+  // Measured, of every kind of layer in the profile.
+  bool knows(Recompute recompute) const override;
   bool heeds_load() const override;
 
  private:

@@ -13,11 +13,8 @@ namespace {
 FlopsPerSecond checked_peak(const DeviceType& device, DataType precision) {
   const FlopsPerSecond peak = device.peak_of(precision);
   if (peak > FlopsPerSecond(0)) return peak;
-  std::vector<std::string> known;
-  for (const auto& [text, type] : data_type_names()) {
-    if (device.peak_of(type) > FlopsPerSecond(0)) known.emplace_back(text);
-  }
-  throw bad_input("device type '{}' does not compute in {}; it does in {}", device.name, name(precision), join(known));
+  throw bad_input("device type '{}' does not compute in {}; it does in {}", device.name, name(precision),
+                  join(precisions_of(device)));
 }
 
 // The times that one layer's directions are composed of.

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "tests/support/process.hpp"
 
 namespace stagecraft {
@@ -24,6 +26,8 @@ TEST(Help, FitsTheTerminalWithoutColours) {
   for (const std::string command : commands) {
     const std::string text = shell("stagecraft " + command + " --help", folder.path()).out;
     EXPECT_EQ(text.find('\x1b'), std::string::npos);
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100U) << command << ": " << line;
   }
 }
 

@@ -34,5 +34,11 @@ TEST(Text, AlignsNumbersRightAndWordsLeft) {
             "long  1234567\n");
 }
 
+TEST(Text, CountsInTheSingularToo) {
+  EXPECT_EQ(counted(0, "stage"), "0 stages");
+  EXPECT_EQ(counted(1, "stage"), "1 stage");
+  EXPECT_EQ(counted(2, "stage"), "2 stages");
+}
+
 }  // namespace
 }  // namespace stagecraft

@@ -73,6 +73,17 @@ TEST(Profiled, TakesTheMediansOfASampledMicrobatch) {
   EXPECT_EQ(cost.optimizer_state, Bytes(80));
 }
 
+TEST(Profiled, KnowsTheRecomputationThatEveryKindWasMeasuredWith) {
+  const ProfiledCostModel model(profile());
+  EXPECT_TRUE(model.knows(Recompute::none));
+  EXPECT_TRUE(model.knows(Recompute::full));
+  EXPECT_FALSE(model.knows(Recompute::selective));
+  Profile more = profile();
+  more.layers.push_back({"head", Recompute::none, 0, 1, 10, measured(7), {sample(2, 4, 8)}});
+  EXPECT_TRUE(ProfiledCostModel(more).knows(Recompute::none));
+  EXPECT_FALSE(ProfiledCostModel(more).knows(Recompute::full));
+}
+
 TEST(Profiled, TakesTheMeasurementsWithTheNearestNumberOfBusyNeighbours) {
   Profile slices = profile();
   slices.device.multiprocessors = 25, slices.device.gpu_multiprocessors = 100;
