@@ -20,7 +20,7 @@ std::string widths_text(const ParallelLayout& l) {
 
 // With the schedule: what tables have room for.
 std::string short_text(const ParallelLayout& l) {
-  return fmt::format("{} {}", widths_text(l), printable(name(l.schedule), 12));
+  return fmt::format("{} {}", widths_text(l), printable(name(l.schedule), 24));
 }
 
 // All but what is overlapped.
@@ -66,7 +66,7 @@ std::string ranking_table(const LayoutAnswer& answer) {
         {std::to_string(rows.size()), std::to_string(l.pipeline), std::to_string(l.virtual_stages),
          std::to_string(l.tensor), has_experts ? fmt::format("{}/{}", l.context, l.expert) : std::to_string(l.context),
          std::to_string(l.data), std::to_string(l.microbatch), std::to_string(l.microbatches),
-         printable(name(l.schedule), 16), std::to_string(l.zero), to_string(*prediction.closed_form_step),
+         printable(name(l.schedule), 24), std::to_string(l.zero), to_string(*prediction.closed_form_step),
          to_string(*prediction.timeline_step), prediction.simgrid_step ? to_string(*prediction.simgrid_step) : "-",
          by_cost ? cost_text(cost(answer, l, planned.step())) : percent(answer.model.mfu(planned.step(), l.devices())),
          to_string(planned.memory())});

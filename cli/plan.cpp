@@ -174,7 +174,7 @@ void plan_partitions(const PlanOptions& given, const Network& network, Cluster c
     model = std::make_unique<ProfiledCostModel>(std::move(profile));
   }
 
-  const SearchSpace space = search_space(options, network);
+  const SearchSpace space = search_space(options, network, cluster);
   Progress progress;
   progress.show("searching ...");
   const bool grouped = may_group(options, network, cluster);
@@ -275,9 +275,21 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   group->add_flag("--weak", options.weak, "--scaling: the batch grows with the devices, from that of the first number");
 }
 
+// Whether attention is fused unless the user says: on GPUs of the generation that brought bf16, in 16 bits or fewer, as
+// flash attention is; here on every GPU.
+bool has_fused_attention(const PlanOptions& options, const Network& network, const Cluster& cluster,
+                         DataType precision) {
+  if (!network.transformer) return false;
+  const bool here = options.cluster.starts_with("local-");
+  return std::all_of(cluster.device_types.begin(), cluster.device_types.end(), [&](const DeviceType& type) {
+    const bool is_recent = type.peak_of(DataType::bf16) > FlopsPerSecond(0);
+    return type.kind == DeviceKind::gpu && (here || (is_recent && element_size(precision) <= Bytes(2)));
+  });
+}
+
 }  // namespace
 
-SearchSpace search_space(const PlanOptions& options, const Network& network) {
+SearchSpace search_space(const PlanOptions& options, const Network& network, const Cluster& cluster) {
   SearchSpace space = options.space;
   space.precision = choose("--precision", options.precisions.front(), data_type_names());
   space.optimizer = choose("--optimizer", options.optimizer, optimizer_names());
@@ -288,6 +300,8 @@ SearchSpace search_space(const PlanOptions& options, const Network& network) {
   if (options.microbatch > 0) space.microbatch = options.microbatch;
   if (options.devices > 0) space.devices = options.devices;
   space.cuts = options.cuts;
+  space.fused_attention =
+      options.fused_attention.value_or(has_fused_attention(options, network, cluster, space.precision));
   space.sequence = options.sequence;
   if (options.sequence == 0) space.sequence = network.transformer ? network.transformer->max_sequence : 1;
   return space;
@@ -321,8 +335,13 @@ void add_plan_command(CLI::App& app) {
                        "or the next best that all devices compute in)")
       ->delimiter(',');
   command->add_option("--optimizer", options->optimizer, list_of(optimizer_names()))->capture_default_str();
-  command->add_flag("--fused-attention", space.fused_attention,
-                    "The attention kernel keeps no sequence x sequence matrix");
+  command
+      ->add_option_function<std::string>(
+          "--fused-attention", [options](const std::string& text) { options->fused_attention = text != "off"; },
+          "The attention kernel keeps no sequence x sequence matrix: on, off (default: on where all devices are GPUs "
+          "that compute in bf16, in 16 bits or fewer)")
+      ->expected(0, 1)
+      ->check(CLI::IsMember({"on", "off"}));
   command->add_option("--top", space.keep, "Plans to rank")->check(CLI::Range(1, 1000))->capture_default_str();
   command->add_option("--confirm", options->confirm, "Best plans to judge again in SimGrid, with contention")
       ->check(CLI::Range(0, 1000))

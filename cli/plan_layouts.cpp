@@ -110,7 +110,7 @@ void plan_layouts(const PlanOptions& options, const Network& network, const Clus
   for (const std::string& precision : options.precisions) {
     alone.push_back(options);
     alone.back().precisions = {precision};
-    const SearchSpace space = search_space(alone.back(), network);
+    const SearchSpace space = search_space(alone.back(), network, cluster);
     models.push_back(model_of(alone.back(), space, network, cluster));
     answers.push_back(answer(alone.back(), space, models.back(), network, cluster));
   }

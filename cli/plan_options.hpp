@@ -21,6 +21,7 @@ struct PlanOptions {
   std::int64_t microbatch = 0;
   int stages = 0, replicas = 0, devices = 0;
   std::vector<std::int64_t> cuts;
+  std::optional<bool> fused_attention;  // empty: as the devices have it
   SearchSpace space;
   LayoutChoices layout;      // but for what the fields above say
   std::vector<int> scaling;  // device counts
@@ -33,7 +34,7 @@ struct PlanOptions {
 };
 
 // What both engines search in. Throws bad_input for unknown names. REQUIRES: a precision.
-SearchSpace search_space(const PlanOptions& options, const Network& network);
+SearchSpace search_space(const PlanOptions& options, const Network& network, const Cluster& cluster);
 
 // Plans in the full space of layouts and reports. REQUIRES: why_no_layouts() is empty; a precision.
 void plan_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster);

@@ -59,6 +59,7 @@ struct Overheads {
   // What messages hold, in tensors that cross an end of the stage:
   int kept_outputs = 0;        // with every stash of a stage that sends its outputs
   int outgoing_gradients = 0;  // on a rank that sends gradients
+  Bytes reserved;              // on every device: its driver's context, buffers of communication libraries
 };
 
 // What a stage computes with, under one condition.

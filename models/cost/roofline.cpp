@@ -4,6 +4,7 @@
 #include <cassert>
 
 #include "models/cost/communication.hpp"
+#include "models/cost/machine.hpp"
 #include "models/cost/memory.hpp"
 #include "models/text.hpp"
 
@@ -89,6 +90,15 @@ LayerCost RooflineCostModel::layer_cost(const Layer& layer, const Workload& work
     cost.recompute = times.attention() + times.attention_elementwise() + times.launch();
   }
   return cost;
+}
+
+Overheads RooflineCostModel::overheads(const DeviceType& device) const {
+  Overheads overheads;
+  if (device.kind != DeviceKind::gpu) return overheads;
+  const double share = device.is_slice() ? static_cast<double>(device.multiprocessors) / device.gpu_multiprocessors
+                                         : static_cast<double>(device.group);
+  overheads.reserved = Bytes(FrameworkConstants{}.reserved_bytes) * share;
+  return overheads;
 }
 
 }  // namespace stagecraft

@@ -38,9 +38,38 @@ class Layouts : public testing::Test {
   TemporaryFolder folder_;
 };
 
+TEST_F(Layouts, HaveFusedAttentionOnGpusThatComputeInBf16) {
+  const auto is_fused = [&](const std::string& options) {
+    out_of("plan --network gpt2 --global-batch 16 --confirm 0 -o fused.json " + options);
+    return file("fused.json")["fused_attention"].get<bool>();
+  };
+  EXPECT_TRUE(is_fused("--cluster dgx-a100"));
+  EXPECT_TRUE(is_fused("--cluster dgx-h100 --precision fp8"));
+  EXPECT_FALSE(is_fused("--cluster dgx-a100 --fused-attention off"));
+  EXPECT_FALSE(is_fused("--cluster dgx-a100 --precision fp32"));
+  EXPECT_TRUE(is_fused("--cluster dgx-a100 --precision fp32 --fused-attention"));
+  EXPECT_FALSE(is_fused("--cluster mixed-a100-v100")) << "V100s have none";
+  EXPECT_FALSE(is_fused("--cluster local-cpu --stages 1"));
+  expect_error(plan_ + "--fused-attention maybe", 2, "--fused-attention");
+}
+
+// Both engines leave what drivers and communication take.
+TEST_F(Layouts, FitBesideWhatAGpuReserves) {
+  const auto fullest = [&](const std::string& options) {
+    const auto peaks =
+        json::parse(out_of("plan --network llama-2-7b --cluster dgx-a100 --global-batch 64 --confirm 0 "
+                           "--json --top 1 " +
+                           options))["ranked"][0]["prediction"]["peak_memory_bytes"];
+    return *std::max_element(peaks.begin(), peaks.end());
+  };
+  const std::string same = "--replicas 1 --micro-batch 1 --schedule 1f1b --recompute none ";
+  const double cut = fullest(same + "--cuts 5,9,13,17,21,25,29"), laid_out = fullest(same + "--pipeline 8 --tensor 1");
+  EXPECT_NEAR(cut / laid_out, 1, 0.03) << cut << " " << laid_out;
+}
+
 TEST_F(Layouts, HaveTensorWidthsOfTheirOwnOnUnlikeGpus) {
-  const std::string plan = "plan --network llama-2-13b --cluster " PROJECT_FOLDER
-                           "/examples/h100-a100.json --global-batch 64 --fused-attention ";
+  const std::string plan =
+      "plan --network llama-2-13b --cluster " PROJECT_FOLDER "/examples/h100-a100.json --global-batch 64 ";
   const json result = json::parse(out_of(plan + "--confirm 1 --json -o plan.json"));
   const json& best = result["ranked"][0];
   EXPECT_THAT(best["devices"].get<std::string>(), HasSubstr("-way "));
