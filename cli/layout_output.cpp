@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "models/cost/constants.hpp"
+#include "models/text.hpp"
 #include "reports/tables.hpp"
 #include "reports/text_width.hpp"
 
@@ -218,6 +220,24 @@ Json ranked_json(const LayoutAnswer& answer) {
   return ranked;
 }
 
+// How far such predictions were off where others measured.
+std::string published_text(const Machine& machine) {
+  constexpr int few = 10;
+  const PublishedErrors::Of &time = machine.published.step_time, &memory = machine.published.memory;
+  const std::string device = printable(machine.device.name);
+  if (time.rows < few) {
+    return wrap(fmt::format("{} published on '{}' known here: too few to say how far off such predictions are",
+                            counted(time.rows, "run"), device));
+  }
+  const auto of = [](const PublishedErrors::Of& errors) {
+    return fmt::format("{}, half within {:g} %, nine in ten within {:g} %", with_thousands(errors.rows), errors.median,
+                       errors.nine_in_ten);
+  };
+  std::string text = fmt::format("published runs on '{}' so predicted: step times of {}", device, of(time));
+  if (memory.rows >= few) text += "; memory of " + of(memory);
+  return wrap(text);
+}
+
 Json what_if_json(const std::vector<WhatIf>& all) {
   Json json = Json::array();
   for (const WhatIf& what : all) {
@@ -235,7 +255,8 @@ Json what_if_json(const std::vector<WhatIf>& all) {
 }  // namespace
 
 std::string to_text(const LayoutAnswer& answer) {
-  std::string out = ranking_table(answer) + "\n" + best_text(answer) + near_misses_text(answer);
+  std::string out = ranking_table(answer) + "\n" + best_text(answer) + published_text(answer.model.machine()) +
+                    near_misses_text(answer);
   if (!answer.what_if.empty()) out += what_if_table(answer);
   if (!answer.result.front.empty()) out += front_table(answer);
   if (!answer.scaling.empty()) out += scaling_table(answer);
@@ -246,6 +267,7 @@ Json to_json(const LayoutAnswer& answer) {
   Json json;
   json["ranked"] = ranked_json(answer);
   json["left_out_too_large"] = answer.planned.too_large;
+  json["published_errors"] = to_json(answer.model.machine().published);
   json["near_misses"] = Json::array();
   for (const JudgedLayout& miss : answer.result.near_misses) {
     Json entry = judged_json(answer, miss);

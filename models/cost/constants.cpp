@@ -124,6 +124,29 @@ std::span<const NamedConstant<FrameworkConstants>> constant_table() {
   return framework_table;
 }
 
+namespace {
+
+PublishedErrors::Of errors_from_json(const JsonValue& value) {
+  PublishedErrors::Of errors;
+  JsonObject object = value.object();
+  errors.rows = static_cast<int>(object.required("rows").integer(1, 1'000'000'000));
+  errors.median = object.required("median_pct").number(0, 1e9);
+  errors.nine_in_ten = object.required("nine_in_ten_pct").number(0, 1e9);
+  object.finish();
+  return errors;
+}
+
+}  // namespace
+
+Json to_json(const PublishedErrors& published) {
+  Json json = Json::object();
+  for (const auto& [name, errors] : {std::pair("step_time", published.step_time), {"memory", published.memory}}) {
+    if (errors.rows == 0) continue;
+    json[name] = {{"rows", errors.rows}, {"median_pct", errors.median}, {"nine_in_ten_pct", errors.nine_in_ten}};
+  }
+  return json;
+}
+
 DevicePreset device_preset_from_json(const JsonValue& value) {
   DevicePreset preset;
   JsonObject object = value.object();
@@ -133,14 +156,22 @@ DevicePreset device_preset_from_json(const JsonValue& value) {
   preset.constants = constants_from_json<DeviceConstants>(object.required("constants"));
   preset.fitted = fitted_names(object.required("fitted"), constant_table<decltype(preset.constants)>());
   preset.source = object.required("source").string(10'000);
+  if (const auto published = object.optional("published")) {
+    JsonObject errors = published->object();
+    if (const auto field = errors.optional("step_time")) preset.published.step_time = errors_from_json(*field);
+    if (const auto field = errors.optional("memory")) preset.published.memory = errors_from_json(*field);
+    errors.finish();
+  }
   object.finish();
   return preset;
 }
 
 Json to_json(const DevicePreset& preset) {
-  return {{"aliases", preset.aliases},    {"devices_a_node", static_cast<std::int64_t>(preset.devices_a_node)},
-          {"type", to_json(preset.type)}, {"constants", constants_to_json(preset.constants)},
-          {"fitted", preset.fitted},      {"source", preset.source}};
+  Json json = {{"aliases", preset.aliases},    {"devices_a_node", static_cast<std::int64_t>(preset.devices_a_node)},
+               {"type", to_json(preset.type)}, {"constants", constants_to_json(preset.constants)},
+               {"fitted", preset.fitted},      {"source", preset.source}};
+  if (Json published = to_json(preset.published); !published.empty()) json["published"] = std::move(published);
+  return json;
 }
 
 FabricPreset fabric_preset_from_json(const JsonValue& value) {
@@ -221,6 +252,7 @@ Machine machine_of(const Cluster& cluster, std::string framework) {
                                    [&](const DevicePreset& p) { return is_named(p, machine.device.name); });
   if (device != presets.devices.end()) {
     machine.constants = device->constants;
+    machine.published = device->published;
     if (device->type.name != machine.device.name) {
       // What the constants are relative to, whatever clocks the driver tells.
       machine.device.peak = device->type.peak;

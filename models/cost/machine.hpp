@@ -90,11 +90,24 @@ struct NetworkLevel {
   bool operator==(const NetworkLevel&) const = default;
 };
 
+// How far the step model was from published runs on a device: sizes of the errors, in percent.
+struct PublishedErrors {
+  struct Of {
+    int rows = 0;
+    double median = 0;
+    double nine_in_ten = 0;  // are within
+    bool operator==(const Of&) const = default;
+  };
+  Of step_time, memory;
+  bool operator==(const PublishedErrors&) const = default;
+};
+
 struct Machine {
   DeviceType device;
   DeviceConstants constants;
   FrameworkConstants framework;
   std::vector<NetworkLevel> levels;  // innermost first; at least one
+  PublishedErrors published = {};    // of predictions with these constants
   bool operator==(const Machine&) const = default;
 };
 

@@ -67,6 +67,14 @@ TEST_F(Layouts, FitBesideWhatAGpuReserves) {
   EXPECT_NEAR(cut / laid_out, 1, 0.03) << cut << " " << laid_out;
 }
 
+TEST_F(Layouts, SayHowFarSuchPredictionsWereOff) {
+  EXPECT_THAT(out_of(plan_ + "--confirm 0"),
+              HasSubstr("published runs on 'A100-SXM4-80GB' so predicted: step times of"));
+  EXPECT_GT(json::parse(out_of(plan_ + "--confirm 0 --json"))["published_errors"]["step_time"]["rows"], 500);
+  const std::string h200 = out_of("plan --network gpt3-1.3b --cluster hgx-h200 --global-batch 64 --confirm 0");
+  EXPECT_THAT(h200, HasSubstr("too few to say how far off"));
+}
+
 TEST_F(Layouts, HaveTensorWidthsOfTheirOwnOnUnlikeGpus) {
   const std::string plan =
       "plan --network llama-2-13b --cluster " PROJECT_FOLDER "/examples/h100-a100.json --global-batch 64 ";
