@@ -157,6 +157,29 @@ ErrorScore score(std::span<const double> errors) {
   return result;
 }
 
+PublishedErrors published_errors(std::span<const SourceScore> scores, std::string_view device) {
+  std::vector<double> times, memories;
+  for (const SourceScore& source : scores) {
+    for (const Replayed& row : source.rows) {
+      if (row.measurement->device != device) continue;
+      if (row.time_error && row.mfu >= source.mfu_floor) times.push_back(std::abs(*row.time_error));
+      if (row.memory_error) memories.push_back(std::abs(*row.memory_error));
+    }
+  }
+  const auto sum_up = [](std::vector<double> sizes) {
+    PublishedErrors::Of errors{static_cast<int>(sizes.size())};
+    if (sizes.empty()) return errors;
+    std::sort(sizes.begin(), sizes.end());
+    const auto tenths = [&](std::size_t of_ten) {
+      return std::round(1000 * sizes[(sizes.size() - 1) * of_ten / 10]) / 10;
+    };
+    errors.median = tenths(5);
+    errors.nine_in_ten = tenths(9);
+    return errors;
+  };
+  return {sum_up(std::move(times)), sum_up(std::move(memories))};
+}
+
 double rank_correlation(std::span<const double> a, std::span<const double> b) {
   const std::vector<double> x = ranks_of(a);
   const std::vector<double> y = ranks_of(b);

@@ -75,6 +75,9 @@ struct SourceScore {
 Replayed replay(const Measurement& measurement);
 SourceScore replay(const MeasurementTable& table);
 
+// Of the rows that are scored and ran on the device; to a tenth of a percent.
+PublishedErrors published_errors(std::span<const SourceScore> scores, std::string_view device);
+
 // Rows of a source are scored from this share of the peak on: below it the host or the
 // network decides, and sweeps hold
 // many such rows (validation/README.md).

@@ -20,6 +20,7 @@ struct CalibrateOptions {
   std::vector<std::string> devices;
   std::string output;
   bool cross_validate = false;
+  bool keep = false;
 };
 
 // Only what ran on the devices takes part, and only what it depends on moves.
@@ -98,11 +99,19 @@ void run(const CalibrateOptions& options) {
     print(cross_validation(tables, presets));
     return;
   }
-  const FitResult result = fit(tables.steps, tables.microbenchmarks, presets, [](auto, auto) { return true; });
-  note(fmt::format("sum of the sources' mean errors: {:.3f} before, {:.3f} after {} evaluations", result.before,
-                   result.after, with_thousands(result.evaluations)));
-  if (!options.output.empty()) save(result.presets, options.output);
-  print(to_text(scores_of(tables.steps, result.presets)));
+  if (!options.keep) {
+    FitResult result = fit(tables.steps, tables.microbenchmarks, presets, [](auto, auto) { return true; });
+    note(fmt::format("sum of the sources' mean errors: {:.3f} before, {:.3f} after {} evaluations", result.before,
+                     result.after, with_thousands(result.evaluations)));
+    presets = std::move(result.presets);
+  }
+  const std::vector<SourceScore> scores = scores_of(tables.steps, presets);
+  for (DevicePreset& preset : presets.devices) {
+    const PublishedErrors errors = published_errors(scores, preset.type.name);
+    if (errors != PublishedErrors{} || options.devices.empty()) preset.published = errors;
+  }
+  if (!options.output.empty()) save(presets, options.output);
+  print(to_text(scores));
 }
 
 }  // namespace
@@ -115,10 +124,12 @@ void add_calibrate_command(CLI::App& app) {
   command->add_option("--device", options->devices, "Only what ran on this device; repeatable. Default: all");
   command->add_flag("--cross-validate", options->cross_validate,
                     "Fit to one half of the rows, test on the other, and the other way round; writes nothing");
+  command->add_flag("--keep", options->keep, "Fit nothing: only say in the files how far off their constants are");
   command->add_option("-o,--output", options->output,
                       "Folder for the fitted files: devices/, fabrics/ and frameworks/, as in the presets");
   set_examples(*command,
                "  stagecraft calibrate validation -o models/presets\n"
+               "  stagecraft calibrate validation --keep -o models/presets\n"
                "  stagecraft calibrate validation --device A100-SXM4-80GB -o fitted\n"
                "  stagecraft calibrate validation --cross-validate");
   command->callback([options] { run(*options); });

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/files.hpp"
+#include "reports/text_width.hpp"
 
 namespace stagecraft {
 
@@ -104,6 +105,40 @@ Documents load_documents(std::span<const std::string> files) {
 void warn_of_mismatches(const Documents& documents) {
   for (const std::string& text : documents.other_networks) note("warning: not the same network: " + text);
   for (const std::string& text : documents.other_plans) note("warning: not the same plan: " + text);
+}
+
+namespace {
+
+// Where the description of a line begins: behind two spaces or more. Later lines of other text are indented.
+std::size_t description_column(std::string_view line) {
+  constexpr std::size_t widest_name = 40;
+  constexpr std::size_t deepest_name = 8;
+  const std::size_t text = std::min(line.find_first_not_of(' '), line.size());
+  if (text > deepest_name) return text;
+  const std::size_t gap = line.substr(0, widest_name).rfind("  ");
+  return gap == std::string_view::npos || gap < text ? text + 2 : gap + 2;
+}
+
+}  // namespace
+
+std::string NarrowHelp::make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const {
+  const std::string help = CLI::Formatter::make_help(app, std::move(name), mode);
+  std::string out;
+  for (std::string_view rest = help; !rest.empty();) {
+    const std::size_t end = std::min(rest.find('\n'), rest.size() - 1);
+    std::string line(rest.substr(0, end + 1));
+    rest.remove_prefix(end + 1);
+    const bool is_command = line.find("  stagecraft ") == 0 || line.find("  mpirun ") == 0;
+    const std::string indent(description_column(line), ' ');
+    while (!is_command && line.size() > max_columns + 1) {
+      const std::size_t cut = line.rfind(' ', max_columns);
+      if (cut == std::string::npos || cut <= indent.size()) break;
+      out += line.substr(0, cut) + '\n';
+      line.replace(0, cut + 1, indent);
+    }
+    out += line;
+  }
+  return out;
 }
 
 void set_examples(CLI::App& command, std::string_view examples) {

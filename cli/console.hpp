@@ -75,6 +75,12 @@ Documents load_documents(std::span<const std::string> files);
 // Notes what disagrees.
 void warn_of_mismatches(const Documents& documents);
 
+// Help within 100 columns: longer descriptions go on below their beginning. Commands stay whole, to be pasted.
+class NarrowHelp : public CLI::Formatter {
+ public:
+  std::string make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const override;
+};
+
 // Adds examples below the options of a subcommand's --help.
 void set_examples(CLI::App& command, std::string_view examples);
 

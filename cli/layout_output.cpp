@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "models/cost/constants.hpp"
+#include "models/text.hpp"
 #include "reports/tables.hpp"
 #include "reports/text_width.hpp"
 
@@ -20,7 +22,7 @@ std::string widths_text(const ParallelLayout& l) {
 
 // With the schedule: what tables have room for.
 std::string short_text(const ParallelLayout& l) {
-  return fmt::format("{} {}", widths_text(l), printable(name(l.schedule), 12));
+  return fmt::format("{} {}", widths_text(l), printable(name(l.schedule), 24));
 }
 
 // All but what is overlapped.
@@ -66,7 +68,7 @@ std::string ranking_table(const LayoutAnswer& answer) {
         {std::to_string(rows.size()), std::to_string(l.pipeline), std::to_string(l.virtual_stages),
          std::to_string(l.tensor), has_experts ? fmt::format("{}/{}", l.context, l.expert) : std::to_string(l.context),
          std::to_string(l.data), std::to_string(l.microbatch), std::to_string(l.microbatches),
-         printable(name(l.schedule), 16), std::to_string(l.zero), to_string(*prediction.closed_form_step),
+         printable(name(l.schedule), 24), std::to_string(l.zero), to_string(*prediction.closed_form_step),
          to_string(*prediction.timeline_step), prediction.simgrid_step ? to_string(*prediction.simgrid_step) : "-",
          by_cost ? cost_text(cost(answer, l, planned.step())) : percent(answer.model.mfu(planned.step(), l.devices())),
          to_string(planned.memory())});
@@ -160,7 +162,7 @@ std::string scaling_table(const LayoutAnswer& answer) {
     const double each = tokens / static_cast<double>(row.devices);
     if (first == 0) first = each;
     rows.push_back({std::to_string(row.devices), std::to_string(row.batch), to_string(step),
-                    with_thousands(static_cast<long long>(tokens)), percent(each / first),
+                    rounded_with_thousands(tokens), percent(each / first),
                     percent(StepModel(job, answer.model.machine()).mfu(step, row.devices)),
                     to_string(Bytes(row.best.estimate.memory.total())), cost_text(cost(answer, row.best.layout, step)),
                     short_text(row.best.layout)});
@@ -218,6 +220,24 @@ Json ranked_json(const LayoutAnswer& answer) {
   return ranked;
 }
 
+// How far such predictions were off where others measured.
+std::string published_text(const Machine& machine) {
+  constexpr int few = 10;
+  const PublishedErrors::Of &time = machine.published.step_time, &memory = machine.published.memory;
+  const std::string device = printable(machine.device.name);
+  if (time.rows < few) {
+    return wrap(fmt::format("{} published on '{}' known here: too few to say how far off such predictions are",
+                            counted(time.rows, "run"), device));
+  }
+  const auto of = [](const PublishedErrors::Of& errors) {
+    return fmt::format("{}, half within {:g} %, nine in ten within {:g} %", with_thousands(errors.rows), errors.median,
+                       errors.nine_in_ten);
+  };
+  std::string text = fmt::format("published runs on '{}' so predicted: step times of {}", device, of(time));
+  if (memory.rows >= few) text += "; memory of " + of(memory);
+  return wrap(text);
+}
+
 Json what_if_json(const std::vector<WhatIf>& all) {
   Json json = Json::array();
   for (const WhatIf& what : all) {
@@ -235,7 +255,8 @@ Json what_if_json(const std::vector<WhatIf>& all) {
 }  // namespace
 
 std::string to_text(const LayoutAnswer& answer) {
-  std::string out = ranking_table(answer) + "\n" + best_text(answer) + near_misses_text(answer);
+  std::string out = ranking_table(answer) + "\n" + best_text(answer) + published_text(answer.model.machine()) +
+                    near_misses_text(answer);
   if (!answer.what_if.empty()) out += what_if_table(answer);
   if (!answer.result.front.empty()) out += front_table(answer);
   if (!answer.scaling.empty()) out += scaling_table(answer);
@@ -246,6 +267,7 @@ Json to_json(const LayoutAnswer& answer) {
   Json json;
   json["ranked"] = ranked_json(answer);
   json["left_out_too_large"] = answer.planned.too_large;
+  json["published_errors"] = to_json(answer.model.machine().published);
   json["near_misses"] = Json::array();
   for (const JudgedLayout& miss : answer.result.near_misses) {
     Json entry = judged_json(answer, miss);
@@ -278,7 +300,7 @@ std::string precisions_text(const std::vector<LayoutAnswer>& answers, const Layo
   for (const LayoutAnswer& answer : answers) {
     const PlannedLayout& planned = answer.planned.best.front();
     const double tokens = tokens_per_second(answer.model.job(), planned.step());
-    rows.push_back({answer.precision, to_string(planned.step()), with_thousands(static_cast<long long>(tokens)),
+    rows.push_back({answer.precision, to_string(planned.step()), rounded_with_thousands(tokens),
                     to_string(planned.memory()), short_text(planned.judged.layout)});
   }
   return "\nBest layout in each precision:\n" + format_table(rows) +

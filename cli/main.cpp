@@ -4,39 +4,16 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
-#include <memory>
 #include <new>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "cli/command.hpp"
 #include "cli/console.hpp"
 #include "models/version.hpp"
-#include "reports/text_width.hpp"
 
 namespace stagecraft {
 namespace {
-
-// Descriptions are wrapped, so that help stays within 100 columns.
-class HelpFormatter : public CLI::Formatter {
- public:
-  HelpFormatter() { column_width(34); }
-  std::string make_option_desc(const CLI::Option* option) const override { return wrapped(option->get_description()); }
-  std::string make_subcommand(const CLI::App* command) const override {
-    std::stringstream out;
-    CLI::detail::format_help(out, command->get_name(), wrapped(command->get_description()), get_column_width());
-    return out.str();
-  }
-
- private:
-  std::string wrapped(const std::string& text) const {
-    constexpr std::size_t group_indent = 2;
-    std::string lines = wrap(text, max_columns - get_column_width() - group_indent);
-    lines.pop_back();
-    return lines;
-  }
-};
 
 int fail(const std::string& message, ErrorKind kind) {
   fmt::print(stderr, "error: {}\n", message);
@@ -82,7 +59,8 @@ int main(int argc, char** argv) {
                "stagecraft");
   app.set_version_flag("--version", fmt::format("stagecraft {}", version));
   app.require_subcommand(1);
-  app.formatter(std::make_shared<HelpFormatter>());
+  app.formatter(std::make_shared<NarrowHelp>());
+  app.get_formatter()->column_width(34);
   set_examples(app,
                "  stagecraft show network gpt2-xl\n"
                "  stagecraft plan --network llama-2-7b --cluster dgx-a100 --global-batch 64 -o plan.json\n"

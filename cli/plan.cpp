@@ -7,6 +7,7 @@
 #include "cli/console.hpp"
 #include "cli/plan_engine.hpp"
 #include "cli/plan_options.hpp"
+#include "cli/plan_precision.hpp"
 #include "models/cost/profiled.hpp"
 #include "models/cost/roofline.hpp"
 #include "models/files.hpp"
@@ -15,6 +16,7 @@
 #include "models/version.hpp"
 #include "planner/confirm.hpp"
 #include "planner/device_groups.hpp"
+#include "planner/explain.hpp"
 #include "planner/layout_search.hpp"
 #include "planner/own_order.hpp"
 #include "planner/planner.hpp"
@@ -26,19 +28,25 @@ namespace {
 
 constexpr const char* layout_group = "Layouts";
 
-// Re-judges the best few with contention and puts the fastest first.
-void confirm_best(SearchResult& result, int count) {
-  const auto end = result.ranked.begin() + std::min<std::ptrdiff_t>(count, std::ssize(result.ranked));
-  std::vector<Plan*> plans;
-  for (auto ranked = result.ranked.begin(); ranked != end; ++ranked) plans.push_back(&ranked->plan);
-  confirm(plans);
-  std::stable_sort(result.ranked.begin(), end, [](const RankedPlan& a, const RankedPlan& b) {
-    return a.plan.prediction.simgrid_step < b.plan.prediction.simgrid_step;
-  });
-}
-
 std::string shown(const std::optional<Seconds>& time) { return time ? to_string(*time) : "-"; }
 
+// Whether equal layouts can be on other devices.
+bool is_mixed(const SearchResult& result) { return result.best().cluster.device_types.size() > 1; }
+
+// "2x 4-way A100-SXM4-80GB, 1x H100-SXM5-80GB; layers 2x 12, 20": of the stages, in order.
+std::string place_text(const Candidate& candidate) {
+  std::vector<std::string> runs;
+  for (auto at = candidate.stages.begin(); at != candidate.stages.end();) {
+    const auto size = [](const LayerRange& range) { return range.last - range.first; };
+    const auto end =
+        std::find_if(at, candidate.stages.end(), [&](const auto& range) { return size(range) != size(*at); });
+    runs.push_back(end - at == 1 ? std::to_string(size(*at)) : fmt::format("{}x {}", end - at, size(*at)));
+    at = end;
+  }
+  return fmt::format("{}; layers {}", printable(candidate.devices, 1000), join(runs));
+}
+
+// On mixed clusters with a line below each plan, of its devices and layers.
 std::string ranking_table(const SearchResult& result) {
   std::vector<std::vector<std::string>> rows{{"", "plan", "closed form", "timeline", "SimGrid", "bubble", "memory"}};
   int place = 0;
@@ -50,7 +58,17 @@ std::string ranking_table(const SearchResult& result) {
                     fmt::format("{:.1f} %", 100 * prediction.bubble),
                     peak == prediction.peak_memory.end() ? "-" : to_string(*peak)});
   }
-  return format_table(rows);
+  std::string table = format_table(rows);
+  if (!is_mixed(result)) return table;
+  std::string text;
+  std::size_t line = 0;  // of the heading
+  for (std::size_t at = 0; at < table.size(); ++line) {
+    const std::size_t end = table.find('\n', at) + 1;
+    text += table.substr(at, end - at);
+    if (line > 0) text += wrap("   on " + place_text(result.ranked[line - 1].candidate));
+    at = end;
+  }
+  return text;
 }
 
 std::string explanation(const SearchResult& result) {
@@ -62,7 +80,8 @@ std::string explanation(const SearchResult& result) {
   }
   if (!result.near_misses.empty()) text += "\nNear misses:\n";
   for (const Candidate& miss : result.near_misses) {
-    text += wrap(fmt::format("  {}: {}", to_string(miss.layout), miss.verdict));
+    const std::string where = is_mixed(result) ? " on " + place_text(miss) : "";
+    text += wrap(fmt::format("  {}{}: {}", to_string(miss.layout), where, miss.verdict));
   }
   for (const std::string& remark : result.notes) text += wrap("note: " + remark);
   const SearchCounts& counts = result.counts;
@@ -73,29 +92,33 @@ std::string explanation(const SearchResult& result) {
   return text;
 }
 
-Json layout_json(const Layout& layout) {
+Json candidate_json(const Candidate& candidate) {
+  const Layout& layout = candidate.layout;
+  Json layers = Json::array();
+  for (const LayerRange& range : candidate.stages) layers.push_back(range.last - range.first);
   return {{"stages", layout.stages},
           {"ranks", layout.ranks},
           {"replicas", layout.replicas},
           {"microbatch", layout.microbatch},
           {"microbatches", layout.microbatches},
           {"schedule", layout.schedule},
-          {"recompute", name(layout.recompute)}};
+          {"recompute", name(layout.recompute)},
+          {"devices", candidate.devices},
+          {"layers", layers},
+          {"verdict", candidate.verdict}};
 }
 
 Json result_json(const SearchResult& result) {
   Json json;
   json["ranked"] = Json::array();
   for (const RankedPlan& ranked : result.ranked) {
-    Json entry = layout_json(ranked.candidate.layout);
-    entry["devices"] = ranked.candidate.devices;
+    Json entry = candidate_json(ranked.candidate);
     entry["prediction"] = to_json(ranked.plan)["prediction"];
     json["ranked"].push_back(std::move(entry));
   }
   json["near_misses"] = Json::array();
   for (const Candidate& miss : result.near_misses) {
-    Json entry = layout_json(miss.layout);
-    entry["verdict"] = miss.verdict;
+    Json entry = candidate_json(miss);
     if (miss.shortage) {
       entry["shortage"] = {{"stage", miss.shortage->stage.value},
                            {"needed_bytes", miss.shortage->needed.value()},
@@ -122,23 +145,36 @@ std::vector<std::string> layout_options_given(const CLI::App& command) {
   return given;
 }
 
-// Cuts into pipelines and replicas: any graph, unlike devices, measured costs (planner/search.cpp).
-void plan_partitions(const PlanOptions& options, const Network& network, Cluster cluster) {
-  const SearchSpace space = search_space(options, network);
+// Of a plan whose costs lie between or beyond what was measured; empty: it is one of the `measured` sizes.
+std::string microbatch_note(std::int64_t microbatch, const std::vector<std::int64_t>& measured) {
+  if (measured.empty() || std::find(measured.begin(), measured.end(), microbatch) != measured.end()) return {};
+  const bool is_beyond = microbatch < measured.front() || microbatch > measured.back();
+  return fmt::format("micro-batches of {} were not measured: their costs are {} those of {}", microbatch,
+                     is_beyond ? "extrapolated from" : "interpolated between", fmt::join(measured, ", "));
+}
 
+// Cuts into pipelines and replicas: any graph, unlike devices, measured costs (planner/search.cpp).
+void plan_partitions(const PlanOptions& given, const Network& network, Cluster cluster) {
   std::unique_ptr<CostModel> model = std::make_unique<RooflineCostModel>();
   std::string profile_digest;
-  if (!options.profile.empty()) {
-    const std::string text = read_file(options.profile);
-    const Json document = parse_json(text, options.profile);
-    Profile profile = profile_from_json(JsonValue(document, options.profile));
+  std::vector<std::int64_t> measured;
+  PlanOptions options;
+  if (given.profile.empty()) {
+    options = with_precision(given, cluster, nullptr);
+  } else {
+    const std::string text = read_file(given.profile);
+    const Json document = parse_json(text, given.profile);
+    Profile profile = profile_from_json(JsonValue(document, given.profile));
+    options = with_precision(given, cluster, &profile);
     // The link that was measured last is the slowest: a profile taken under mpirun also has that between processes. One
     // GPU has none.
     if (!profile.links.empty()) cluster = with_measured_link(std::move(cluster), profile, profile.links.back().kind);
     profile_digest = digest(text);
+    measured = measured_microbatches(profile);
     model = std::make_unique<ProfiledCostModel>(std::move(profile));
   }
 
+  const SearchSpace space = search_space(options, network, cluster);
   Progress progress;
   progress.show("searching ...");
   const bool grouped = may_group(options, network, cluster);
@@ -146,6 +182,10 @@ void plan_partitions(const PlanOptions& options, const Network& network, Cluster
                                 : search(network, cluster, *model, space);
   progress.show("confirming with SimGrid ...");
   confirm_best(result, options.confirm);
+  give_verdicts(result);
+  if (!options.precision_note.empty()) result.notes.push_back(options.precision_note);
+  const std::string unmeasured = microbatch_note(result.best().batch.microbatch, measured);
+  if (!unmeasured.empty()) result.notes.push_back(unmeasured);
 
   Plan plan = result.best();
   plan.tool_version = version;
@@ -168,7 +208,7 @@ void run(const PlanOptions& options, const CLI::App& command) {
   const Network network = load_network(options.network);
   const Cluster cluster = cluster_named(options.cluster);
   const std::string reason = why_no_layouts(options, network, cluster);
-  if (reason.empty()) return plan_layouts(options, network, cluster);
+  if (reason.empty()) return plan_layouts(with_precision(options, cluster, nullptr), network, cluster);
   auto given = layout_options_given(command);
   if (may_group(options, network, cluster)) std::erase(given, "--tensor");
   if (!given.empty()) {
@@ -236,9 +276,21 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
       ->needs(group->get_option("--scaling"));
 }
 
+// Whether attention is fused unless the user says: on GPUs of the generation that brought bf16, in 16 bits or fewer, as
+// flash attention is; here on every GPU.
+bool has_fused_attention(const PlanOptions& options, const Network& network, const Cluster& cluster,
+                         DataType precision) {
+  if (!network.transformer) return false;
+  const bool here = options.cluster.starts_with("local-");
+  return std::all_of(cluster.device_types.begin(), cluster.device_types.end(), [&](const DeviceType& type) {
+    const bool is_recent = type.peak_of(DataType::bf16) > FlopsPerSecond(0);
+    return type.kind == DeviceKind::gpu && (here || (is_recent && element_size(precision) <= Bytes(2)));
+  });
+}
+
 }  // namespace
 
-SearchSpace search_space(const PlanOptions& options, const Network& network) {
+SearchSpace search_space(const PlanOptions& options, const Network& network, const Cluster& cluster) {
   SearchSpace space = options.space;
   space.precision = choose("--precision", options.precisions.front(), data_type_names());
   space.optimizer = choose("--optimizer", options.optimizer, optimizer_names());
@@ -249,6 +301,8 @@ SearchSpace search_space(const PlanOptions& options, const Network& network) {
   if (options.microbatch > 0) space.microbatch = options.microbatch;
   if (options.devices > 0) space.devices = options.devices;
   space.cuts = options.cuts;
+  space.fused_attention =
+      options.fused_attention.value_or(has_fused_attention(options, network, cluster, space.precision));
   space.sequence = options.sequence;
   if (options.sequence == 0) space.sequence = network.transformer ? network.transformer->max_sequence : 1;
   return space;
@@ -277,27 +331,34 @@ void add_plan_command(CLI::App& app) {
   command->add_option("--devices", options->devices, "Use at most this many")->check(positive);
   command
       ->add_option("--precision", options->precisions,
-                   list_of(data_type_names()) + "; several, such as bf16,fp8: the fastest of them")
-      ->delimiter(',')
-      ->capture_default_str();
+                   list_of(data_type_names()) +
+                       "; several, such as bf16,fp8: the fastest of them (default: bf16, "
+                       "or the next best that all devices compute in)")
+      ->delimiter(',');
   command->add_option("--optimizer", options->optimizer, list_of(optimizer_names()))->capture_default_str();
-  command->add_flag("--fused-attention", space.fused_attention,
-                    "The attention kernel keeps no sequence x sequence matrix");
+  command
+      ->add_option_function<std::string>(
+          "--fused-attention", [options](const std::string& text) { options->fused_attention = text != "off"; },
+          "The attention kernel keeps no sequence x sequence matrix: on, off (default: on where all devices are GPUs "
+          "that compute in bf16, in 16 bits or fewer)")
+      ->expected(0, 1)
+      ->check(CLI::IsMember({"on", "off"}));
   command->add_option("--top", space.keep, "Plans to rank")->check(CLI::Range(1, 1000))->capture_default_str();
   command->add_option("--confirm", options->confirm, "Best plans to judge again in SimGrid, with contention")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();
   command->add_flag("--json", options->json, "For scripts");
   add_layout_options(*command, *options);
-  set_examples(
-      *command,
-      "  stagecraft plan --network gpt2-xl --cluster dgx-a100 --global-batch 64 -o plan.json\n"
-      "  stagecraft plan --network llama-3.1-405b --cluster dgx-h100:64 --global-batch 512 --schedule 1f1b\n"
-      "  stagecraft plan --network gpt3-175b --cluster dgx-a100:128 --global-batch 1536 --tensor 8 --explain\n"
-      "  stagecraft plan --network llama-2-70b --cluster dgx-h100:64 --global-batch 1024 --scaling 64,128,256\n"
-      "  stagecraft plan --network llama-2-13b --cluster mixed-a100-v100 --precision fp16 --global-batch 64\n"
-      "  stagecraft plan --network demo-gpt --cluster local-cpu --profile profile.json --precision fp32 \\\n"
-      "    --global-batch 16 --stages 2 --schedule gpipe -o plan.json");
+  set_examples(*command,
+               "  stagecraft plan --network gpt2-xl --cluster dgx-a100 --global-batch 64 -o plan.json\n"
+               "  stagecraft plan --network llama-3.1-405b --cluster dgx-h100:64 --global-batch 512 --schedule 1f1b\n"
+               "  stagecraft plan --network gpt3-175b --cluster dgx-a100:128 --global-batch 1536 --tensor 8 \\\n"
+               "    --explain\n"
+               "  stagecraft plan --network llama-2-70b --cluster dgx-h100:64 --global-batch 1024 \\\n"
+               "    --scaling 64,128,256\n"
+               "  stagecraft plan --network llama-2-13b --cluster mixed-a100-v100 --global-batch 64\n"
+               "  stagecraft plan --network demo-gpt --cluster local-cpu --profile profile.json \\\n"
+               "    --global-batch 16 --stages 2 --schedule gpipe -o plan.json");
   command->callback([options, command] { run(*options, *command); });
 }
 

@@ -56,7 +56,8 @@ StepModel model_of(const PlanOptions& options, const SearchSpace& space, const N
   StepModel model(job_of(space, network), machine_of(cluster));
   const DeviceType& device = model.machine().device;
   if (!(device.peak_of(space.precision) > FlopsPerSecond(0))) {
-    throw bad_input("--precision: device '{}' has no rate for {}", device.name, options.precisions.front());
+    throw bad_input("--precision: device '{}' does not compute in {}; it does in {}", printable(device.name),
+                    options.precisions.front(), join(precisions_of(device)));
   }
   return model;
 }
@@ -109,7 +110,7 @@ void plan_layouts(const PlanOptions& options, const Network& network, const Clus
   for (const std::string& precision : options.precisions) {
     alone.push_back(options);
     alone.back().precisions = {precision};
-    const SearchSpace space = search_space(alone.back(), network);
+    const SearchSpace space = search_space(alone.back(), network, cluster);
     models.push_back(model_of(alone.back(), space, network, cluster));
     answers.push_back(answer(alone.back(), space, models.back(), network, cluster));
   }
@@ -130,6 +131,8 @@ void plan_layouts(const PlanOptions& options, const Network& network, const Clus
     note(fmt::format("the plan needs {} of {} on its fullest device: it would run out of memory",
                      to_string(planned.memory()), to_string(capacity)));
   }
+  if (!options.precision_note.empty()) note(options.precision_note);
+  for (const std::string& unlike : unlike_fitted(cluster)) note(unlike);
   if (!options.output.empty()) note("wrote " + options.output);
 }
 

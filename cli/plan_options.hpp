@@ -13,13 +13,15 @@ namespace stagecraft {
 
 struct PlanOptions {
   std::string network, cluster, profile, output;
-  std::vector<std::string> precisions{"bf16"};  // several: layouts only
+  std::vector<std::string> precisions;  // several: layouts only; empty: with_precision() chooses
+  std::string precision_note;           // why that one, where it chose
   std::string optimizer = "adamw", recompute;
   std::string schedule, order, objective = "time";
   std::int64_t sequence = 0;  // 0: the network's longest
   std::int64_t microbatch = 0;
   int stages = 0, replicas = 0, devices = 0;
   std::vector<std::int64_t> cuts;
+  std::optional<bool> fused_attention;  // empty: as the devices have it
   SearchSpace space;
   LayoutChoices layout;      // but for what the fields above say
   std::vector<int> scaling;  // device counts
@@ -31,10 +33,10 @@ struct PlanOptions {
   bool json = false;
 };
 
-// What both engines search in. Throws bad_input for unknown names.
-SearchSpace search_space(const PlanOptions& options, const Network& network);
+// What both engines search in. Throws bad_input for unknown names. REQUIRES: a precision.
+SearchSpace search_space(const PlanOptions& options, const Network& network, const Cluster& cluster);
 
-// Plans in the full space of layouts and reports. REQUIRES: why_no_layouts() is empty.
+// Plans in the full space of layouts and reports. REQUIRES: why_no_layouts() is empty; a precision.
 void plan_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster);
 
 }  // namespace stagecraft

@@ -136,8 +136,9 @@ void add_profile_command(CLI::App& app) {
   set_examples(*command,
                "  stagecraft profile --network demo-gpt --sequence 128 -o profile.json\n"
                "  stagecraft profile --network ./network.json --micro-batch 1,4,16 --recompute none -o profile.json\n"
-               "  mpirun -n 2 stagecraft profile --network demo-gpt -o profile.json  # with the link of processes\n"
-               "  stagecraft profile --network gpt2 --backend cuda --cluster local-gpu:slices=4 -o profile.json");
+               "  mpirun -n 2 stagecraft profile --network demo-gpt -o profile.json  # also links between processes\n"
+               "  stagecraft profile --network gpt2 --sequence 1024 --backend cuda --cluster local-gpu:slices=4 \\\n"
+               "    -o profile.json");
   command->callback([state] { run(*state); });
 }
 

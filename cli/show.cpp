@@ -6,7 +6,6 @@
 #include "cli/console.hpp"
 #include "models/cost/cost.hpp"
 #include "reports/tables.hpp"
-#include "reports/text_width.hpp"
 
 namespace stagecraft {
 namespace {
@@ -83,8 +82,8 @@ void add_show_command(CLI::App& app) {
   set_examples(*network,
                "  stagecraft show network gpt2-xl\n"
                "  stagecraft show network ./config.json --json\n"
-               "\n" +
-                   wrap("Presets: " + preset_list(network_presets)));
+               "\nPresets: " +
+                   preset_list(network_presets));
   network->callback([options] { show_network(*options); });
 
   CLI::App* cluster = command->add_subcommand("cluster", "Devices, nodes and links");
@@ -93,8 +92,8 @@ void add_show_command(CLI::App& app) {
   set_examples(*cluster,
                "  stagecraft show cluster dgx-h100:4\n"
                "  stagecraft show cluster local-cpu --json > cluster.json\n"
-               "\n" +
-                   wrap("Presets: " + preset_list(cluster_presets)));
+               "\nPresets: " +
+                   preset_list(cluster_presets));
   cluster->callback([options] { show_cluster(*options); });
 
   CLI::App* plan = command->add_subcommand("plan", "Stages, devices, costs, memory and prediction");

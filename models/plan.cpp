@@ -314,6 +314,7 @@ void add_overheads(Plan& plan, const CostModel& model) {
     stage.cost.backward_weight += more.action;
     stage.cost.backward_saving += more.action;  // one action instead of two
     if (ranks.insert(stage.rank).second) stage.cost.optimizer += more.step;
+    stage.cost.workspace += more.reserved;  // which a rank's stages share
     if (s + 1 < plan.stages.size() && plan.stages[s + 1].rank != stage.rank) {
       stage.cost.stash += stage.cost.boundary * static_cast<double>(more.kept_outputs);
     }

@@ -183,6 +183,20 @@ Link fit_link(std::span<const LinkSample> samples) {
   return {Seconds(latency), BytesPerSecond(1 / slowness)};
 }
 
+std::vector<std::int64_t> measured_microbatches(const Profile& profile) {
+  const auto has = [](const LayerProfile& layer, std::int64_t microbatch) {
+    return std::any_of(layer.samples.begin(), layer.samples.end(),
+                       [&](const LayerSample& sample) { return sample.microbatch == microbatch; });
+  };
+  std::vector<std::int64_t> sizes;
+  for (const LayerSample& sample : profile.layers.front().samples) {
+    const bool of_all = std::all_of(profile.layers.begin(), profile.layers.end(),
+                                    [&](const LayerProfile& layer) { return has(layer, sample.microbatch); });
+    if (of_all) sizes.push_back(sample.microbatch);
+  }
+  return sizes;
+}
+
 Cluster with_measured_link(Cluster cluster, const Profile& profile, std::string_view link_kind) {
   std::vector<std::string> known;
   for (const LinkProfile& link : profile.links) known.push_back(link.kind);

@@ -91,6 +91,9 @@ Link fit_link(std::span<const LinkSample> samples);
 // profile has no such link, naming those that it has.
 Cluster with_measured_link(Cluster cluster, const Profile& profile, std::string_view link_kind);
 
+// Micro-batch sizes that every layer was measured at, rising.
+std::vector<std::int64_t> measured_microbatches(const Profile& profile);
+
 // Throws bad_input: times below zero or out of order (low <= median <= high), samples that do not ascend, a layer kind,
 // recompute mode, number of neighbours and load given twice, no layers.
 Profile profile_from_json(const JsonValue& value);

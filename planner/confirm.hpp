@@ -4,11 +4,15 @@
 #include <span>
 
 #include "models/plan.hpp"
+#include "planner/planner.hpp"
 
 namespace stagecraft {
 
 // Predicts the step of each plan with contention (Prediction::simgrid_step), several plans at once. Throws as
 // simgrid_steps() and changes nothing then.
 void confirm(std::span<Plan* const> plans);
+
+// The same for the first `count` ranked plans, which are put in the order of these steps.
+void confirm_best(SearchResult& result, int count);
 
 }  // namespace stagecraft

@@ -6,7 +6,6 @@
 
 #include "models/error.hpp"
 #include "models/text.hpp"
-#include "planner/explain.hpp"
 #include "planner/in_parallel.hpp"
 
 namespace stagecraft {
@@ -97,7 +96,12 @@ bool is_infeasible(const std::exception_ptr& failure) {
   }
 }
 
-// The ranked plans of all, and what else the winner's search has to say.
+// Also of two combinations that differ in the width of a type that neither uses.
+bool is_same(const Candidate& a, const Candidate& b) {
+  return a.layout == b.layout && a.devices == b.devices && a.stages == b.stages;
+}
+
+// The ranked plans of all, each once, and what else the winner's search has to say.
 SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
   const auto step = [](const RankedPlan& plan) { return *plan.candidate.timeline; };
   const auto winner = std::min_element(found.begin(), found.end(), [&](const SearchResult& a, const SearchResult& b) {
@@ -106,16 +110,20 @@ SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
   SearchResult result;
   result.near_misses = std::move(winner->near_misses);
   result.notes = std::move(winner->notes);
+  std::vector<RankedPlan> all;
   for (SearchResult& each : found) {
     add(result.counts, each.counts);
-    std::move(each.ranked.begin(), each.ranked.end(), std::back_inserter(result.ranked));
+    for (RankedPlan& plan : each.ranked) all.push_back(std::move(plan));
   }
-  std::stable_sort(result.ranked.begin(), result.ranked.end(),
-                   [&](const RankedPlan& a, const RankedPlan& b) { return step(a) < step(b); });
-  if (result.ranked.size() > keep) {
-    result.ranked.erase(result.ranked.begin() + static_cast<std::ptrdiff_t>(keep), result.ranked.end());
+  std::stable_sort(all.begin(), all.end(), [&](const RankedPlan& a, const RankedPlan& b) { return step(a) < step(b); });
+  const auto is_ranked = [&](const Candidate& candidate) {
+    return std::any_of(result.ranked.begin(), result.ranked.end(),
+                       [&](const RankedPlan& plan) { return is_same(plan.candidate, candidate); });
+  };
+  for (RankedPlan& plan : all) {
+    if (result.ranked.size() < keep && !is_ranked(plan.candidate)) result.ranked.push_back(std::move(plan));
   }
-  give_verdicts(result);
+  std::erase_if(result.near_misses, is_ranked);
   return result;
 }
 

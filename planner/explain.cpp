@@ -21,7 +21,17 @@ constexpr std::array<Term, 6> terms{{{"compute", &Breakdown::compute},
                                      {"gradient reduction", &Breakdown::reduction},
                                      {"optimizer", &Breakdown::optimizer}}};
 
-double step_of(const Candidate& candidate) { return candidate.timeline->value(); }
+// The steps of two candidates, and what contention adds to their timelines: by the last word that both have got.
+struct Steps {
+  Steps(const Candidate& a, const Candidate& b)
+      : confirmed(a.simgrid && b.simgrid),
+        first((confirmed ? *a.simgrid : *a.timeline).value()),
+        second((confirmed ? *b.simgrid : *b.timeline).value()),
+        more_contention(confirmed ? (first - a.timeline->value()) - (second - b.timeline->value()) : 0) {}
+  bool confirmed;
+  double first, second;
+  double more_contention;  // of the first
+};
 
 // Terms by how much worse the first is, worst first.
 std::vector<std::pair<const char*, double>> handicaps(const Candidate& first, const Candidate& second) {
@@ -29,6 +39,7 @@ std::vector<std::pair<const char*, double>> handicaps(const Candidate& first, co
   for (const Term& term : terms) {
     result.emplace_back(term.name, (first.breakdown.*term.seconds - second.breakdown.*term.seconds).value());
   }
+  result.emplace_back("contention", Steps(first, second).more_contention);
   std::stable_sort(result.begin(), result.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
   return result;
 }
@@ -75,13 +86,14 @@ double bubble_of(const Breakdown& breakdown) {
 }
 
 std::string why_slower(const Candidate& loser, const Candidate& winner) {
-  const double more = step_of(loser) / step_of(winner) - 1;
+  const Steps steps(loser, winner);
+  const double more = steps.first / steps.second - 1;
   std::string text = more < 5e-5 ? "as fast" : fmt::format("slower: +{}", percent(more));
   if (std::abs(loser.bubble - winner.bubble) >= 0.005) {
     text += fmt::format(", bubble {} against {}", percent(loser.bubble), percent(winner.bubble));
   }
   const auto [name, seconds] = handicaps(loser, winner).front();
-  if (seconds > 0.001 * step_of(winner)) text += fmt::format(", {} +{}", name, to_string(Seconds(seconds)));
+  if (seconds > 0.001 * steps.second) text += fmt::format(", {} +{}", name, to_string(Seconds(seconds)));
   return text;
 }
 
@@ -91,20 +103,24 @@ std::string why_not(const Shortage& shortage) {
 }
 
 std::string why_best(const Candidate& winner, const Candidate* runner_up) {
-  std::string text = fmt::format("{}: {} a step, of which", named(winner), to_string(*winner.timeline));
+  const Seconds step = winner.simgrid.value_or(*winner.timeline);
+  std::string text = fmt::format("{}: {} a step, of which", named(winner), to_string(step));
   const char* separator = " ";
-  for (const Term& term : terms) {
-    const Seconds seconds = winner.breakdown.*term.seconds;
-    if (seconds.value() < 0.0005 * step_of(winner)) continue;
-    text += fmt::format("{}{} {} ({})", separator, term.name, to_string(seconds), percent(seconds / *winner.timeline));
+  const auto add = [&](const char* name, Seconds seconds) {
+    if (seconds < 0.0005 * step) return;
+    text += fmt::format("{}{} {} ({})", separator, name, to_string(seconds), percent(seconds / step));
     separator = ", ";
-  }
+  };
+  for (const Term& term : terms) add(term.name, winner.breakdown.*term.seconds);
+  add("contention", step - *winner.timeline);
   if (runner_up == nullptr) return text + "; no other layout is feasible";
-  text += fmt::format("\nagainst the runner-up, {}: {} a step, +{};", named(*runner_up),
-                      to_string(*runner_up->timeline), percent(step_of(*runner_up) / step_of(winner) - 1));
+  const Steps steps(*runner_up, winner);
+  text += fmt::format("\nagainst the runner-up, {}: {} a step{}, +{};", named(*runner_up),
+                      to_string(Seconds(steps.first)), winner.simgrid && !steps.confirmed ? " without contention" : "",
+                      percent(steps.first / steps.second - 1));
   std::string saved, paid;
   for (const auto& [name, seconds] : handicaps(*runner_up, winner)) {
-    if (std::abs(seconds) < 0.0005 * step_of(winner)) continue;
+    if (std::abs(seconds) < 0.0005 * steps.second) continue;
     std::string& list = seconds > 0 ? saved : paid;
     list += fmt::format("{}{} of {}", list.empty() ? "" : ", ", to_string(Seconds(std::abs(seconds))), name);
   }
@@ -118,6 +134,9 @@ void give_verdicts(SearchResult& result) {
   const Candidate& winner = result.ranked.front().candidate;
   for (RankedPlan& plan : result.ranked) {
     plan.candidate.verdict = &plan.candidate == &winner ? "best" : why_slower(plan.candidate, winner);
+  }
+  for (Candidate& miss : result.near_misses) {
+    miss.verdict = miss.shortage ? why_not(*miss.shortage) : why_slower(miss, winner);
   }
   result.why = why_best(winner, result.ranked.size() > 1 ? &result.ranked[1].candidate : nullptr);
 }

@@ -15,16 +15,19 @@ Breakdown break_down(Timeline& timeline, const StepCosts& costs);
 // Idle share of the ranks' time from the first forward to the last backward, as Prediction::bubble.
 double bubble_of(const Breakdown& breakdown);
 
-// "slower: +12 %, bubble 27 % against 9 %": the loser's largest handicap. REQUIRES: both have a timeline.
+// "slower: +12 %, bubble 27 % against 9 %": the loser's largest handicap, by SimGrid where both were confirmed there.
+// REQUIRES: both have a timeline.
 std::string why_slower(const Candidate& loser, const Candidate& winner);
 
 // "out of memory on stage 3 (A100): needs 95.0 GiB, has 80.0 GiB".
 std::string why_not(const Shortage& shortage);
 
-// The winner's step split into its terms, and against the runner-up (null: there is none).
+// The winner's step split into its terms, and against the runner-up (null: there is none). What SimGrid's step has
+// beyond the timeline's, where it was asked, is the contention.
 std::string why_best(const Candidate& winner, const Candidate* runner_up);
 
-// Says of each ranked plan why it is where it is, and why the first is the best. REQUIRES: ranked plans, fastest first.
+// Says of each ranked plan and near miss why it is where it is, and why the first is the best. The last thing to do:
+// what changes the ranking afterwards makes it wrong. REQUIRES: ranked plans, fastest first.
 void give_verdicts(SearchResult& result);
 
 }  // namespace stagecraft

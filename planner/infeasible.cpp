@@ -51,7 +51,7 @@ std::optional<Layout> first_fit(const Network& network, const Cluster& cluster, 
   if (cuts.groups.size() > 2'000) return std::nullopt;
   PriceList prices(network.graph, cluster, model,
                    {space.microbatch.value_or(1), space.sequence, space.precision, space.optimizer,
-                    space.recompute.value_or(Recompute::none), space.fused_attention});
+                    searched_recomputes(space).front(), space.fused_attention});
   Judge judge(network, cluster, cuts, prices);
   const int all = static_cast<int>(cluster.devices.size());
   const LayoutList listed =
@@ -106,8 +106,9 @@ std::string advice(const Network& network, const Cluster& cluster, const CostMod
           to_string(*layout));
     }
   }
-  PriceList prices(network.graph, cluster, model,
-                   {1, space.sequence, space.precision, space.optimizer, Recompute::none, space.fused_attention});
+  PriceList prices(
+      network.graph, cluster, model,
+      {1, space.sequence, space.precision, space.optimizer, searched_recomputes(space).front(), space.fused_attention});
   Bytes memory;
   for (const Device& device : cluster.devices)
     memory += cluster.device_types[static_cast<std::size_t>(device.type)].memory;
@@ -153,8 +154,8 @@ Error no_layout(const SearchSpace& space, const LayoutList& listed, int devices)
         space.global_batch);
   }
   const std::int64_t needed = std::int64_t{space.stages.value_or(1)} * space.replicas.value_or(1);
-  return infeasible("{} stages in {} replicas need {} devices, but {} can be used", space.stages.value_or(1),
-                    space.replicas.value_or(1), needed, devices);
+  return infeasible("{} in {} need {}, but {} can be used", counted(space.stages.value_or(1), "stage"),
+                    counted(space.replicas.value_or(1), "replica"), counted(needed, "device"), devices);
 }
 
 }  // namespace stagecraft

@@ -185,6 +185,7 @@ PartitionProblem Judge::problem(const LayoutOption& option, const Geometry& geom
     // A rank with several stages gives each an equal part: sound, though a lopsided split might have fitted, too.
     slot.memory = cluster_.device_types[static_cast<std::size_t>(geometry.assignment.types[rank])].memory.value() /
                   schedule.stages_on_rank;
+    slot.reserved = priced.overheads[static_cast<std::size_t>(slot.type)].reserved.value() / schedule.stages_on_rank;
     slot.in_flight = schedule.in_flight[s];
     slot.split = schedule.split[s];
     slot.reduce_latency = geometry.reduce_latency[rank];
@@ -216,7 +217,7 @@ bool Judge::may_fit(const PartitionProblem& problem) const {
     for (; reached < cuts_.full(); ++reached, ++arc) {
       const CutCosts::Sums stage = sums[static_cast<std::size_t>(reached) + 1] - sums[static_cast<std::size_t>(at)];
       const double kept = slot.in_flight * stage.stash + slot.split * stage.split;
-      if (stage.resident + kept + workspace[arc] > slot.memory) break;
+      if (slot.reserved + stage.resident + kept + workspace[arc] > slot.memory) break;
     }
     if (reached == cuts_.full()) return true;
     at = reached;

@@ -135,7 +135,8 @@ bool PriceList::repeats(std::int64_t microbatch, Recompute recompute) {
   const auto [entry, is_new] = repeats_.try_emplace({microbatch, recompute}, false);
   if (is_new) {
     for (const auto& [name, lighter] : recompute_names()) {
-      if (lighter < recompute && same(at(microbatch, lighter), at(microbatch, recompute))) entry->second = true;
+      if (lighter < recompute && model_.knows(lighter) && same(at(microbatch, lighter), at(microbatch, recompute)))
+        entry->second = true;
     }
   }
   return entry->second;

@@ -42,15 +42,31 @@ void check_counts(const SearchSpace& space) {
   }
 }
 
+// The divisors of `number` next to one that is none: "32 or 64".
+std::string nearest_divisors(std::int64_t number, std::int64_t wanted) {
+  const std::vector<std::int64_t> all = divisors(number);
+  const auto above = std::upper_bound(all.begin(), all.end(), wanted);
+  std::string text = std::to_string(*std::prev(above));  // 1 at least
+  return above == all.end() ? text : fmt::format("{} or {}", text, *above);
+}
+
 void check_batch(const SearchSpace& space) {
-  const std::int64_t replicas = space.replicas.value_or(1), microbatch = space.microbatch.value_or(1);
-  if (space.global_batch % replicas != 0) {
-    throw bad_input("a global batch of {} samples does not divide over {} replicas", space.global_batch, replicas);
+  const std::int64_t batch = space.global_batch, replicas = space.replicas.value_or(1);
+  const std::int64_t microbatch = space.microbatch.value_or(1), samples = batch / replicas;
+  if (batch % replicas != 0) {
+    throw bad_input("--replicas: the global batch of {} does not divide over {}; over {} it does",
+                    counted(batch, "sample"), counted(replicas, "replica"), nearest_divisors(batch, replicas));
   }
-  if (space.global_batch / replicas % microbatch != 0) {
-    throw bad_input("{} samples a replica (global batch {} over {} replicas) do not divide into micro-batches of {}",
-                    space.global_batch / replicas, space.global_batch, replicas, microbatch);
+  if (samples % microbatch == 0) return;
+  const std::string sizes = nearest_divisors(samples, microbatch);
+  if (replicas == 1) {
+    throw bad_input("--micro-batch: the global batch of {} does not divide into micro-batches of {}; into {} it does",
+                    counted(batch, "sample"), microbatch, sizes);
   }
+  throw bad_input(
+      "--micro-batch: a replica's share of the global batch, {} of {} over {}, does not divide into micro-batches of "
+      "{}; into {} it does",
+      samples, batch, counted(replicas, "replica"), microbatch, sizes);
 }
 
 void check_cuts(const SearchSpace& space, std::int64_t layers) {
@@ -62,8 +78,9 @@ void check_cuts(const SearchSpace& space, std::int64_t layers) {
     before = cut;
   }
   if (space.stages && !space.cuts.empty() && space.cuts.size() + 1 != static_cast<std::size_t>(*space.stages)) {
-    throw bad_input("{} cuts make {} stages, but {} are asked for", space.cuts.size(), space.cuts.size() + 1,
-                    *space.stages);
+    throw bad_input("{} {} {} stages, but {} asked for", counted(std::ssize(space.cuts), "cut"),
+                    space.cuts.size() == 1 ? "makes" : "make", space.cuts.size() + 1,
+                    *space.stages == 1 ? "1 is" : fmt::format("{} are", *space.stages));
   }
 }
 
@@ -135,8 +152,7 @@ class Lister {
         list_.refusal = fmt::format("schedule '{}': {}", layout.schedule, refusal);
       return;
     }
-    for (const auto& [name, recompute] : recompute_names()) {
-      if (space_.recompute.value_or(recompute) != recompute) continue;
+    for (const Recompute recompute : searched_recomputes(space_)) {
       layout.recompute = recompute;
       list_.options.push_back({layout, kind});
     }
@@ -149,6 +165,10 @@ class Lister {
 };
 
 }  // namespace
+
+std::vector<Recompute> searched_recomputes(const SearchSpace& space) {
+  return space.recompute ? std::vector{*space.recompute} : space.recomputes;
+}
 
 int usable_devices(const Cluster& cluster, const SearchSpace& space) {
   const int all = static_cast<int>(cluster.devices.size());

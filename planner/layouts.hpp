@@ -22,6 +22,9 @@ struct LayoutList {
   std::string refusal;        // why a schedule refused to run with one stage a rank, the first time
 };
 
+// The modes that the search tries.
+std::vector<Recompute> searched_recomputes(const SearchSpace& space);
+
 // Devices that the space lets the search use.
 int usable_devices(const Cluster& cluster, const SearchSpace& space);
 

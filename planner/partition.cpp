@@ -63,7 +63,7 @@ class Pricing {
   double needed(int stage, int from, int to, std::size_t arc) const {
     const StageSlot& slot = slot_at(stage);
     const CutCosts::Sums sums = between(slot.type, from, to);
-    return sums.resident + slot.in_flight * sums.stash + slot.split * sums.split +
+    return slot.reserved + sums.resident + slot.in_flight * sums.stash + slot.split * sums.split +
            problem_.costs.workspace[static_cast<std::size_t>(slot.type)][arc];
   }
   bool fits(int stage, int from, int to, std::size_t arc) const {

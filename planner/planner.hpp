@@ -27,9 +27,11 @@ struct SearchSpace {
   std::optional<int> replicas;             // data-parallel width
   std::optional<std::int64_t> microbatch;  // samples
   std::optional<std::string> schedule;     // a name of schedule_kinds(); empty: gpipe and 1f1b
-  std::optional<Recompute> recompute;
-  std::optional<int> devices;      // use at most this many; empty: the whole cluster
-  std::vector<std::int64_t> cuts;  // stage boundaries by hand, positions in topological_order(); fixes `stages`
+  std::optional<Recompute> recompute;      // empty: those of `recomputes` that the cost model knows
+  std::optional<int> devices;              // use at most this many; empty: the whole cluster
+  std::vector<std::int64_t> cuts;          // stage boundaries by hand, positions in topological_order(); fixes `stages`
+
+  std::vector<Recompute> recomputes{Recompute::none, Recompute::selective, Recompute::full};  // at least one
 
   int timelines = 16;  // layouts that the timeline judges, besides the best of each schedule
   int keep = 5;        // at most so many ranked plans and so many near misses
@@ -70,11 +72,13 @@ struct Candidate {
   std::optional<Shortage> shortage;    // out_of_memory: the worst stage of the partition that needs least
   std::optional<Seconds> closed_form;  // of the best partition; out_of_memory: as if memory were unlimited
   std::optional<Seconds> timeline;     // of the refined partition
+  std::optional<Seconds> simgrid;      // of the same with contention, where confirm.hpp has asked
   Breakdown breakdown;                 // where `timeline` is known
   double bubble = 0;                   // as in Prediction
   std::vector<LayerRange> stages;      // positions in the plan's order
   std::string devices;                 // types along the pipeline: "2x A100, 2x V100"
-  std::string verdict;  // "slower: +12 %, bubble 27 % against 9 %", "out of memory on stage 3: needs X, has Y"
+  // "slower: +12 %, bubble 27 % against 9 %", "out of memory on stage 3: needs X, has Y"; of give_verdicts()
+  std::string verdict;
 };
 
 struct RankedPlan {
@@ -91,16 +95,17 @@ struct SearchCounts {
 };
 
 struct SearchResult {
-  std::vector<RankedPlan> ranked;      // fastest first, at least one; for a closer look by SimGrid
+  std::vector<RankedPlan> ranked;      // fastest first, at least one; for a closer look by SimGrid (confirm.hpp)
   std::vector<Candidate> near_misses;  // what else deserves a word: would have been faster but does not fit, or slower
   SearchCounts counts;
-  std::string why;                 // the winner against the runner-up, in a few lines
+  std::string why;                 // the winner against the runner-up, in a few lines; of give_verdicts()
   std::vector<std::string> notes;  // simplifications made, e.g. too many legal cuts for this graph
   const Plan& best() const { return ranked.front().plan; }
 };
 
 // Throws bad_input for options that contradict each other or the inputs (a global batch that does not divide, more
-// stages than layers, unknown schedule); infeasible, with what would make it feasible, when no candidate fits.
+// stages than layers, unknown schedule); infeasible, with what would make it feasible, when no candidate fits. Verdicts
+// are left empty: they are on the ranking that is final (give_verdicts() of explain.hpp).
 SearchResult search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space);
 
 // "P=8 R=4 b=2 M=16 1f1b recompute=full".

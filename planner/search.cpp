@@ -8,7 +8,6 @@
 #include "models/text.hpp"
 #include "planner/assemble.hpp"
 #include "planner/downsets.hpp"
-#include "planner/explain.hpp"
 #include "planner/infeasible.hpp"
 #include "planner/judge.hpp"
 #include "planner/planner.hpp"
@@ -53,8 +52,18 @@ Cuts legal_cuts(const LayerGraph& graph, const SearchSpace& space) {
   return cuts;
 }
 
+// Without the recomputations that the model cannot price; all of them where it can price none, which it will say
+// itself.
+SearchSpace priceable(SearchSpace space, const CostModel& model) {
+  std::vector<Recompute> known = space.recomputes;
+  std::erase_if(known, [&](Recompute recompute) { return !model.knows(recompute); });
+  if (!known.empty()) space.recomputes = std::move(known);
+  return space;
+}
+
 class Search {
  public:
+  // All are used, not owned; a `space` that is priceable().
   Search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space)
       : network_(network),
         cluster_(cluster),
@@ -63,7 +72,7 @@ class Search {
         cuts_(legal_cuts(network.graph, space)),
         prices_(network.graph, cluster, model,
                 {space.microbatch.value_or(1), space.sequence, space.precision, space.optimizer,
-                 space.recompute.value_or(Recompute::none), space.fused_attention}),
+                 searched_recomputes(space).front(), space.fused_attention}),
         judge_(network, cluster, cuts_.search, prices_, space.devices),
         maker_(network, cluster, model, space, judge_) {}
 
@@ -212,7 +221,6 @@ class Search {
     std::stable_sort(result_.ranked.begin(), result_.ranked.end(), [](const RankedPlan& a, const RankedPlan& b) {
       return *a.candidate.timeline < *b.candidate.timeline;
     });
-    give_verdicts(result_);
   }
 
   // Half of them layouts that would have been faster but do not fit, those that lack least first; the rest slower ones,
@@ -231,7 +239,7 @@ class Search {
     }
     others.insert(others.end(), same.begin(), same.end());
     others.resize(std::min(others.size(), keep - result_.near_misses.size()));
-    for (const Judgement* judgement : others) add_slower(*judgement);
+    for (const Judgement* judgement : others) result_.near_misses.push_back(maker_.make(*judgement).candidate);
   }
 
   // Of each schedule and recomputation the one that needs least memory on average.
@@ -267,17 +275,10 @@ class Search {
       candidate.shortage = shortage;
       candidate.stages = stage_ranges(cuts_.search, partition->cuts).stages;
       candidate.devices = types_along(cluster_, geometry.assignment);
-      candidate.verdict = why_not(*candidate.shortage);
       result_.near_misses.push_back(std::move(candidate));
       return true;
     }
     return false;
-  }
-
-  void add_slower(const Judgement& judgement) {
-    Candidate candidate = maker_.make(judgement).candidate;
-    candidate.verdict = why_slower(candidate, result_.ranked.front().candidate);
-    result_.near_misses.push_back(std::move(candidate));
   }
 
   const Network& network_;
@@ -301,7 +302,14 @@ class Search {
 
 SearchResult search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space) {
   check_space(space, network, cluster);
-  return Search(network, cluster, model, space).run();
+  const SearchSpace known = priceable(space, model);
+  SearchResult result = Search(network, cluster, model, known).run();
+  if (!space.recompute && known.recomputes.size() < space.recomputes.size()) {
+    std::vector<std::string> tried;
+    for (const Recompute recompute : known.recomputes) tried.emplace_back(name(recompute));
+    result.notes.push_back(fmt::format("recomputation: {} tried, as no others were measured", join(tried)));
+  }
+  return result;
 }
 
 }  // namespace stagecraft

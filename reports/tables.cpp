@@ -140,7 +140,7 @@ std::vector<std::vector<std::string>> stage_rows(const Plan& plan) {
     const PlanStage& stage = plan.stages[i];
     const auto rank = static_cast<std::size_t>(stage.rank.value);
     rows.push_back({std::to_string(i), layers_text(plan, stage.layers), std::to_string(rank),
-                    clipped(plan.cluster.type_of(plan.devices[0][rank]).name, 14), to_string(stage.cost.forward),
+                    printable(plan.cluster.type_of(plan.devices[0][rank]).name, 200), to_string(stage.cost.forward),
                     to_string(stage.cost.backward()), to_string(stage.cost.boundary), to_string(memory[rank].needed),
                     to_string(memory[rank].available)});
   }
@@ -154,10 +154,9 @@ std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan) {
                                             with_thousands(total_parameters(plan.network.graph))));
   facts.emplace_back("cluster", fmt::format("{}, {} of {} used", printable(plan.cluster.name), plan.devices_used(),
                                             counted(devices_in(plan.cluster), "device")));
-  facts.emplace_back(
-      "layout",
-      fmt::format("{} on {}, {}, schedule {}", counted(static_cast<int>(plan.stages.size()), "stage"),
-                  counted(plan.ranks(), "rank"), counted(plan.replicas(), "replica"), printable(plan.schedule.name)));
+  facts.emplace_back("layout", fmt::format("{} on {}, {}, schedule {}", counted(std::ssize(plan.stages), "stage"),
+                                           counted(plan.ranks(), "rank"), counted(plan.replicas(), "replica"),
+                                           printable(plan.schedule.name)));
   if (plan.layout != PlanLayout{}) facts.emplace_back("a rank", rank_text(plan.layout, plan.recompute));
   facts.emplace_back("batch", fmt::format("{} of {} a step: {} of {} a replica", counted(batch.global, "sample"),
                                           counted(batch.sequence, "token"), counted(batch.microbatches, "micro-batch"),
@@ -290,10 +289,38 @@ std::string cluster_table(const Cluster& cluster) {
   return out;
 }
 
+namespace {
+
+// Where it would be too wide, without the ranks if they are numbered as the stages, then with device names cut.
+std::string stage_table(const Plan& plan) {
+  constexpr std::size_t rank = 2;  // column
+  constexpr std::size_t shortest = 14;
+  std::vector<std::vector<std::string>> rows = stage_rows(plan);
+  const auto excess = [&] {
+    const std::size_t columns = longest_line(format_table(rows));
+    return columns - std::min(columns, max_columns);
+  };
+  std::size_t device = 3;
+  if (excess() > 0 && std::all_of(rows.begin() + 1, rows.end(), [](const auto& row) { return row[0] == row[rank]; })) {
+    for (auto& row : rows) row.erase(row.begin() + rank);
+    --device;
+  }
+  if (const std::size_t too_many = excess(); too_many > 0) {
+    std::size_t longest = 0;
+    for (const auto& row : rows) longest = std::max(longest, row[device].size());
+    for (auto& row : rows) {
+      row[device] = clipped(row[device], std::max(shortest, longest - std::min(longest, too_many)));
+    }
+  }
+  return format_table(rows);
+}
+
+}  // namespace
+
 std::string plan_table(const Plan& plan) {
   std::string out;
   for (const auto& [what, value] : plan_facts(plan)) out += wrap(fmt::format("{:<10} {}", what, value));
-  return out + "\n" + format_table(stage_rows(plan));
+  return out + "\n" + stage_table(plan);
 }
 
 std::string times_text(const ComputeSchedule& schedule, const StageTimes& times, double message) {

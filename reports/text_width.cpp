@@ -9,6 +9,10 @@ std::string wrap(std::string_view paragraph, std::size_t columns) {
   while (paragraph.size() > columns - indent.size()) {
     const std::size_t room = columns - indent.size();
     std::size_t cut = paragraph.rfind(' ', room);
+    // "3 %" stays together.
+    if (cut != std::string_view::npos && cut > 0 && cut + 1 < paragraph.size() && paragraph[cut + 1] == '%') {
+      cut = paragraph.rfind(' ', cut - 1);
+    }
     if (cut == std::string_view::npos || cut == 0) cut = room;
     out.append(indent).append(paragraph.substr(0, cut)) += '\n';
     paragraph.remove_prefix(paragraph[cut] == ' ' ? cut + 1 : cut);

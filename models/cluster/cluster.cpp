@@ -55,6 +55,14 @@ int parse_count(const std::string& whole, std::string_view text) {
 
 std::span<const std::pair<std::string_view, DataType>> data_type_names() { return names; }
 
+std::vector<std::string> precisions_of(const DeviceType& type) {
+  std::vector<std::string> known;
+  for (const auto& [text, precision] : names) {
+    if (type.peak_of(precision) > FlopsPerSecond(0)) known.emplace_back(text);
+  }
+  return known;
+}
+
 std::string_view name(DataType type) { return names[static_cast<std::size_t>(type)].first; }
 
 const DeviceType& Cluster::type_of(DeviceId device) const {

@@ -69,6 +69,9 @@ struct DeviceType {
   FlopsPerSecond peak_of(DataType type) const { return peak[static_cast<std::size_t>(type)]; }
 };
 
+// Names of the precisions that a device computes in.
+std::vector<std::string> precisions_of(const DeviceType& type);
+
 struct Node {
   std::string name;
   std::vector<DeviceId> devices;

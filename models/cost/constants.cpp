@@ -124,6 +124,29 @@ std::span<const NamedConstant<FrameworkConstants>> constant_table() {
   return framework_table;
 }
 
+namespace {
+
+PublishedErrors::Of errors_from_json(const JsonValue& value) {
+  PublishedErrors::Of errors;
+  JsonObject object = value.object();
+  errors.rows = static_cast<int>(object.required("rows").integer(1, 1'000'000'000));
+  errors.median = object.required("median_pct").number(0, 1e9);
+  errors.nine_in_ten = object.required("nine_in_ten_pct").number(0, 1e9);
+  object.finish();
+  return errors;
+}
+
+}  // namespace
+
+Json to_json(const PublishedErrors& published) {
+  Json json = Json::object();
+  for (const auto& [name, errors] : {std::pair("step_time", published.step_time), {"memory", published.memory}}) {
+    if (errors.rows == 0) continue;
+    json[name] = {{"rows", errors.rows}, {"median_pct", errors.median}, {"nine_in_ten_pct", errors.nine_in_ten}};
+  }
+  return json;
+}
+
 DevicePreset device_preset_from_json(const JsonValue& value) {
   DevicePreset preset;
   JsonObject object = value.object();
@@ -133,14 +156,22 @@ DevicePreset device_preset_from_json(const JsonValue& value) {
   preset.constants = constants_from_json<DeviceConstants>(object.required("constants"));
   preset.fitted = fitted_names(object.required("fitted"), constant_table<decltype(preset.constants)>());
   preset.source = object.required("source").string(10'000);
+  if (const auto published = object.optional("published")) {
+    JsonObject errors = published->object();
+    if (const auto field = errors.optional("step_time")) preset.published.step_time = errors_from_json(*field);
+    if (const auto field = errors.optional("memory")) preset.published.memory = errors_from_json(*field);
+    errors.finish();
+  }
   object.finish();
   return preset;
 }
 
 Json to_json(const DevicePreset& preset) {
-  return {{"aliases", preset.aliases},    {"devices_a_node", static_cast<std::int64_t>(preset.devices_a_node)},
-          {"type", to_json(preset.type)}, {"constants", constants_to_json(preset.constants)},
-          {"fitted", preset.fitted},      {"source", preset.source}};
+  Json json = {{"aliases", preset.aliases},    {"devices_a_node", static_cast<std::int64_t>(preset.devices_a_node)},
+               {"type", to_json(preset.type)}, {"constants", constants_to_json(preset.constants)},
+               {"fitted", preset.fitted},      {"source", preset.source}};
+  if (Json published = to_json(preset.published); !published.empty()) json["published"] = std::move(published);
+  return json;
 }
 
 FabricPreset fabric_preset_from_json(const JsonValue& value) {
@@ -221,6 +252,7 @@ Machine machine_of(const Cluster& cluster, std::string framework) {
                                    [&](const DevicePreset& p) { return is_named(p, machine.device.name); });
   if (device != presets.devices.end()) {
     machine.constants = device->constants;
+    machine.published = device->published;
     if (device->type.name != machine.device.name) {
       // What the constants are relative to, whatever clocks the driver tells.
       machine.device.peak = device->type.peak;
@@ -249,6 +281,58 @@ Machine machine_of(const Cluster& cluster, std::string framework) {
                                            node.network.bandwidth.value() * node.nics / in_node));
   }
   return machine;
+}
+
+namespace {
+
+struct Fitted {
+  std::string preset;
+  DeviceType device;
+  Link local;
+};
+
+std::optional<Fitted> fitted_for(const std::string& device) {
+  for (const std::string& name : cluster_presets()) {
+    if (name.starts_with("local-")) continue;
+    const Cluster cluster = load_cluster(name);
+    for (const Node& node : cluster.nodes) {
+      const DeviceType& type = cluster.type_of(node.devices.front());
+      if (type.name == device) return Fitted{name, type, node.local};
+    }
+  }
+  return std::nullopt;
+}
+
+bool is_within(double value, double of, double factor) { return value <= of * factor && of <= value * factor; }
+
+}  // namespace
+
+std::vector<std::string> unlike_fitted(const Cluster& cluster) {
+  const Node& node = cluster.nodes.front();
+  const DeviceType& device = cluster.type_of(node.devices.front());
+  const Presets presets = load_calibration();
+  const bool is_known = std::any_of(presets.devices.begin(), presets.devices.end(),
+                                    [&](const DevicePreset& preset) { return is_named(preset, device.name); });
+  const std::optional<Fitted> fitted = is_known ? fitted_for(device.name) : std::nullopt;
+  if (!fitted) return {};
+  std::vector<std::string> notes;
+  const std::string name = printable(device.name);
+  if (node.devices.size() > 1 && !is_within(node.local.bandwidth.value(), fitted->local.bandwidth.value(), 1.1)) {
+    notes.push_back(fmt::format(
+        "links of {} inside a node: taken as given, though the constants of '{}' were fitted with {} (cluster '{}')",
+        to_string(node.local.bandwidth), name, to_string(fitted->local.bandwidth), fitted->preset));
+  }
+  if (node.devices.size() > 1 && !is_within(node.local.latency.value(), fitted->local.latency.value(), 2)) {
+    notes.push_back(fmt::format(
+        "a latency of {} inside a node: the step model does not read it, but takes the one fitted for '{}' (in cluster "
+        "'{}' it is {})",
+        to_string(node.local.latency), name, fitted->preset, to_string(fitted->local.latency)));
+  }
+  if (device.efficiency != Efficiency{} && device.efficiency != fitted->device.efficiency) {
+    notes.push_back(
+        fmt::format("the efficiency of '{}': the step model does not read it, but takes the fitted constants", name));
+  }
+  return notes;
 }
 
 }  // namespace stagecraft

@@ -34,6 +34,7 @@ struct DevicePreset {
   DeviceConstants constants;
   std::vector<std::string> fitted;  // constants that calibration may change; the others stand as given
   std::string source;
+  PublishedErrors published;
 };
 // Of models/presets/fabrics.
 struct FabricPreset {
@@ -69,6 +70,7 @@ DevicePreset device_preset_from_json(const JsonValue& value);
 FabricPreset fabric_preset_from_json(const JsonValue& value);
 FrameworkPreset framework_preset_from_json(const JsonValue& value);
 Json to_json(const DevicePreset& preset);
+Json to_json(const PublishedErrors& published);  // what there is
 Json to_json(const FabricPreset& preset);
 Json to_json(const FrameworkPreset& preset);
 

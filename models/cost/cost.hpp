@@ -59,6 +59,7 @@ struct Overheads {
   // What messages hold, in tensors that cross an end of the stage:
   int kept_outputs = 0;        // with every stash of a stage that sends its outputs
   int outgoing_gradients = 0;  // on a rank that sends gradients
+  Bytes reserved;              // on every device: its driver's context, buffers of communication libraries
 };
 
 // What a stage computes with, under one condition.
@@ -108,6 +109,8 @@ class CostModel {
   // Throws bad_input when the model knows nothing of this layer or device (a profile without that kind).
   virtual LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const = 0;
   virtual Overheads overheads(const DeviceType&) const { return {}; }
+  // Whether layers can be priced with this recomputation, whatever else may be missing.
+  virtual bool knows(Recompute) const { return true; }
   // Whether a layer's cost differs with Workload::load.
   virtual bool heeds_load() const { return false; }
 };

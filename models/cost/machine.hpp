@@ -90,11 +90,24 @@ struct NetworkLevel {
   bool operator==(const NetworkLevel&) const = default;
 };
 
+// How far the step model was from published runs on a device: sizes of the errors, in percent.
+struct PublishedErrors {
+  struct Of {
+    int rows = 0;
+    double median = 0;
+    double nine_in_ten = 0;  // are within
+    bool operator==(const Of&) const = default;
+  };
+  Of step_time, memory;
+  bool operator==(const PublishedErrors&) const = default;
+};
+
 struct Machine {
   DeviceType device;
   DeviceConstants constants;
   FrameworkConstants framework;
   std::vector<NetworkLevel> levels;  // innermost first; at least one
+  PublishedErrors published = {};    // of predictions with these constants
   bool operator==(const Machine&) const = default;
 };
 
@@ -130,5 +143,11 @@ double matmul_time(const Machine& machine, double peak, double m, double n, doub
 // DeviceType::efficiency. Without a name the framework is the runtime of this program on the clusters that it describes
 // itself ("local-..."), else megatron-core. Throws bad_input for an unknown framework.
 Machine machine_of(const Cluster& cluster, std::string framework = "");
+
+// Where the cluster's figures are not those of the preset of clusters with its device, for which the constants were
+// fitted: links inside a node (bandwidth by more than a tenth, latency by more than a factor of two) and efficiencies.
+// One sentence each, of what the step model does about it; none for devices that are in no such preset, or whose
+// constants were not fitted.
+std::vector<std::string> unlike_fitted(const Cluster& cluster);
 
 }  // namespace stagecraft

@@ -26,7 +26,7 @@ ParameterBytes parameter_bytes(DataType precision, Optimizer optimizer) {
   constexpr Bytes single(4);
   const bool mixed = element_size(precision) != single;
   ParameterBytes bytes;
-  bytes.weight = element_size(precision);
+  bytes.weight = std::max(element_size(precision), Bytes(2));  // products in fp8 cast 16-bit weights
   bytes.gradient = single;
   bytes.optimizer_state = single * (optimizer == Optimizer::adamw ? 2 : 1) + (mixed ? single : Bytes(0));
   // Gradient: read, zeroed. State: read, written. Weights: in fp32 they are the master copy, read and written; else

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstdlib>
+#include <utility>
 
 #include "models/cost/memory.hpp"
 #include "models/text.hpp"
@@ -44,33 +45,34 @@ Workload beside_all(Workload workload) {
   return workload;
 }
 
-// What a time is multiplied by because the GPU does not compute all the time. The clock falls with all that the GPU
-// computes: beside k of n neighbours by k / n of what it falls beside all of them.
-class RestedGain {
+// How the clock of a GPU changes its times with its load: by what it was measured at several loads, all of it busy
+// between the rests.
+class Clock {
  public:
-  RestedGain(const LayerProfile& measured, const LayerProfile& all, const LayerProfile* rested,
-             const Workload& workload, int most_neighbours)
-      : all_(all), rested_(rested), microbatch_(workload.microbatch) {
-    if (rested == nullptr) return;
-    weight_ = std::clamp((1 - workload.load) / (1 - rested->load), 0.0, 1.0);
-    if (most_neighbours > 0) weight_ *= static_cast<double>(measured.busy_neighbours) / most_neighbours;
-  }
+  // `rested`: by falling load.
+  Clock(const LayerProfile& all, std::vector<const LayerProfile*> rested, std::int64_t microbatch)
+      : all_(all), rested_(std::move(rested)), microbatch_(microbatch) {}
 
-  // `value` picks a time of a sample.
+  // A time at a load over that of a GPU that never rests; `value` picks it from a sample.
   template <class Value>
-  double operator()(Value value) const {
-    if (weight_ == 0) return 1;
+  double relative(double load, Value value) const {
     const Seconds steady = at(all_.samples, microbatch_, value);
-    if (steady == Seconds(0)) return 1;
-    // A GPU that rests is not slower: more is noise.
-    return 1 + weight_ * std::min(0.0, at(rested_->samples, microbatch_, value) / steady - 1);
+    double above = 1, relative = 1;  // at the measured load above
+    if (steady == Seconds(0)) return relative;
+    for (const LayerProfile* rested : rested_) {
+      // A GPU that rests more is not slower, and not twice as fast: more is noise.
+      const double next = std::clamp(at(rested->samples, microbatch_, value) / steady, relative / 2, relative);
+      if (load >= rested->load) return next + (relative - next) * (load - rested->load) / (above - rested->load);
+      above = rested->load;
+      relative = next;
+    }
+    return relative;
   }
 
  private:
   const LayerProfile& all_;
-  const LayerProfile* rested_;
+  std::vector<const LayerProfile*> rested_;
   std::int64_t microbatch_;
-  double weight_ = 0;  // of the rested times against those without rest
 };
 
 }  // namespace
@@ -100,13 +102,23 @@ const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& 
                   name(workload.recompute), layer.name, join(known));
 }
 
-const LayerProfile* ProfiledCostModel::find_rested(const Layer& layer, const Workload& workload) const {
-  const LayerProfile* best = nullptr;
+std::vector<const LayerProfile*> ProfiledCostModel::find_rested(const Layer& layer, const Workload& workload) const {
+  std::vector<const LayerProfile*> rested;
   for (const LayerProfile& measured : profile_.layers) {
-    if (measured.kind != layer.kind || measured.recompute != workload.recompute || measured.load == 1) continue;
-    if (best == nullptr || measured.load < best->load) best = &measured;
+    if (measured.kind == layer.kind && measured.recompute == workload.recompute && measured.load < 1) {
+      rested.push_back(&measured);
+    }
   }
-  return best;
+  std::sort(rested.begin(), rested.end(), [](const auto* a, const auto* b) { return a->load > b->load; });
+  return rested;
+}
+
+bool ProfiledCostModel::knows(Recompute recompute) const {
+  return std::all_of(profile_.layers.begin(), profile_.layers.end(), [&](const LayerProfile& any) {
+    return std::any_of(profile_.layers.begin(), profile_.layers.end(), [&](const LayerProfile& measured) {
+      return measured.kind == any.kind && measured.recompute == recompute && measured.load == 1;
+    });
+  });
 }
 
 bool ProfiledCostModel::heeds_load() const {
@@ -132,9 +144,13 @@ LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& work
     throw differs("optimizer", name(profile_.optimizer), name(workload.optimizer));
   }
   const LayerProfile& measured = find(layer, workload);
-  const RestedGain gain(measured, find(layer, beside_all(workload)), find_rested(layer, workload), workload,
-                        most_neighbours(profile_.device));
-  const auto time = [&](auto value) { return at(measured.samples, workload.microbatch, value) * gain(value); };
+  const Clock clock(find(layer, beside_all(workload)), find_rested(layer, workload), workload.microbatch);
+  // Beside few neighbours it was measured while the rest of the GPU was idle.
+  const double measured_load = (measured.busy_neighbours + 1.0) / (most_neighbours(profile_.device) + 1.0);
+  const auto time = [&](auto value) {
+    return at(measured.samples, workload.microbatch, value) *
+           (clock.relative(workload.load, value) / clock.relative(measured_load, value));
+  };
   const auto median = [&](Measured LayerSample::*field) {
     return time([field](const LayerSample& sample) { return (sample.*field).median; });
   };

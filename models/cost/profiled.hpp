@@ -1,9 +1,9 @@
 // Prices layers by measurement: interpolates a profile's samples.
 //
 // Times and stash are linear in the micro-batch between neighbouring samples; beyond the first and the last sample the
-// line through the nearest two goes on (never below zero); a single sample scales in proportion. Between a GPU that
-// never rests and the least load measured, times are linear in the load; below that they stay. Bytes of weights,
-// gradients and optimizer are those of memory.hpp. docs/cost_model.md.
+// line through the nearest two goes on (never below zero); a single sample scales in proportion. A GPU's clock follows
+// its load: between measured loads linearly, below the least not at all. Bytes of weights, gradients and optimizer are
+// those of memory.hpp. docs/cost_model.md.
 #pragma once
 
 #include "models/cost/cost.hpp"
@@ -19,12 +19,14 @@ class ProfiledCostModel final : public CostModel {
   // optimizer, and what is missing when it has no such layer kind and recompute mode, or one of another size.
   LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override;
   Overheads overheads(const DeviceType& device) const override;
+  // Measured, of every kind of layer in the profile.
+  bool knows(Recompute recompute) const override;
   bool heeds_load() const override;
 
  private:
   const LayerProfile& find(const Layer& layer, const Workload& workload) const;
-  // Measured at the least load below 1; null where all were at 1.
-  const LayerProfile* find_rested(const Layer& layer, const Workload& workload) const;
+  // Measured at loads below 1, by falling load.
+  std::vector<const LayerProfile*> find_rested(const Layer& layer, const Workload& workload) const;
 
   Profile profile_;
 };

@@ -4,6 +4,7 @@
 #include <cassert>
 
 #include "models/cost/communication.hpp"
+#include "models/cost/machine.hpp"
 #include "models/cost/memory.hpp"
 #include "models/text.hpp"
 
@@ -13,11 +14,8 @@ namespace {
 FlopsPerSecond checked_peak(const DeviceType& device, DataType precision) {
   const FlopsPerSecond peak = device.peak_of(precision);
   if (peak > FlopsPerSecond(0)) return peak;
-  std::vector<std::string> known;
-  for (const auto& [text, type] : data_type_names()) {
-    if (device.peak_of(type) > FlopsPerSecond(0)) known.emplace_back(text);
-  }
-  throw bad_input("device type '{}' does not compute in {}; it does in {}", device.name, name(precision), join(known));
+  throw bad_input("device type '{}' does not compute in {}; it does in {}", device.name, name(precision),
+                  join(precisions_of(device)));
 }
 
 // The times that one layer's directions are composed of.
@@ -92,6 +90,15 @@ LayerCost RooflineCostModel::layer_cost(const Layer& layer, const Workload& work
     cost.recompute = times.attention() + times.attention_elementwise() + times.launch();
   }
   return cost;
+}
+
+Overheads RooflineCostModel::overheads(const DeviceType& device) const {
+  Overheads overheads;
+  if (device.kind != DeviceKind::gpu) return overheads;
+  const double share = device.is_slice() ? static_cast<double>(device.multiprocessors) / device.gpu_multiprocessors
+                                         : static_cast<double>(device.group);
+  overheads.reserved = Bytes(FrameworkConstants{}.reserved_bytes) * share;
+  return overheads;
 }
 
 }  // namespace stagecraft

@@ -12,6 +12,8 @@ class RooflineCostModel final : public CostModel {
   // Throws bad_input when the device has no rate for the workload's precision, naming those that it has.
   // REQUIRES: microbatch and sequence above zero.
   LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override;
+  // What frameworks leave of a GPU's memory is less than what it has.
+  Overheads overheads(const DeviceType& device) const override;
 };
 
 }  // namespace stagecraft

@@ -46,7 +46,7 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
   const double replicas = static_cast<double>(layout.data) * layout.context;
   const double in_shards = dense / replicas + expert * layout.expert / replicas;
   const auto held = [&](int from) { return layout.zero >= from ? in_shards : dense + expert; };
-  const double weight = std::max(2.0, parameter_bytes_.weight.value());  // fp8 keeps 16-bit weights
+  const double weight = parameter_bytes_.weight.value();
   const double copies = weight_copies(layout.schedule);
   StageMemory memory;
   memory.weights = copies * weight * held(3);

@@ -65,22 +65,23 @@ std::string refuse_any(const ScheduleShape& shape) {
 const std::vector<ScheduleKind>& schedule_kinds() {
   static const std::vector<ScheduleKind> kinds{
       {"gpipe", "all forwards, then all backwards; keeps every micro-batch in flight", generate_gpipe, refuse_gpipe},
-      {"1f1b", "one forward, one backward in turn; keeps as many micro-batches as ranks", generate_one_f_one_b,
+      {"1f1b", "one forward, one backward in turn; keeps at most as many micro-batches as ranks", generate_one_f_one_b,
        refuse_one_f_one_b},
       {"eager-1f1b", "1f1b with twice the forwards ahead, which hides the latency of messages",
        generate_eager_one_f_one_b, refuse_eager_one_f_one_b},
-      {"interleaved-1f1b", "several stages a rank shorten the bubble; Megatron-LM's order, --group",
+      {"interleaved-1f1b", "several stages a rank shorten the bubble; Megatron-LM's order, with --group",
        generate_interleaved_one_f_one_b, refuse_interleaved_one_f_one_b},
       {"interleaved-1f1b-torch", "the same in torch's order, which takes other numbers of micro-batches",
        generate_interleaved_one_f_one_b_torch, refuse_interleaved_one_f_one_b_torch},
       {"looped-bfs", "several stages a rank, breadth first; gathers sharded weights least often", generate_looped_bfs,
        refuse_looped_bfs},
-      {"zb-h1", "zero bubble with 1f1b's memory: weight gradients fill part of the bubble", generate_zb_h1,
+      {"zb-h1", "zero bubble with the memory of 1f1b: weight gradients fill part of the bubble", generate_zb_h1,
        refuse_zb_h1},
       {"zb-h2", "zero bubble with twice the memory of 1f1b: no rank waits once it began", generate_zb_h2, refuse_zb_h2},
       {"interleaved-zero-bubble", "zb-h1 with several stages a rank; torch's order", generate_interleaved_zero_bubble,
        refuse_interleaved_zero_bubble},
-      {"zb-v", "zero bubble with 1f1b's memory: two stages a rank in a V; torch's order", generate_zb_v, refuse_zb_v},
+      {"zb-v", "zero bubble with the memory of 1f1b: two stages a rank in a V; torch's order", generate_zb_v,
+       refuse_zb_v},
       {"inference", "forwards alone", generate_inference, refuse_inference},
       {"pipedream", "1f1b without flush: a step after every micro-batch, stale weights", generate_pipedream,
        refuse_pipedream},
@@ -103,8 +104,8 @@ const std::vector<ScheduleKind>& schedule_kinds() {
       {"hanayo", "down the ranks and up again in waves, one copy of the weights", generate_hanayo, refuse_hanayo},
       {"seq-1f1b", "1f1b on slices of the sequence: less bubble and memory for long ones", generate_seq_one_f_one_b,
        refuse_seq_one_f_one_b},
-      {"searched", "the best of the others, improved by a search for its times and memory", generate_searched,
-       refuse_searched},
+      {"searched", "the best of the others, improved by a search for these times, latency and memory",
+       generate_searched, refuse_searched},
   };
   return kinds;
 }

@@ -144,6 +144,9 @@ std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, co
       std::accumulate(options.microbatches.begin(), options.microbatches.end(), std::int64_t{0});
   const Seconds budget_of_sample =
       options.time_budget / static_cast<double>(samples * static_cast<std::int64_t>(options.recompute.size()));
+  constexpr auto blocks = static_cast<double>(few_blocks + more_blocks);
+  const double share_of_ends =
+      std::clamp(blocks / static_cast<double>(base.network.transformer->layers), least_share_of_ends, 1.0);
   std::vector<Sized> sizes;
   for (const std::int64_t microbatch : options.microbatches) {
     next(microbatch);
@@ -154,7 +157,7 @@ std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, co
       plans.push_back(short_plan(sized, DeviceId{static_cast<std::int32_t>(i)}));
     }
     check_runnable(plans.front());
-    ShortRuns runs = run_short(plans, static_cast<int>(devices), training,
+    ShortRuns runs = run_short(plans, share_of_ends, static_cast<int>(devices), training,
                                budget_of_sample * static_cast<double>(microbatch), options.stop);
     if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
     sizes.push_back({std::move(plans.front()), std::move(runs)});
@@ -179,7 +182,7 @@ void add_layers(const std::vector<Sized>& sizes, const LayerGraph& graph, const 
   }
 }
 
-// One LayerProfile a kind of layer, recompute mode and number of busy neighbours; and one with rests.
+// One LayerProfile a kind of layer, recompute mode and number of busy neighbours; and one each with rests.
 void measure_layers(const Network& network, const Plan& base, const ProfileOptions& options,
                     const ProfileConditions& conditions, Profile& profile, const ProfileProgress& progress) {
   const int total = static_cast<int>(options.recompute.size() * options.microbatches.size());
@@ -205,11 +208,13 @@ void measure_layers(const Network& network, const Plan& base, const ProfileOptio
           sizes, network.graph, condition,
           [level](const Sized& sized) -> const ShortTimes& { return sized.runs.levels[level]; }, profile);
     }
-    condition.load = 0;
-    for (const Sized& sized : sizes) condition.load += sized.runs.load / static_cast<double>(sizes.size());
-    add_layers(
-        sizes, network.graph, condition, [](const Sized& sized) -> const ShortTimes& { return sized.runs.rested; },
-        profile);
+    for (std::size_t r = 0; r < sizes.front().runs.rested.size(); ++r) {
+      condition.load = 0;
+      for (const Sized& sized : sizes) condition.load += sized.runs.rested[r].load / static_cast<double>(sizes.size());
+      add_layers(
+          sizes, network.graph, condition,
+          [r](const Sized& sized) -> const ShortTimes& { return sized.runs.rested[r].times; }, profile);
+    }
   }
 }
 

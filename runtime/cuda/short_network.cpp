@@ -1,6 +1,7 @@
 #include "runtime/cuda/short_network.hpp"
 
 #include <algorithm>
+#include <array>
 #include <barrier>
 #include <exception>
 #include <memory>
@@ -21,10 +22,11 @@ constexpr int split_backwards = 3;
 constexpr int microbatches = whole_backwards + split_backwards;
 // The first step loads kernels, the second captures graphs.
 constexpr int warm_up_steps = 2;
-constexpr int least_steps = 6;
+constexpr int least_steps = 8;
 constexpr int most_steps = 60;
-constexpr int updates = 12;               // measured at each level
-constexpr double rest = 0.5;              // of a step's time, after each: the bubble of a third that pipelines have
+constexpr int updates = 12;  // measured at each level
+// Of a step's time, after each: what bubbles leave. Clocks fall steeply just below full load.
+constexpr double rests[] = {0.2, 0.8};
 constexpr int updates_between_waits = 4;  // so that neighbours seldom rest
 
 double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
@@ -54,8 +56,9 @@ ComputeSchedule one_rank(int ahead) {
 // A device's copy of the network.
 class Runner {
  public:
-  Runner(const Plan& plan, const TrainingOptions& options, Transport& transport)
+  Runner(const Plan& plan, double share_of_ends, const TrainingOptions& options, Transport& transport)
       : plan_(plan),
+        share_of_ends_(share_of_ends),
         schedule_(plan.lowered()),
         placement_(plan.schedule),
         executor_(make_executor({plan_,
@@ -79,10 +82,10 @@ class Runner {
   void step(ShortTimes* times) {
     const auto& actions = schedule_.ranks.front();
     const auto start = Clock::now();
-    executor_->begin_step(++step_, true);
+    begin();
     bool first_update = true;
     for (std::size_t i = 0; i < actions.size(); ++i) {
-      if (is_compute(actions[i].kind)) executor_->compute(i);
+      if (is_compute(actions[i].kind) && takes_part(actions[i])) executor_->compute(i);
       if (actions[i].kind != ActionKind::optimizer_step) continue;
       if (std::exchange(first_update, false)) executor_->squared_gradient_norm();  // as clipping does
       executor_->optimizer_step(i, 1e-4, 1);
@@ -94,9 +97,9 @@ class Runner {
   // What a neighbour in a pipeline does most of the time. REQUIRES: two steps before.
   void compute() {
     const auto& actions = schedule_.ranks.front();
-    executor_->begin_step(++step_, true);
+    begin();
     for (std::size_t i = 0; i < actions.size(); ++i) {
-      if (is_compute(actions[i].kind)) executor_->compute(i);
+      if (is_compute(actions[i].kind) && takes_part(actions[i])) executor_->compute(i);
     }
     executor_->end_step();
   }
@@ -120,6 +123,23 @@ class Runner {
   }
 
  private:
+  // Chooses the micro-batches that go through embedding and head: other ones each step, in six steps all.
+  void begin() {
+    executor_->begin_step(++step_, true);
+    const auto due = [this](std::int64_t steps) {
+      return static_cast<int>(share_of_ends_ * microbatches * static_cast<double>(steps));
+    };
+    const int count = step_ <= warm_up_steps ? microbatches : std::max(1, due(step_) - due(step_ - 1));
+    ends_.fill(false);
+    for (int i = 0; i < count; ++i)
+      ends_[static_cast<std::size_t>((step_ + i * microbatches / count) % microbatches)] = true;
+  }
+
+  bool takes_part(const Action& action) const {
+    const bool is_end = action.stage.value == embedding_stage || action.stage.value == head_stage;
+    return !is_end || ends_[static_cast<std::size_t>(action.microbatch.value)];
+  }
+
   void take(ShortTimes& times, Clock::duration whole) const {
     const auto& actions = schedule_.ranks.front();
     Clock::duration accounted{};
@@ -127,7 +147,7 @@ class Runner {
     for (std::size_t i = 0; i < actions.size(); ++i) {
       const Action& action = actions[i];
       const auto when = executor_->device_time(i);
-      if (!when) continue;
+      if (!when || (is_compute(action.kind) && !takes_part(action))) continue;
       ShortTimes::Stage& stage = times.stages[action.stage.value];
       if (!is_compute(action.kind)) {
         accounted += when->end - when->start;
@@ -163,6 +183,8 @@ class Runner {
   }
 
   const Plan& plan_;
+  double share_of_ends_;
+  std::array<bool, microbatches> ends_{};  // which go through embedding and head
   LoweredSchedule schedule_;
   Placement placement_;
   std::uint32_t next_ = 1;
@@ -173,11 +195,12 @@ class Runner {
 // The threads of one measurement.
 class Measurement {
  public:
-  Measurement(const std::vector<Plan>& plans, int levels, const TrainingOptions& training, Seconds budget,
-              const std::atomic<bool>* stop)
+  Measurement(const std::vector<Plan>& plans, double share_of_ends, int levels, const TrainingOptions& training,
+              Seconds budget, const std::atomic<bool>* stop)
       : plans_(plans),
+        share_of_ends_(share_of_ends),
         training_(training),
-        budget_(budget.value() / (levels + 1)),
+        budget_(budget.value() / (levels + static_cast<double>(std::size(rests)))),
         stop_(stop),
         network_(static_cast<int>(plans.size()), {}),
         gate_(static_cast<std::ptrdiff_t>(plans.size())),
@@ -196,7 +219,7 @@ class Measurement {
   void work(int device) {
     try {
       const auto transport = network_.endpoint(device);
-      Runner runner(plans_[static_cast<std::size_t>(device)], training_, *transport);
+      Runner runner(plans_[static_cast<std::size_t>(device)], share_of_ends_, training_, *transport);
       for (int step = 0; step < warm_up_steps; ++step) runner.step(nullptr);
       gate_.arrive_and_wait();
       device == 0 ? lead(runner) : follow(runner, device);
@@ -221,6 +244,9 @@ class Measurement {
     }
     while (!done_) {
       gate_.arrive_and_wait();
+      // Else all would always be at the same layer.
+      std::this_thread::sleep_for(
+          std::chrono::duration<double>(microbatch_seconds_ * device / static_cast<double>(plans_.size())));
       if (!done_) runner.compute();
     }
   }
@@ -245,26 +271,29 @@ class Measurement {
       updating_ = false;
     }
     resting_ = true;
-    lead_with_rests(runner);
+    for (const double rest : rests) runs_.rested.push_back(lead_with_rests(runner, rest));
     done_ = true;
   }
 
-  // All devices begin their steps together, and rest when the first has done its own.
-  void lead_with_rests(Runner& runner) {
+  // All devices begin their steps when the first does, and rest when it has done its own.
+  ShortRuns::Rested lead_with_rests(Runner& runner, double rest) {
+    ShortRuns::Rested rested;
     const auto start = Clock::now();
     double computed = 0, all = 0;
     for (int step = 0; !done_; ++step) {
       gate_.arrive_and_wait();
       const auto begun = Clock::now();
-      runner.step(step > 0 ? &runs_.rested : nullptr);
+      runner.step(step > 0 ? &rested.times : nullptr);
       const auto ended = Clock::now();
       std::this_thread::sleep_for((ended - begun) * rest);
       computed += seconds(ended - begun);
+      microbatch_seconds_ = seconds(ended - begun) / microbatches;
       all += seconds(Clock::now() - begun);
       if (step >= most_steps || (step >= least_steps && seconds(Clock::now() - start) > budget_)) break;
       if (stop_ != nullptr && *stop_) done_ = true;
     }
-    if (all > 0) runs_.load = computed / all;
+    if (all > 0) rested.load = computed / all;
+    return rested;
   }
 
   bool neighbours_update() const {
@@ -275,6 +304,7 @@ class Measurement {
   }
 
   const std::vector<Plan>& plans_;
+  double share_of_ends_;
   const TrainingOptions& training_;
   double budget_;  // seconds a level
   const std::atomic<bool>* stop_;
@@ -284,6 +314,7 @@ class Measurement {
   std::atomic<int> busy_{0};  // devices 1 to this one work
   std::atomic<bool> updating_{false};
   std::atomic<bool> resting_{false};
+  std::atomic<double> microbatch_seconds_{0};
   std::vector<std::atomic<int>> updates_of_;  // by device, since `updating_` was set
   std::mutex mutex_;
   std::exception_ptr failure_;
@@ -357,9 +388,9 @@ SumTimes run_sums(const Plan& plan, const TrainingOptions& training) {
   return times;
 }
 
-ShortRuns run_short(const std::vector<Plan>& plans, int levels, const TrainingOptions& training, Seconds budget,
-                    const std::atomic<bool>* stop) {
-  return Measurement(plans, levels, training, budget, stop).run();
+ShortRuns run_short(const std::vector<Plan>& plans, double share_of_ends, int levels, const TrainingOptions& training,
+                    Seconds budget, const std::atomic<bool>* stop) {
+  return Measurement(plans, share_of_ends, levels, training, budget, stop).run();
 }
 
 }  // namespace stagecraft::cuda

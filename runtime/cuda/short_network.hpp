@@ -17,6 +17,7 @@ namespace stagecraft::cuda {
 
 enum ShortStage : std::uint8_t { embedding_stage, few_blocks_stage, more_blocks_stage, head_stage, short_stages };
 inline constexpr std::int64_t few_blocks = 2, more_blocks = 6;
+inline constexpr double least_share_of_ends = 1.0 / 6;  // every action is measured
 
 // Seconds, one entry a time it was done. An action is counted from the end of the one before to its own, so that what
 // lies between two actions is in it.
@@ -39,16 +40,21 @@ Plan short_plan(Plan whole, DeviceId device);
 
 // What a device does beside others.
 struct ShortRuns {
+  struct Rested {
+    ShortTimes times;
+    double load = 1;  // share of the time that is not rest
+  };
   std::vector<ShortTimes> levels;  // by number of others that compute meanwhile, without a rest
-  ShortTimes rested;               // beside all of the others, with a rest of all after each step
-  double load = 1;                 // share of the time of `rested` that is not rest
+  std::vector<Rested> rested;      // beside all of the others, with a rest of all after each step; by falling load
 };
 
-// Measures plans.front(); the devices of the others are on the same GPU. Each of the `levels` levels, and the rested
-// one, runs until its share of the budget is spent, and a few steps at least. Ends early, with what it has, when `stop`
-// is set. Throws what a device throws.
-ShortRuns run_short(const std::vector<Plan>& plans, int levels, const TrainingOptions& training, Seconds budget,
-                    const std::atomic<bool>* stop);
+// Measures plans.front(); the devices of the others are on the same GPU. `share_of_ends`, from least_share_of_ends to
+// 1: of the micro-batches that go through embedding and head, so that these take as much of the time as in a network of
+// more blocks (on CPU cores 1: their backwards need what the actions left out would have made). Each of the `levels`
+// levels and of the rested runs lasts until its share of the budget is spent, and a few steps at least. Ends early,
+// with what it has, when `stop` is set. Throws what a device throws.
+ShortRuns run_short(const std::vector<Plan>& plans, double share_of_ends, int levels, const TrainingOptions& training,
+                    Seconds budget, const std::atomic<bool>* stop);
 
 // Seconds that an all-reduce of a stage's gradients takes over the plan's two replicas of one stage, and its bytes.
 struct SumTimes {

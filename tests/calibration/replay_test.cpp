@@ -55,6 +55,18 @@ TEST(Replay, FindsNoErrorInItsOwnPredictions) {
   EXPECT_DOUBLE_EQ(s.plans->rank_correlation, 1);
 }
 
+TEST(Replay, SumsUpTheErrorsOnADevice) {
+  const MeasurementTable exact = read_rows(four_rows(1)), late = read_rows(four_rows(1.25));
+  const std::vector<SourceScore> scores{replay(exact), replay(late)};
+  const std::string device = exact.measurements.front().device;
+  const PublishedErrors errors = published_errors(scores, device);
+  EXPECT_EQ(errors.step_time.rows, 8);
+  EXPECT_EQ(errors.step_time.median, 0) << "four of eight are exact";
+  EXPECT_EQ(errors.step_time.nine_in_ten, 20);
+  EXPECT_EQ(errors.memory, PublishedErrors::Of{}) << "none was measured";
+  EXPECT_EQ(published_errors(scores, "abacus"), PublishedErrors{});
+}
+
 TEST(Replay, SeesAConstantFactorAsBiasNotAsRegret) {
   const MeasurementTable table = read_rows(four_rows(1.25));
   const SourceScore s = replay(table);

@@ -29,13 +29,55 @@ class Layouts : public testing::Test {
   }
   json file(const char* name) { return json::parse(std::ifstream(folder_.path() / name)); }
 
+  static std::string file_text(const char* path) {
+    std::ifstream in(path);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
   const std::string plan_ = "plan --network gpt3-1.3b --cluster dgx-a100:2 --global-batch 64 ";
   TemporaryFolder folder_;
 };
 
+TEST_F(Layouts, HaveFusedAttentionOnGpusThatComputeInBf16) {
+  const auto is_fused = [&](const std::string& options) {
+    out_of("plan --network gpt2 --global-batch 16 --confirm 0 -o fused.json " + options);
+    return file("fused.json")["fused_attention"].get<bool>();
+  };
+  EXPECT_TRUE(is_fused("--cluster dgx-a100"));
+  EXPECT_TRUE(is_fused("--cluster dgx-h100 --precision fp8"));
+  EXPECT_FALSE(is_fused("--cluster dgx-a100 --fused-attention off"));
+  EXPECT_FALSE(is_fused("--cluster dgx-a100 --precision fp32"));
+  EXPECT_TRUE(is_fused("--cluster dgx-a100 --precision fp32 --fused-attention"));
+  EXPECT_FALSE(is_fused("--cluster mixed-a100-v100")) << "V100s have none";
+  EXPECT_FALSE(is_fused("--cluster local-cpu --stages 1"));
+  expect_error(plan_ + "--fused-attention maybe", 2, "--fused-attention");
+}
+
+// Both engines leave what drivers and communication take.
+TEST_F(Layouts, FitBesideWhatAGpuReserves) {
+  const auto fullest = [&](const std::string& options) {
+    const auto peaks =
+        json::parse(out_of("plan --network llama-2-7b --cluster dgx-a100 --global-batch 64 --confirm 0 "
+                           "--json --top 1 " +
+                           options))["ranked"][0]["prediction"]["peak_memory_bytes"];
+    return *std::max_element(peaks.begin(), peaks.end());
+  };
+  const std::string same = "--replicas 1 --micro-batch 1 --schedule 1f1b --recompute none ";
+  const double cut = fullest(same + "--cuts 5,9,13,17,21,25,29"), laid_out = fullest(same + "--pipeline 8 --tensor 1");
+  EXPECT_NEAR(cut / laid_out, 1, 0.03) << cut << " " << laid_out;
+}
+
+TEST_F(Layouts, SayHowFarSuchPredictionsWereOff) {
+  EXPECT_THAT(out_of(plan_ + "--confirm 0"),
+              HasSubstr("published runs on 'A100-SXM4-80GB' so predicted: step times of"));
+  EXPECT_GT(json::parse(out_of(plan_ + "--confirm 0 --json"))["published_errors"]["step_time"]["rows"], 500);
+  const std::string h200 = out_of("plan --network gpt3-1.3b --cluster hgx-h200 --global-batch 64 --confirm 0");
+  EXPECT_THAT(h200, HasSubstr("too few to say how far off"));
+}
+
 TEST_F(Layouts, HaveTensorWidthsOfTheirOwnOnUnlikeGpus) {
-  const std::string plan = "plan --network llama-2-13b --cluster " PROJECT_FOLDER
-                           "/examples/h100-a100.json --global-batch 64 --fused-attention ";
+  const std::string plan =
+      "plan --network llama-2-13b --cluster " PROJECT_FOLDER "/examples/h100-a100.json --global-batch 64 ";
   const json result = json::parse(out_of(plan + "--confirm 1 --json -o plan.json"));
   const json& best = result["ranked"][0];
   EXPECT_THAT(best["devices"].get<std::string>(), HasSubstr("-way "));
@@ -43,7 +85,13 @@ TEST_F(Layouts, HaveTensorWidthsOfTheirOwnOnUnlikeGpus) {
             best["prediction"]["simgrid_step_s"]);
   const json whole = json::parse(out_of(plan + "--tensor 1 --confirm 0 --json"))["ranked"][0];
   EXPECT_LT(best["prediction"]["timeline_step_s"], whole["prediction"]["timeline_step_s"]);
+  EXPECT_EQ(best["layers"].size(), best["stages"]);
+  EXPECT_EQ(best["verdict"], "best");
   EXPECT_THAT(out_of("show plan plan.json"), HasSubstr("of 24 devices used"));
+  // What tells plans apart is shown in full: devices, tensor widths, cuts.
+  EXPECT_THAT(out_of(plan + "--confirm 0"),
+              testing::AllOf(HasSubstr("\n   on " + best["devices"].get<std::string>() + "; layers "),
+                             testing::Not(HasSubstr("~"))));
   expect_error("export plan.json --to megatron -o -", 2, "one tensor width for all ranks");
   expect_error(plan + "--tensor 16", 2, "1, 2, 4, 8; got 16");
   expect_error(plan + "--context 2", 2, "--context: only pipelines and replicas are planned here");
@@ -98,6 +146,39 @@ TEST_F(Layouts, WithTensorParallelismRunHere) {
   EXPECT_GT(json::parse(out_of("compare plan.json timeline.json measured.json --json"))["step_time_s"]["measured"], 0);
   EXPECT_THAT(out_of("export measured.json --to svg -o -"), HasSubstr("rank 0.1"));
   EXPECT_THAT(out_of("export measured.json --to perfetto -o -"), HasSubstr("shard 1"));
+}
+
+// Unless one is named: the best precision that all devices compute in, with a word where it is not bf16.
+TEST_F(Layouts, AreInAPrecisionThatTheDevicesHave) {
+  const Outcome old = run("plan --network gpt2 --cluster dgx1-v100 --global-batch 16 --confirm 0 --json");
+  EXPECT_EQ(json::parse(old.out)["precision"], "fp16");
+  EXPECT_EQ(old.err, "precision fp16, as device 'V100-SXM2-16GB' computes in fp32, fp16\n");
+  const Outcome recent = run(plan_ + "--devices 1 --confirm 0 --json");
+  EXPECT_EQ(json::parse(recent.out)["precision"], "bf16");
+  EXPECT_EQ(recent.err, "");
+}
+
+TEST_F(Layouts, SayWhichFiguresOfTheClusterDoNotCount) {
+  const std::string network = "plan --network gpt2 --global-batch 16 --confirm 0 --json --cluster ";
+  EXPECT_EQ(run(network + "dgx-a100").err, "");
+  std::string cluster = file_text(PROJECT_FOLDER "/models/presets/clusters/dgx-a100.json");
+  cluster.replace(cluster.find("230 GB/s\""), 3, "600");
+  std::ofstream(folder_.path() / "cluster.json") << cluster;
+  EXPECT_THAT(run(network + "cluster.json").err,
+              testing::StartsWith("links of 600 GB/s inside a node: taken as given, though the constants of "
+                                  "'A100-SXM4-80GB' were fitted with 230 GB/s"));
+}
+
+TEST_F(Layouts, OfUnlikeGpusAreInAPrecisionThatAllHave) {
+  const std::string plan =
+      "plan --network gpt2 --cluster mixed-a100-v100 --global-batch 16 --confirm 0 --json -o p.json";
+  const std::string note = "precision fp16, as device 'V100-SXM2-32GB' computes in fp32, fp16";
+  EXPECT_THAT(json::parse(out_of(plan))["notes"], testing::Contains(note));
+  EXPECT_EQ(file("p.json")["precision"], "fp16");
+  // Named, it leaves out those that lack it.
+  const json named = json::parse(out_of(plan + " --precision bf16"));
+  EXPECT_THAT(named["notes"][0].get<std::string>(), HasSubstr("devices of type V100-SXM2-32GB are not used"));
+  EXPECT_EQ(file("p.json")["precision"], "bf16");
 }
 
 TEST_F(Layouts, AreTheSameBytesEveryTime) {

@@ -57,7 +57,7 @@ class Loop : public testing::Test {
 
 TEST_F(Loop, RunsFromProfileToReport) {
   expect_ok("stagecraft profile --network ./net.json --sequence 32 --seconds 2 --recompute none -o profile.json");
-  make_plan("--stages 2 --schedule gpipe --micro-batch 2 --recompute none --profile profile.json", "plan.json");
+  make_plan("--stages 2 --schedule gpipe --micro-batch 2 --profile profile.json", "plan.json");
   expect_ok("stagecraft simulate plan.json -o timeline.json");
   expect_ok("stagecraft simulate plan.json --engine simgrid -o simgrid.json");
   const json timeline = json_of(folder_.path() / "timeline.json"), simgrid = json_of(folder_.path() / "simgrid.json");
@@ -79,6 +79,34 @@ TEST_F(Loop, RunsFromProfileToReport) {
   expect_ok("stagecraft export plan.json --to torch-csv -o schedule.csv");
   expect_ok("stagecraft show schedule schedule.csv");
   expect_ok("stagecraft export measured.json --to svg -o measured.svg");
+}
+
+TEST_F(Loop, PlansInThePrecisionOfTheProfileOrTheDevices) {
+  expect_ok(
+      "stagecraft profile --network ./net.json --sequence 32 --seconds 1 --micro-batch 2 --recompute none -o p.json");
+  const std::string plan =
+      "stagecraft plan --network ./net.json --cluster local-cpu --global-batch 2 --sequence 32 --micro-batch 2 "
+      "--recompute none --json -o plan.json ";
+  const json here = json::parse(expect_ok(plan).out);
+  EXPECT_EQ(here["notes"][0].get<std::string>().substr(0, 27), "precision fp32, as device '") << here["notes"];
+  EXPECT_EQ(json_of(folder_.path() / "plan.json")["precision"], "fp32");
+  EXPECT_EQ(json::parse(expect_ok(plan + "--profile p.json").out)["notes"],
+            json::parse(R"(["precision fp32, as the profile was measured in it"])"));
+}
+
+TEST_F(Loop, SaysWhatAProfileLacks) {
+  expect_ok(
+      "stagecraft profile --network ./net.json --sequence 32 --seconds 1 --micro-batch 2,4 --recompute none -o p.json");
+  const std::string plan =
+      "stagecraft plan --network ./net.json --cluster local-cpu --global-batch 8 --sequence 32 --precision fp32 "
+      "--stages 1 --replicas 1 --profile p.json --json ";
+  EXPECT_EQ(json::parse(expect_ok(plan + "--micro-batch 8").out)["notes"],
+            json::parse(R"(["recomputation: none tried, as no others were measured",
+                            "micro-batches of 8 were not measured: their costs are extrapolated from those of 2, 4"])"));
+  EXPECT_EQ(json::parse(expect_ok(plan + "--micro-batch 4 --recompute none").out)["notes"], json::array());
+  const Outcome refused = shell(plan + "--recompute selective", folder_.path());
+  EXPECT_EQ(refused.exit, 2);
+  EXPECT_NE(refused.err.find("with recompute selective"), std::string::npos) << refused.err;
 }
 
 TEST_F(Loop, GivesTheSameBytesForTheSameInput) {

@@ -85,5 +85,21 @@ TEST_F(Validate, UsesTheConstantsThatCalibrateWrote) {
   EXPECT_EQ(run("calibrate --device A100-SXM " + korthikanti).exit, 2);
 }
 
+// What `plan` says of itself is what `validate` finds.
+TEST_F(Validate, PresetsSayHowFarOffTheyAre) {
+  ASSERT_EQ(run("calibrate --keep " PROJECT_FOLDER "/validation -o kept").exit, 0);
+  const auto text = [](const std::filesystem::path& path) {
+    std::ifstream in(path);
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(PROJECT_FOLDER "/models/presets/devices")) {
+    EXPECT_EQ(text(folder_.path() / "kept/devices" / entry.path().filename()), text(entry.path()))
+        << "calibrate validation --keep -o models/presets";
+    ++files;
+  }
+  EXPECT_GT(files, 5);
+}
+
 }  // namespace
 }  // namespace stagecraft

@@ -146,5 +146,16 @@ TEST(WithMeasuredLink, ReplacesTheLocalLinkOfNodesWithTheDevice) {
   EXPECT_THROW(with_measured_link(cluster, profile, "mpi"), Error);
 }
 
+TEST(Profile, KnowsTheMicrobatchesOfAllItsLayers) {
+  Profile profile;
+  const auto layer = [](const std::vector<std::int64_t>& sizes) {
+    LayerProfile measured;
+    for (const std::int64_t size : sizes) measured.samples.push_back({.microbatch = size});
+    return measured;
+  };
+  profile.layers = {layer({1, 2, 4}), layer({2, 4, 8})};
+  EXPECT_EQ(measured_microbatches(profile), (std::vector<std::int64_t>{2, 4}));
+}
+
 }  // namespace
 }  // namespace stagecraft

@@ -9,6 +9,7 @@
 #include "models/error.hpp"
 #include "models/files.hpp"
 #include "models/network/layer_graph.hpp"
+#include "planner/explain.hpp"
 #include "planner/planner.hpp"
 #include "sim/timeline.hpp"
 #include "tests/planner/helpers.hpp"
@@ -41,7 +42,9 @@ SearchSpace make_space(std::int64_t global_batch) {
 }
 
 SearchResult find(const Network& network, const Cluster& cluster, const SearchSpace& space) {
-  return search(network, cluster, SimpleModel(), space);
+  SearchResult result = search(network, cluster, SimpleModel(), space);
+  give_verdicts(result);
+  return result;
 }
 
 std::string message_of(const Network& network, const Cluster& cluster, const SearchSpace& space, ErrorKind kind) {
@@ -265,6 +268,37 @@ TEST(Search, NeverExceedsTheMemoryOfADevice) {
   }
 }
 
+// Priced with one recomputation only, as by a profile without the others.
+class Unrecomputed final : public CostModel {
+ public:
+  explicit Unrecomputed(Recompute known) : known_(known) {}
+  bool knows(Recompute recompute) const override { return recompute == known_; }
+  LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override {
+    if (!knows(workload.recompute)) throw bad_input("not measured");
+    return SimpleModel().layer_cost(layer, workload, device);
+  }
+
+ private:
+  Recompute known_;
+};
+
+TEST(Search, TriesTheRecomputationsThatTheModelKnows) {
+  const Network network = make_network(make_chain(4), 1, 10, 10);
+  for (const auto& [name, known] : recompute_names()) {
+    SearchSpace space = make_space(4);
+    const SearchResult result = search(network, make_cluster({{1, 2}}), Unrecomputed(known), space);
+    for (const RankedPlan& ranked : result.ranked) EXPECT_EQ(ranked.plan.recompute, known);
+    EXPECT_EQ(result.notes.back(), fmt::format("recomputation: {} tried, as no others were measured", name));
+    space.recompute = known;
+    EXPECT_TRUE(search(network, make_cluster({{1, 2}}), Unrecomputed(known), space).notes.empty());
+    space.recompute = known == Recompute::none ? Recompute::full : Recompute::none;
+    EXPECT_THROW(search(network, make_cluster({{1, 2}}), Unrecomputed(known), space), Error);
+    // The advice to someone without memory tries no others.
+    space.recompute.reset();
+    EXPECT_THROW(search(network, make_cluster({{1, 2, 1}}), Unrecomputed(known), space), Error);
+  }
+}
+
 TEST(Search, SaysWhatWouldMakeItFit) {
   const Network network = make_network(make_chain(4), 1, 10, 10);
   SearchSpace space = make_space(4);
@@ -291,8 +325,16 @@ TEST(Search, NamesOptionsThatContradictEachOther) {
     set(space);
     return message_of(network, cluster, space, kind);
   };
-  EXPECT_THAT(refused([](SearchSpace& s) { s.replicas = 3; }), HasSubstr("10 samples does not divide over 3 replicas"));
-  EXPECT_THAT(refused([](SearchSpace& s) { s.microbatch = 4; }), HasSubstr("do not divide into micro-batches of 4"));
+  EXPECT_THAT(
+      refused([](SearchSpace& s) { s.replicas = 3; }),
+      HasSubstr("--replicas: the global batch of 10 samples does not divide over 3 replicas; over 2 or 5 it does"));
+  EXPECT_THAT(refused([](SearchSpace& s) { s.microbatch = 4; }),
+              HasSubstr("--micro-batch: the global batch of 10 samples does not divide into micro-batches of 4; into 2 "
+                        "or 5 it does"));
+  EXPECT_THAT(refused([](SearchSpace& s) { s.microbatch = 48; }), HasSubstr("of 48; into 10 it does"));
+  EXPECT_THAT(refused([](SearchSpace& s) { s.replicas = 2, s.microbatch = 3; }),
+              HasSubstr("--micro-batch: a replica's share of the global batch, 5 of 10 over 2 replicas, does not "
+                        "divide into micro-batches of 3; into 1 or 5 it does"));
   EXPECT_THAT(refused([](SearchSpace& s) { s.stages = 5; }), HasSubstr("5 stages"));
   EXPECT_THAT(refused([](SearchSpace& s) { s.stages = 0; }), HasSubstr("stages: expected at least 1"));
   EXPECT_THAT(refused([](SearchSpace& s) { s.global_batch = -1; }), HasSubstr("global batch"));
@@ -303,7 +345,7 @@ TEST(Search, NamesOptionsThatContradictEachOther) {
                 s.cuts = {2};
                 s.stages = 3;
               }),
-              HasSubstr("1 cuts make 2 stages"));
+              HasSubstr("1 cut makes 2 stages, but 3 are asked for"));
   EXPECT_THAT(refused(
                   [](SearchSpace& s) {
                     s.stages = 4;

@@ -11,7 +11,9 @@
 namespace stagecraft {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(Tables, GroupTheLayersOfANetworkByKind) {
   const Plan plan = example_plan();
@@ -49,6 +51,18 @@ core        2  4.00 KiB  1.00 GB/s  1.00 GFLOP/s     -       -    -
 nodes   devices  inside the node                network ports
     1  2 x core  shared-memory 200 B/s, 500 ms              -
 )");
+}
+
+TEST(Tables, CutNamesOfDevicesOnlyWhereThereIsNoRoom) {
+  Plan plan = example_plan();
+  std::string& name = plan.cluster.device_types[0].name;
+  name = std::string(20, 'x');
+  EXPECT_THAT(plan_table(plan), AllOf(HasSubstr(name), HasSubstr("  rank  ")));
+  name = std::string(28, 'x');
+  EXPECT_THAT(plan_table(plan), AllOf(HasSubstr(name), Not(HasSubstr("  rank  "))));
+  name = std::string(90, 'x');
+  EXPECT_THAT(plan_table(plan), HasSubstr("xxx~  "));
+  EXPECT_EQ(longest_line(plan_table(plan)), max_columns);
 }
 
 TEST(Tables, KeepClustersOfManyUnlikeNodesWithinAHundredColumns) {

@@ -23,13 +23,16 @@ TrainingOptions on_cores() {
   return options;
 }
 
-TEST(ShortNetwork, RestsHalfOfAStepAfterEachStep) {
+TEST(ShortNetwork, RestsAFifthAndFourFifthsOfAStepAfterEachStep) {
   for (const int devices : {1, 3}) {
-    const ShortRuns runs = run_short(plans(devices), devices, on_cores(), Seconds(0.2), nullptr);
+    const ShortRuns runs = run_short(plans(devices), 1, devices, on_cores(), Seconds(0.2), nullptr);
     EXPECT_EQ(runs.levels.size(), static_cast<std::size_t>(devices));
+    ASSERT_EQ(runs.rested.size(), 2U);
     // A sleep may take longer than it was told to.
-    EXPECT_GT(runs.load, 0) << devices;
-    EXPECT_LT(runs.load, 0.7) << devices;
+    for (const auto& [rested, most] : {std::pair(runs.rested[0], 0.84), std::pair(runs.rested[1], 0.56)}) {
+      EXPECT_GT(rested.load, 0) << devices;
+      EXPECT_LT(rested.load, most) << devices;
+    }
   }
 }
 
@@ -39,7 +42,7 @@ TEST(ShortNetwork, EndsWhenItIsStopped) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     stop = true;
   });
-  EXPECT_NO_THROW(run_short(plans(3), 3, on_cores(), Seconds(1e6), &stop));
+  EXPECT_NO_THROW(run_short(plans(3), 1, 3, on_cores(), Seconds(1e6), &stop));
   stopper.join();
 }
 

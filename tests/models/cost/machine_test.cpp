@@ -10,11 +10,39 @@
 namespace stagecraft {
 namespace {
 
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
 // 8 devices a node with 100 B/s inside, 10 B/s each between nodes; latencies of 1 and 2 s, starts of 5 and 7 s.
 Machine machine() {
   Machine m;
   m.levels = {{8, 100, 1, 0, 5}, {64, 10, 2, 3, 7}};
   return m;
+}
+
+TEST(Machine, IsAsItsConstantsWereFittedInAllPresets) {
+  for (const std::string& name : cluster_presets()) EXPECT_THAT(unlike_fitted(load_cluster(name)), IsEmpty()) << name;
+}
+
+TEST(Machine, SaysWhatItsConstantsWereNotFittedWith) {
+  Cluster cluster = load_cluster("dgx-a100");
+  for (Node& node : cluster.nodes) node.local = {Seconds(20e-6), BytesPerSecond(300e9)};
+  cluster.device_types[0].efficiency.matmul = 0.9;
+  EXPECT_THAT(unlike_fitted(cluster),
+              ElementsAre("links of 300 GB/s inside a node: taken as given, though the constants of 'A100-SXM4-80GB' "
+                          "were fitted with 230 GB/s (cluster 'dgx-a100')",
+                          "a latency of 20.0 us inside a node: the step model does not read it, but takes the one "
+                          "fitted for 'A100-SXM4-80GB' (in cluster 'dgx-a100' it is 6.00 us)",
+                          "the efficiency of 'A100-SXM4-80GB': the step model does not read it, but takes the fitted "
+                          "constants"));
+  cluster.device_types[0].name = "unknown";
+  EXPECT_THAT(unlike_fitted(cluster), IsEmpty());
+  cluster.device_types[0].name = "Jetson-AGX-Orin-64GB";  // in a cluster's preset, but without constants of its own
+  EXPECT_THAT(unlike_fitted(cluster), IsEmpty());
+  // A file that says nothing of efficiencies.
+  cluster = load_cluster("dgx-a100");
+  cluster.device_types[0].efficiency = {};
+  EXPECT_THAT(unlike_fitted(cluster), IsEmpty());
 }
 
 TEST(Group, CountsItsMembersOnANode) {

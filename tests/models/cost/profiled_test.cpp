@@ -73,6 +73,17 @@ TEST(Profiled, TakesTheMediansOfASampledMicrobatch) {
   EXPECT_EQ(cost.optimizer_state, Bytes(80));
 }
 
+TEST(Profiled, KnowsTheRecomputationThatEveryKindWasMeasuredWith) {
+  const ProfiledCostModel model(profile());
+  EXPECT_TRUE(model.knows(Recompute::none));
+  EXPECT_TRUE(model.knows(Recompute::full));
+  EXPECT_FALSE(model.knows(Recompute::selective));
+  Profile more = profile();
+  more.layers.push_back({"head", Recompute::none, 0, 1, 10, measured(7), {sample(2, 4, 8)}});
+  EXPECT_TRUE(ProfiledCostModel(more).knows(Recompute::none));
+  EXPECT_FALSE(ProfiledCostModel(more).knows(Recompute::full));
+}
+
 TEST(Profiled, TakesTheMeasurementsWithTheNearestNumberOfBusyNeighbours) {
   Profile slices = profile();
   slices.device.multiprocessors = 25, slices.device.gpu_multiprocessors = 100;
@@ -91,41 +102,56 @@ TEST(Profiled, TakesTheMeasurementsWithTheNearestNumberOfBusyNeighbours) {
   }
 }
 
-// Half of the time away makes forwards take three quarters, backwards their time.
-Profile with_rested(Profile profile) {
+// With rests forwards take less of their time, backwards as much as without.
+void add_rested(Profile& profile, double load, double forward) {
   LayerProfile rested = profile.layers.front();
   for (const LayerProfile& layer : profile.layers) {
     if (layer.recompute == rested.recompute && layer.busy_neighbours > rested.busy_neighbours) rested = layer;
   }
-  rested.load = 0.5;
+  rested.load = load;
   for (LayerSample& sample : rested.samples) {
-    sample.forward = measured(0.75 * sample.forward.median.value());
+    sample.forward = measured(forward * sample.forward.median.value());
     sample.backward_weight = measured(1.25 * sample.backward_weight.median.value());
   }
   profile.layers.push_back(rested);
-  return profile;
 }
 
-TEST(Profiled, IsFasterOnAGpuThatRestsLinearlyInItsLoad) {
+double forward_at(const ProfiledCostModel& model, const DeviceType& device, Workload work, double load) {
+  work.load = load;
+  return model.layer_cost(block(), work, device).forward.value();
+}
+
+TEST(Profiled, IsFasterOnAGpuThatRestsLinearlyBetweenMeasuredLoads) {
   EXPECT_FALSE(ProfiledCostModel(profile()).heeds_load());
-  const ProfiledCostModel model(with_rested(profile()));
+  Profile rested = profile();
+  add_rested(rested, 0.5, 0.75);
+  add_rested(rested, 0.8, 0.875);
+  const ProfiledCostModel model(rested);
   EXPECT_TRUE(model.heeds_load());
+  const auto at = [&](double load) { return forward_at(model, rested.device, workload(4), load); };
+  EXPECT_DOUBLE_EQ(at(1), 8);
+  EXPECT_DOUBLE_EQ(at(0.9), 7.5);
+  EXPECT_DOUBLE_EQ(at(0.8), 7);
+  EXPECT_DOUBLE_EQ(at(0.65), 6.5);
+  EXPECT_DOUBLE_EQ(at(0.5), 6);
+  EXPECT_DOUBLE_EQ(at(0.2), 6) << "not measured below";
+
   Workload work = workload(4);
-  for (const auto& [load, forward] :
-       {std::pair(1.0, 8.0), std::pair(0.9, 7.6), std::pair(0.75, 7.0), std::pair(0.5, 6.0), std::pair(0.2, 6.0)}) {
-    work.load = load;
-    const LayerCost cost = model.layer_cost(block(), work, profile().device);
-    EXPECT_DOUBLE_EQ(cost.forward.value(), forward) << load;
-    EXPECT_EQ(cost.backward_input, Seconds(16)) << "takes as long";
-    EXPECT_EQ(cost.backward_weight, Seconds(24)) << "a rest makes nothing slower";
-    EXPECT_EQ(cost.optimizer, Seconds(7));
-  }
-  work = workload(4, Recompute::full);
   work.load = 0.5;
-  EXPECT_EQ(model.layer_cost(block(), work, profile().device).forward, Seconds(8)) << "not measured with rests";
+  const LayerCost cost = model.layer_cost(block(), work, rested.device);
+  EXPECT_EQ(cost.backward_input, Seconds(16)) << "takes as long";
+  EXPECT_EQ(cost.backward_weight, Seconds(24)) << "a rest makes nothing slower";
+  EXPECT_EQ(cost.optimizer, Seconds(7));
+  EXPECT_EQ(forward_at(model, rested.device, workload(4, Recompute::full), 0.5), 8) << "not measured with rests";
 }
 
-TEST(Profiled, ARestHelpsBesideIdleNeighboursNothing) {
+TEST(Profiled, AClockDoesNotDouble) {
+  Profile noisy = profile();
+  add_rested(noisy, 0.5, 0);
+  EXPECT_DOUBLE_EQ(forward_at(ProfiledCostModel(noisy), noisy.device, workload(4), 0.5), 4);
+}
+
+TEST(Profiled, TheClockIsThatOfTheStepHoweverManyNeighboursAreBusyAtTheMoment) {
   Profile slices = profile();
   slices.device.multiprocessors = 25, slices.device.gpu_multiprocessors = 100;
   LayerProfile busy = slices.layers.front();
@@ -135,13 +161,19 @@ TEST(Profiled, ARestHelpsBesideIdleNeighboursNothing) {
   less.busy_neighbours = 1;
   slices.layers.push_back(busy);
   slices.layers.push_back(less);
-  const ProfiledCostModel model(with_rested(slices));
-  Workload work = workload(4);
-  work.load = 0.5;
-  for (const auto& [neighbours, forward] : {std::pair(0, 8.0), std::pair(1, 16 * (1 - 0.25 / 3)), std::pair(3, 12.0)}) {
+  add_rested(slices, 0.5, 0.8);
+  const ProfiledCostModel model(slices);
+  const auto at = [&](int neighbours, double load) {
+    Workload work = workload(4);
     work.busy_neighbours = neighbours;
-    EXPECT_DOUBLE_EQ(model.layer_cost(block(), work, slices.device).forward.value(), forward) << neighbours;
-  }
+    return forward_at(model, slices.device, work, load);
+  };
+  EXPECT_DOUBLE_EQ(at(3, 1), 16) << "as measured";
+  EXPECT_DOUBLE_EQ(at(3, 0.5), 12.8);
+  EXPECT_DOUBLE_EQ(at(1, 0.5), 16) << "as measured, half of the GPU idle";
+  EXPECT_DOUBLE_EQ(at(1, 1), 20) << "at the clock of a GPU that is busy otherwise";
+  EXPECT_DOUBLE_EQ(at(0, 0.5), 8) << "as measured: less than half of the GPU has the clock of half";
+  EXPECT_DOUBLE_EQ(at(0, 1), 10);
 }
 
 TEST(Profiled, AFullBackwardSavesWhatItWasMeasuredToSave) {

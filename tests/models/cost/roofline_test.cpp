@@ -111,6 +111,18 @@ TEST(Roofline, MemoryFollowsTheParameters) {
   EXPECT_EQ(cost.stash, Bytes((24 + 32) * 4));
 }
 
+TEST(Roofline, ReservesMemoryOnGpusForTheDriverAndCommunication) {
+  DeviceType gpu;
+  gpu.kind = DeviceKind::cpu;
+  EXPECT_EQ(RooflineCostModel().overheads(gpu).reserved, Bytes(0)) << "no GPU";
+  gpu.kind = DeviceKind::gpu;
+  EXPECT_EQ(RooflineCostModel().overheads(gpu).reserved, Bytes(2.5e9));
+  gpu.group = 4;
+  EXPECT_EQ(RooflineCostModel().overheads(gpu).reserved, Bytes(1e10));
+  gpu.group = 1, gpu.multiprocessors = 33, gpu.gpu_multiprocessors = 132;
+  EXPECT_EQ(RooflineCostModel().overheads(gpu).reserved, Bytes(6.25e8));
+}
+
 TEST(Roofline, RefusesAPrecisionThatTheDeviceLacksNamingThoseItHas) {
   Workload wanted = workload();
   wanted.precision = DataType::bf16;
