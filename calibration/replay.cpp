@@ -166,18 +166,15 @@ PublishedErrors published_errors(std::span<const SourceScore> scores, std::strin
       if (row.memory_error) memories.push_back(std::abs(*row.memory_error));
     }
   }
-  const auto sum_up = [](std::vector<double> sizes) {
+  const auto sum_up = [](const std::vector<double>& sizes) {
     PublishedErrors::Of errors{static_cast<int>(sizes.size())};
     if (sizes.empty()) return errors;
-    std::sort(sizes.begin(), sizes.end());
-    const auto tenths = [&](std::size_t of_ten) {
-      return std::round(1000 * sizes[(sizes.size() - 1) * of_ten / 10]) / 10;
-    };
-    errors.median = tenths(5);
-    errors.nine_in_ten = tenths(9);
+    const auto within = [&](double share) { return std::round(1000 * percentile(sizes, share)) / 10; };
+    errors.median = within(0.5);
+    errors.nine_in_ten = within(0.9);
     return errors;
   };
-  return {sum_up(std::move(times)), sum_up(std::move(memories))};
+  return {sum_up(times), sum_up(memories)};
 }
 
 double rank_correlation(std::span<const double> a, std::span<const double> b) {

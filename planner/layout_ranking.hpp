@@ -20,8 +20,8 @@ struct LayoutScore {
 LayoutScore score_of(LayoutObjective objective, const ParallelLayout& layout, double time, double memory);
 LayoutScore score_of(LayoutObjective objective, const JudgedLayout& judged);
 
-// A total order: by score, then by the layout itself, such that of equals the one that overlaps more and recomputes less
-// comes first.
+// A total order: by score, then by the layout itself, such that of equals the one that overlaps more and recomputes
+// less comes first.
 bool is_before(LayoutObjective objective, const JudgedLayout& a, const JudgedLayout& b);
 // Whether two layouts differ only in what a ranking shows the best of.
 bool same_candidate(const ParallelLayout& a, const ParallelLayout& b);

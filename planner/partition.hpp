@@ -35,11 +35,11 @@ enum class Objective { gpipe, one_f_one_b };
 
 // What runs a stage.
 struct StageSlot {
-  int type = 0;         // into CutCosts
+  int type = 0;       // into CutCosts
   double memory = 0;  // bytes for this stage
-  int in_flight = 1;    // micro-batches stashed at the peak
-  int split = 0;        // micro-batches between input and weight gradient at the peak
-  Link hop{};           // to the next stage's device; the last's is unused
+  int in_flight = 1;  // micro-batches stashed at the peak
+  int split = 0;      // micro-batches between input and weight gradient at the peak
+  Link hop{};         // to the next stage's device; the last's is unused
   // Time to sum `g` bytes of gradients over the replicas: reduce_latency + g * reduce_per_byte (seconds).
   double reduce_latency = 0;
   double reduce_per_byte = 0;

@@ -1,4 +1,3 @@
-#include "planner/layout_ranking.hpp"
 #include "planner/layout_search.hpp"
 
 #include <gmock/gmock.h>
@@ -12,6 +11,7 @@
 #include "models/error.hpp"
 #include "models/schedule/clock.hpp"
 #include "models/schedule/schedule.hpp"
+#include "planner/layout_ranking.hpp"
 
 namespace stagecraft {
 namespace {
