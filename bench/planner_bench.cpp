@@ -91,7 +91,7 @@ void whole_search(benchmark::State& state, const char* network_name, std::int64_
   space.sequence = sequence;
   space.fused_attention = true;
   SearchResult result;
-  for (auto _ : state) result = search(network, cluster, RooflineCostModel(), space);
+  for (auto _ : state) result = search(network, cluster, RooflineCostModel(reserved_memory(cluster)), space);
   state.SetLabel(to_string(result.ranked.front().candidate.layout));
   state.counters["layouts"] = static_cast<double>(result.counts.layouts);
   state.counters["partitioned"] = static_cast<double>(result.counts.partitioned);

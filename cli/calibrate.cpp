@@ -94,6 +94,7 @@ void save(const Presets& presets, const fs::path& folder) {
 void run(const CalibrateOptions& options) {
   Presets presets = load_calibration();
   PublishedTables tables = load_tables(options.paths, presets);
+  std::vector<MeasurementTable> all = tables.steps;
   keep_devices(options.devices, tables, presets);
   if (options.cross_validate) {
     print(cross_validation(tables, presets));
@@ -105,13 +106,10 @@ void run(const CalibrateOptions& options) {
                      result.after, with_thousands(result.evaluations)));
     presets = std::move(result.presets);
   }
-  const std::vector<SourceScore> scores = scores_of(tables.steps, presets);
-  for (DevicePreset& preset : presets.devices) {
-    const PublishedErrors errors = published_errors(scores, preset.type.name);
-    if (errors != PublishedErrors{} || options.devices.empty()) preset.published = errors;
-  }
+  const std::vector<SourceScore> every = scores_of(all, presets);
+  for (DevicePreset& preset : presets.devices) preset.published = published_errors(every, preset.type.name);
   if (!options.output.empty()) save(presets, options.output);
-  print(to_text(scores));
+  print(to_text(scores_of(tables.steps, presets)));
 }
 
 }  // namespace
@@ -122,9 +120,11 @@ void add_calibrate_command(CLI::App& app) {
       app.add_subcommand("calibrate", "Fit the constants of devices, fabrics and frameworks to published measurements");
   command->add_option("PATH", options->paths, "Tables of measurements (.csv), or folders of them")->required();
   command->add_option("--device", options->devices, "Only what ran on this device; repeatable. Default: all");
-  command->add_flag("--cross-validate", options->cross_validate,
-                    "Fit to one half of the rows, test on the other, and the other way round; writes nothing");
-  command->add_flag("--keep", options->keep, "Fit nothing: only say in the files how far off their constants are");
+  CLI::Option* cross =
+      command->add_flag("--cross-validate", options->cross_validate,
+                        "Fit to one half of the rows, test on the other, and the other way round; writes nothing");
+  command->add_flag("--keep", options->keep, "Fit nothing: only say in the files how far off their constants are")
+      ->excludes(cross);
   command->add_option("-o,--output", options->output,
                       "Folder for the fitted files: devices/, fabrics/ and frameworks/, as in the presets");
   set_examples(*command,

@@ -155,7 +155,7 @@ std::string microbatch_note(std::int64_t microbatch, const std::vector<std::int6
 
 // Cuts into pipelines and replicas: any graph, unlike devices, measured costs (planner/search.cpp).
 void plan_partitions(const PlanOptions& given, const Network& network, Cluster cluster) {
-  std::unique_ptr<CostModel> model = std::make_unique<RooflineCostModel>();
+  std::unique_ptr<CostModel> model = std::make_unique<RooflineCostModel>(reserved_memory(cluster));
   std::string profile_digest;
   std::vector<std::int64_t> measured;
   PlanOptions options;
@@ -276,15 +276,19 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
       ->needs(group->get_option("--scaling"));
 }
 
-// Whether attention is fused unless the user says: on GPUs of the generation that brought bf16, in 16 bits or fewer, as
-// flash attention is; here on every GPU.
+// Whether attention is fused unless the user says: where all that compute in the precision are GPUs of the generation
+// that brought bf16, in 16 bits or fewer, as flash attention is; here on every GPU.
 bool has_fused_attention(const PlanOptions& options, const Network& network, const Cluster& cluster,
                          DataType precision) {
   if (!network.transformer) return false;
-  const bool here = options.cluster.starts_with("local-");
-  return std::all_of(cluster.device_types.begin(), cluster.device_types.end(), [&](const DeviceType& type) {
+  const auto has = [&](const DeviceType& type) {
     const bool is_recent = type.peak_of(DataType::bf16) > FlopsPerSecond(0);
-    return type.kind == DeviceKind::gpu && (here || (is_recent && element_size(precision) <= Bytes(2)));
+    return type.kind == DeviceKind::gpu &&
+           (is_this_machine(options.cluster) || (is_recent && element_size(precision) <= Bytes(2)));
+  };
+  return std::all_of(cluster.devices.begin(), cluster.devices.end(), [&](const Device& device) {
+    const DeviceType& type = cluster.device_types[static_cast<std::size_t>(device.type)];
+    return !(type.peak_of(precision) > FlopsPerSecond(0)) || has(type);
   });
 }
 
@@ -339,8 +343,8 @@ void add_plan_command(CLI::App& app) {
   command
       ->add_option_function<std::string>(
           "--fused-attention", [options](const std::string& text) { options->fused_attention = text != "off"; },
-          "The attention kernel keeps no sequence x sequence matrix: on, off (default: on where all devices are GPUs "
-          "that compute in bf16, in 16 bits or fewer)")
+          "The attention kernel keeps no sequence x sequence matrix: on, off (default: on where all devices in use are "
+          "GPUs that compute in bf16, in 16 bits or fewer, and on local-gpu)")
       ->expected(0, 1)
       ->check(CLI::IsMember({"on", "off"}));
   command->add_option("--top", space.keep, "Plans to rank")->check(CLI::Range(1, 1000))->capture_default_str();

@@ -30,7 +30,7 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
   const Node& first = cluster.nodes.front();
   const DeviceType& device = cluster.type_of(first.devices.front());
   // What is here is planned for as the runtime runs it: layers whole, unless devices are to split them.
-  const bool here = options.cluster.starts_with("local-");
+  const bool here = is_this_machine(options.cluster);
   const bool split = here && options.layout.tensor;
   if (device.kind != DeviceKind::gpu && !split) return fmt::format("'{}' is no GPU", printable(device.name));
   if (const Node* other = unlike_node(cluster)) {
@@ -54,7 +54,7 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
 
 bool may_group(const PlanOptions& options, const Network& network, const Cluster& cluster) {
   const auto is_gpu = [](const DeviceType& type) { return type.kind == DeviceKind::gpu && !type.is_slice(); };
-  return network.transformer && options.profile.empty() && !options.cluster.starts_with("local-") &&
+  return network.transformer && options.profile.empty() && !is_this_machine(options.cluster) &&
          unlike_node(cluster) != nullptr &&
          std::all_of(cluster.device_types.begin(), cluster.device_types.end(), is_gpu);
 }

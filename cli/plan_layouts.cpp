@@ -33,7 +33,7 @@ LayoutChoices choices_of(const PlanOptions& options, const SearchSpace& space, c
   if (options.replicas > 0) choices.data = options.replicas;
   if (options.microbatch > 0) choices.microbatch = static_cast<std::int32_t>(options.microbatch);
   choices.recompute = space.recompute;
-  if (options.cluster.starts_with("local-")) leave_runnable(choices);
+  if (is_this_machine(options.cluster)) leave_runnable(choices);
   if (space.schedule) choices.schedule = choose("--schedule", *space.schedule, pipeline_schedule_names());
   if (!options.order.empty()) {
     choices.order = parse_order(options.order);
@@ -75,7 +75,7 @@ LayoutAnswer answer(const PlanOptions& options, const SearchSpace& search_space,
                            .confirm = static_cast<std::size_t>(options.confirm),
                            .staggered = options.layout.staggered_steps};
   // What is to run here is foreseen as `run` lays it out.
-  if (options.cluster.starts_with("local-")) planning.memory = needed_memory;
+  if (is_this_machine(options.cluster)) planning.memory = needed_memory;
   // As many again, should some not fit in full.
   const std::size_t found = 2 * std::max(planning.keep, planning.confirm);
   LayoutAnswer answer{options, model, precision, {}, {}, {}, {}};

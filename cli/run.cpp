@@ -149,11 +149,12 @@ std::optional<Error> train_and_report(const RunCommand& command, const Plan& pla
     if (!command.output.empty()) note("wrote " + command.output);
   }
   if (has_diverged(trace)) {
+    const std::string& warning = trace.warnings.back();
+    const std::string advice = warning.find(';') == std::string::npos ? "" : warning.substr(warning.find(';'));
     return Error(ErrorKind::check_failed,
                  fmt::format("the loss of step {} is {}: a lower --learning-rate, more --warmup-steps or a smaller "
                              "--clip may help{}",
-                             last_step, trace.losses.back(),
-                             command.checkpoint.empty() ? "" : "; no checkpoint was written of this step"));
+                             last_step, trace.losses.back(), advice));
   }
   if (signals().stop) note(fmt::format("stopped after step {}", last_step));
   return std::nullopt;

@@ -65,7 +65,7 @@ void run(const SimulateOptions& options) {
     if (sharded) {
       price(plan, StepModel(job_of(plan), machine_of(plan.cluster)));
     } else {
-      price(plan, RooflineCostModel());
+      price(plan, RooflineCostModel(reserved_memory(plan.cluster)));
     }
   }
   Trace trace = engine == Engine::timeline ? simulate_timeline(plan)

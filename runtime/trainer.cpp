@@ -101,13 +101,17 @@ class Loop {
       const bool due = options_.checkpoint_interval > 0 && info_.step % options_.checkpoint_interval == 0;
       if (due) lead_checkpoint(saved);
     }
-    // Parameters that give such a loss are of no use, and must not pass for the newest checkpoint.
+    const bool saved_before = diverged && options_.checkpoint_interval > 0 && saved == info_.step - 1;
     if (!diverged) lead_checkpoint(saved);
     tell({Order::finish, info_.step, 0});
     collect(trace);
     if (diverged) {
-      trace.warnings.push_back(
-          fmt::format("the loss of step {} is {}: training stopped there", info_.step, trace.losses.back()));
+      trace.warnings.push_back(fmt::format(
+          "the loss of step {} is {}: training stopped there{}", info_.step, trace.losses.back(),
+          // A step's loss is that of the parameters before it.
+          saved_before
+              ? fmt::format("; the checkpoint of step {} gives this loss, so go on from an earlier one", info_.step - 1)
+              : ""));
     }
   }
 

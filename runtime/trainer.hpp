@@ -76,7 +76,8 @@ void check_runnable(const Plan& plan, const TrainingOptions& options, const MpiS
 // Trains. With `mpi`, every process calls this with the same arguments; process 0 alone calls back and returns the
 // whole trace (the others' is empty of events and losses).
 // Stops after a step whose loss is not finite: that loss is the trace's last, its last warning says so, and no
-// checkpoint is written any more.
+// checkpoint is written any more. A step's loss is that of the parameters before it: where the step before wrote a
+// checkpoint, the warning says that this one gives that loss.
 // Throws as check_runnable; bad_input for data and checkpoints; device when a worker fails or a peer is silent, with
 // the rank and action it concerns. After a throw under MPI, report it and call MpiSession::abort.
 // The trace's source is "cpu" or "cuda"; its first warning, if any, says what disturbed the measurement.

@@ -167,4 +167,9 @@ Cluster load_cluster(const std::string& name_or_path) {
   return with_context(name_or_path, [&] { return repeat(load_preset(name_or_path.substr(0, colon)), count); });
 }
 
+bool is_this_machine(std::string_view name) {
+  const std::string_view base = name.substr(0, name.find(':'));
+  return base == "local-cpu" || base == "local-gpu";
+}
+
 }  // namespace stagecraft

@@ -139,4 +139,7 @@ Cluster local_cpu();
 // REQUIRES: count > 0.
 Cluster repeat(const Cluster& cluster, int count);
 
+// Whether a cluster's name stands for the machine that this program runs on: "local-cpu:4", "local-gpu".
+bool is_this_machine(std::string_view name);
+
 }  // namespace stagecraft

@@ -243,7 +243,7 @@ bool is_named(const DevicePreset& preset, const std::string& name) {
 }  // namespace
 
 Machine machine_of(const Cluster& cluster, std::string framework) {
-  if (framework.empty()) framework = cluster.name.starts_with("local-") ? "stagecraft" : "megatron-core";
+  if (framework.empty()) framework = is_this_machine(cluster.name) ? "stagecraft" : "megatron-core";
   const Presets presets = load_calibration();
   const Node& node = cluster.nodes.front();
   Machine machine;
@@ -293,7 +293,7 @@ struct Fitted {
 
 std::optional<Fitted> fitted_for(const std::string& device) {
   for (const std::string& name : cluster_presets()) {
-    if (name.starts_with("local-")) continue;
+    if (is_this_machine(name)) continue;
     const Cluster cluster = load_cluster(name);
     for (const Node& node : cluster.nodes) {
       const DeviceType& type = cluster.type_of(node.devices.front());

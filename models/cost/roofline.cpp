@@ -94,11 +94,12 @@ LayerCost RooflineCostModel::layer_cost(const Layer& layer, const Workload& work
 
 Overheads RooflineCostModel::overheads(const DeviceType& device) const {
   Overheads overheads;
-  if (device.kind != DeviceKind::gpu) return overheads;
-  const double share = device.is_slice() ? static_cast<double>(device.multiprocessors) / device.gpu_multiprocessors
-                                         : static_cast<double>(device.group);
-  overheads.reserved = Bytes(FrameworkConstants{}.reserved_bytes) * share;
+  if (device.kind == DeviceKind::gpu && !device.is_slice()) overheads.reserved = reserved_ * device.group;
   return overheads;
+}
+
+Bytes reserved_memory(const Cluster& cluster) {
+  return Bytes(is_this_machine(cluster.name) ? 0 : FrameworkConstants{}.reserved_bytes);
 }
 
 }  // namespace stagecraft

@@ -127,7 +127,9 @@ TEST_F(TrainerTest, StopsAfterALossThatIsNotFinite) {
   EXPECT_FALSE(std::signbit(trace.losses.back())) << "printed as nan, not -nan";
   EXPECT_FALSE(std::filesystem::exists(checkpoint_path(options.checkpoint_directory, last)));
   ASSERT_FALSE(trace.warnings.empty());
-  EXPECT_THAT(trace.warnings.back(), testing::HasSubstr("the loss of step " + std::to_string(last) + " is "));
+  EXPECT_THAT(trace.warnings.back(),
+              testing::AllOf(testing::HasSubstr("the loss of step " + std::to_string(last) + " is "),
+                             testing::HasSubstr("the checkpoint of step " + std::to_string(last - 1) + " gives")));
 }
 
 TEST_F(TrainerTest, ClipsTheGradientToTheAskedLength) {

@@ -112,15 +112,22 @@ TEST(Roofline, MemoryFollowsTheParameters) {
 }
 
 TEST(Roofline, ReservesMemoryOnGpusForTheDriverAndCommunication) {
-  DeviceType gpu;
-  gpu.kind = DeviceKind::cpu;
-  EXPECT_EQ(RooflineCostModel().overheads(gpu).reserved, Bytes(0)) << "no GPU";
-  gpu.kind = DeviceKind::gpu;
-  EXPECT_EQ(RooflineCostModel().overheads(gpu).reserved, Bytes(2.5e9));
-  gpu.group = 4;
-  EXPECT_EQ(RooflineCostModel().overheads(gpu).reserved, Bytes(1e10));
-  gpu.group = 1, gpu.multiprocessors = 33, gpu.gpu_multiprocessors = 132;
-  EXPECT_EQ(RooflineCostModel().overheads(gpu).reserved, Bytes(6.25e8));
+  Cluster cluster;
+  cluster.name = "local-gpus-of-mine";
+  EXPECT_EQ(reserved_memory(cluster), Bytes(2.5e9));
+  for (const char* here : {"local-gpu", "local-gpu:slices=4", "local-cpu:2"}) {
+    cluster.name = here;
+    EXPECT_EQ(reserved_memory(cluster), Bytes(0)) << here;
+  }
+  const RooflineCostModel model(Bytes(5));
+  DeviceType device;
+  device.kind = DeviceKind::cpu;
+  EXPECT_EQ(model.overheads(device).reserved, Bytes(0));
+  device.kind = DeviceKind::gpu;
+  EXPECT_EQ(model.overheads(device).reserved, Bytes(5));
+  device.group = 4;
+  EXPECT_EQ(model.overheads(device).reserved, Bytes(20));
+  EXPECT_EQ(RooflineCostModel().overheads(device).reserved, Bytes(0));
 }
 
 TEST(Roofline, RefusesAPrecisionThatTheDeviceLacksNamingThoseItHas) {
