@@ -56,6 +56,17 @@ GroupShape group_of(const Machine& machine, double stride, double members) {
   return {members, std::min(members, fit), stride};
 }
 
+GroupShape group_of(const Machine& machine, const Spread& inner, const Spread& outer) {
+  if (inner.members == 1) return group_of(machine, outer.stride, outer.members);
+  if (outer.members == 1) return group_of(machine, inner.stride, inner.members);
+  const double members = inner.members * outer.members;
+  // As long as the outer steps make it, with as many members.
+  const double stride = outer.stride / inner.members;
+  const double together = std::max(1.0, std::floor(machine.levels.front().devices / outer.stride));
+  if (together > 1) return {members, inner.members * std::min(outer.members, together), stride};
+  return {members, group_of(machine, inner.stride, inner.members).per_node, stride};
+}
+
 double reduce_scatter_time(const Machine& machine, const GroupShape& group, double bytes) {
   if (group.members <= 1 || bytes <= 0) return 0;
   const NetworkLevel& level = slowest_level(machine, group);

@@ -122,6 +122,13 @@ struct GroupShape {
   double stride = 1;
 };
 GroupShape group_of(const Machine& machine, double stride, double members);
+// Of `inner` such groups side by side in steps of `outer`: between them may be what belongs to others.
+// REQUIRES: outer.stride >= inner.stride * inner.members.
+struct Spread {
+  double stride = 1;
+  double members = 1;
+};
+GroupShape group_of(const Machine& machine, const Spread& inner, const Spread& outer);
 
 // Collectives on `bytes` (of the whole vector: what each device begins or ends with), in seconds. v the bytes that pass
 // a device, B the bandwidth of the slowest link on the ring, k the steps of latency a: start + (sqrt(k a) +

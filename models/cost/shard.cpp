@@ -175,7 +175,7 @@ void ShardCosts::add_context_communication(LayerShard& layer) const {
 
 void ShardCosts::add_expert_communication(LayerShard& layer) const {
   if (layout_.expert == 1) return;
-  const GroupShape experts = group_of(machine_, layout_.tensor, layout_.expert);
+  const GroupShape experts = replica_groups(machine_, layout_).sharing;
   const double bytes = z_.T * z_.chosen * z_.C * z_.element * z_.replicated;
   layer.expert_forward = layer.expert_backward = 2 * all_to_all_time(machine_, experts, bytes);
 }
@@ -305,13 +305,26 @@ std::int64_t inner_devices(const ParallelLayout& layout, Dimension dimension) {
   return product;
 }
 
+ReplicaGroups replica_groups(const Machine& machine, const ParallelLayout& layout) {
+  const auto spread = [&](Dimension dimension, double members) {
+    return Spread{static_cast<double>(inner_devices(layout, dimension)), members};
+  };
+  Spread within = spread(Dimension::context, layout.context), across = spread(Dimension::data, layout.data);
+  if (across.stride < within.stride) std::swap(within, across);
+  const auto part = [](const Spread& of, double stride, double members) { return Spread{of.stride * stride, members}; };
+  const double near = std::min<double>(layout.expert, within.members), far = layout.expert / near;
+  return {group_of(machine, within, across), group_of(machine, part(within, 1, near), part(across, 1, far)),
+          group_of(machine, part(within, near, within.members / near), part(across, far, across.members / far))};
+}
+
 bool same_shard(const ParallelLayout& a, const ParallelLayout& b) {
   return a.tensor == b.tensor && a.context == b.context && a.expert == b.expert && a.microbatch == b.microbatch &&
          a.sequence_parallel == b.sequence_parallel && a.overlap_tensor == b.overlap_tensor &&
          (a.tensor == 1 || (a.pipeline == b.pipeline &&
                             inner_devices(a, Dimension::pipeline) == inner_devices(b, Dimension::pipeline))) &&
          inner_devices(a, Dimension::tensor) == inner_devices(b, Dimension::tensor) &&
-         inner_devices(a, Dimension::context) == inner_devices(b, Dimension::context);
+         inner_devices(a, Dimension::context) == inner_devices(b, Dimension::context) &&
+         (a.expert == 1 || (a.data == b.data && inner_devices(a, Dimension::data) == inner_devices(b, Dimension::data)));
 }
 
 Shard shard_costs(const TrainingJob& job, const Machine& machine, const ParallelLayout& layout) {

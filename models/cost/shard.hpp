@@ -65,4 +65,11 @@ double activation_bytes(DataType precision);
 // Devices that lie between neighbours of the dimension: the product of those inside it.
 std::int64_t inner_devices(const ParallelLayout& layout, Dimension dimension);
 
+// The devices that hold the same parameters, data x context of them; and which of them share the experts out among
+// them (`sharing`, the nearest) and hold the same ones (`alike`).
+struct ReplicaGroups {
+  GroupShape replicas, sharing, alike;
+};
+ReplicaGroups replica_groups(const Machine& machine, const ParallelLayout& layout);
+
 }  // namespace stagecraft

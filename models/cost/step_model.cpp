@@ -142,11 +142,7 @@ double StepModel::data_time(const ParallelLayout& layout, double parameters, dou
                             double forward) const {
   const double replicas = static_cast<double>(layout.data) * layout.context;
   if (replicas == 1) return 0;
-  const auto inner = static_cast<double>(inner_devices(layout, Dimension::data));
-  // Gradients are summed over the context dimension as well, which lies inside data unless the order says otherwise.
-  const double stride = std::min(inner, static_cast<double>(inner_devices(layout, Dimension::context)));
-  const GroupShape group = group_of(machine_, stride, replicas);
-  const GroupShape experts = group_of(machine_, inner, replicas / layout.expert);
+  const ReplicaGroups groups = replica_groups(machine_, layout);
   const FrameworkConstants& framework = machine_.framework;
   const auto shown = [&](double time, bool overlaps, double behind) {
     return overlaps ? std::max(framework.exposed_gradients * time, time - behind) : time;
@@ -154,7 +150,8 @@ double StepModel::data_time(const ParallelLayout& layout, double parameters, dou
   // In buckets: each but the first pays start and latency once more.
   const auto in_buckets = [&](auto collective, double bytes_a_parameter) {
     double time = 0;
-    for (const auto& [count, members] : {std::pair(parameters, &group), std::pair(expert_parameters, &experts)}) {
+    for (const auto& [count, members] :
+         {std::pair(parameters, &groups.replicas), std::pair(expert_parameters, &groups.alike)}) {
       const double bytes = bytes_a_parameter * count;
       const double buckets = std::max(1.0, std::ceil(bytes / framework.bucket_bytes));
       time += buckets * collective(machine_, *members, bytes / buckets);

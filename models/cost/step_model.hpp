@@ -2,7 +2,7 @@
 //
 // Two halves, so that a search pays for each thing once:
 //   shard(layout)              what one block, the embedding and the head cost on one device: a function of the network
-//                              and of what same_shard() compares: tensor, context, expert, micro-batch, some flags
+//                              and of what same_shard() compares: tensor, context, expert, micro-batch, places, flags
 //   estimate(layout, shard)    the whole step from those: a few hundred floating-point operations, no allocation
 // Pure and thread-safe. Formulas and sources: docs/cost_model.md; errors against measurements: docs/validation.md.
 #pragma once

@@ -54,6 +54,19 @@ TEST(Group, CountsItsMembersOnANode) {
   EXPECT_EQ(per_node(16, 4), 1);
 }
 
+// Eight devices a node.
+TEST(Group, KnowsWhatLiesBetweenItsMembers) {
+  const auto is = [](const GroupShape& group, double members, double per_node, double reach) {
+    return group.members == members && group.per_node == per_node && group.stride * group.members == reach;
+  };
+  EXPECT_TRUE(is(group_of(machine(), {2, 2}, {4, 8}), 16, 4, 32)) << "one after the other, as if they were one";
+  EXPECT_TRUE(is(group_of(machine(), 2, 16), 16, 4, 32));
+  EXPECT_TRUE(is(group_of(machine(), {1, 2}, {8, 4}), 8, 2, 32)) << "six of others between each two pairs";
+  EXPECT_TRUE(is(group_of(machine(), {1, 16}, {32, 2}), 32, 8, 64));
+  EXPECT_TRUE(is(group_of(machine(), {1, 1}, {8, 4}), 4, 1, 32)) << "the inner dimension is none";
+  EXPECT_TRUE(is(group_of(machine(), {4, 2}, {8, 1}), 2, 2, 8)) << "the outer dimension is none";
+}
+
 TEST(Collectives, PipelineTheirMessagesInsideANode) {
   const double steps = 3 * 1, transfer = 3.0 / 4 * 400 / 100;
   EXPECT_DOUBLE_EQ(reduce_scatter_time(machine(), group_of(machine(), 1, 4), 400),

@@ -46,6 +46,17 @@ TEST(StepModel, ShardsWhatEachStageOfZeroShards) {
   EXPECT_DOUBLE_EQ(memory("d8 m8 1f1b zero3").weights, whole.weights / 8);
 }
 
+// With a context of one device its place among the dimensions means nothing.
+TEST(StepModel, PricesTheSameDevicesAlikeInAnyOrder) {
+  const StepModel step = model();
+  const auto data = [&](std::string layout, const char* order) {
+    return step.estimate(parse_layout(layout + " order=" + order)).terms.data;
+  };
+  EXPECT_EQ(data("p2 t8 d4 m16 1f1b", "tpcd"), data("p2 t8 d4 m16 1f1b", "ctpd"));
+  EXPECT_EQ(data("p2 t8 d4 m16 1f1b", "tpcd"), data("p2 t8 d4 m16 1f1b", "tpdc"));
+  EXPECT_GT(data("t4 c2 d8 m8 1f1b", "ctdp"), data("t4 d16 m4 1f1b", "dtcp")) << "pairs, with eight between them";
+}
+
 TEST(StepModel, GathersInputsAgainWhereTheFrameworkDoes) {
   Machine machine = model().machine();
   const ParallelLayout layout = parse_layout("t8 m64 1f1b sp");
