@@ -43,7 +43,10 @@ double cost(const LayoutAnswer& answer, const ParallelLayout& layout, Seconds st
   return price * static_cast<double>(layout.devices()) * step.value() / seconds_an_hour;
 }
 
-std::string cost_text(double dollars) { return dollars > 0 ? fmt::format("{:.3g}", dollars) : "-"; }
+std::string cost_text(double dollars) {
+  if (!(dollars > 0)) return "-";
+  return dollars < 100 ? fmt::format("{:#.3g}", dollars) : rounded_with_thousands(dollars);
+}
 
 // Where ranks recompute as many blocks as each needs; else empty.
 std::vector<std::int64_t> recomputed_by_rank(const StepModel& model, const ParallelLayout& layout) {
@@ -102,7 +105,7 @@ std::string best_text(const LayoutAnswer& answer) {
     out += wrap(fmt::format("blocks that recompute, by rank: {}", fmt::join(counts, " ")));
   }
   if (const double dollars = cost(answer, best.judged.layout, best.step()); dollars > 0) {
-    out += fmt::format("{:.3g} USD a step\n", dollars);
+    out += cost_text(dollars) + " USD a step\n";
   }
   return out;
 }
@@ -155,17 +158,25 @@ std::string scaling_table(const LayoutAnswer& answer) {
   Rows rows{{"devices", "batch", "closed form", "tokens/s", "efficiency", "MFU", "memory", "USD", "layout"}};
   double first = 0;  // tokens a second and device
   for (const ScaledLayout& row : answer.scaling) {
+    if (!row.best) {
+      rows.push_back(
+          {std::to_string(row.devices), std::to_string(row.batch), "-", "-", "-", "-", "-", "-", "none fits"});
+      continue;
+    }
+    const JudgedLayout& best = *row.best;
     TrainingJob job = answer.model.job();
     job.global_batch = row.batch;
-    const Seconds step = row.best.estimate.time;
+    const Seconds step = best.estimate.time;
     const double tokens = tokens_per_second(job, step);
-    const double each = tokens / static_cast<double>(row.devices);
+    const std::int64_t used = best.layout.devices();
+    const double each = tokens / static_cast<double>(used);
     if (first == 0) first = each;
-    rows.push_back({std::to_string(row.devices), std::to_string(row.batch), to_string(step),
-                    rounded_with_thousands(tokens), percent(each / first),
-                    percent(StepModel(job, answer.model.machine()).mfu(step, row.devices)),
-                    to_string(Bytes(row.best.estimate.memory.total())), cost_text(cost(answer, row.best.layout, step)),
-                    short_text(row.best.layout)});
+    // By cost or memory fewer may be the best.
+    const std::string devices = used == row.devices ? std::to_string(used) : fmt::format("{} of {}", used, row.devices);
+    rows.push_back({devices, std::to_string(row.batch), to_string(step), rounded_with_thousands(tokens),
+                    percent(each / first), percent(StepModel(job, answer.model.machine()).mfu(step, used)),
+                    to_string(Bytes(best.estimate.memory.total())), cost_text(cost(answer, best.layout, step)),
+                    short_text(best.layout)});
   }
   return fmt::format("\n{} scaling:\n", answer.options.weak ? "Weak" : "Strong") + format_table(rows);
 }
@@ -285,7 +296,7 @@ Json to_json(const LayoutAnswer& answer) {
   if (!answer.scaling.empty()) {
     json["scaling"] = Json::array();
     for (const ScaledLayout& row : answer.scaling) {
-      Json entry = judged_json(answer, row.best);
+      Json entry = row.best ? judged_json(answer, *row.best) : Json{{"fits", false}};
       entry["devices"] = row.devices;
       entry["global_batch"] = row.batch;
       json["scaling"].push_back(std::move(entry));

@@ -85,9 +85,9 @@ LayoutAnswer answer(const PlanOptions& options, const SearchSpace& search_space,
   progress.show("confirming with SimGrid ...");
   answer.planned = plan_in_full(model, network, cluster, answer.result.best, planning);
   if (options.explain || !options.scaling.empty()) progress.show("asking what if ...");
-  if (options.explain) answer.what_if = what_if(space, answer.planned.best.front().judged);
+  if (options.explain) answer.what_if = what_if(space, answer.planned.best.front().judged, objective);
   if (!options.scaling.empty()) {
-    answer.scaling = scale(model, space.choices(), objective, network, cluster, options.scaling, options.weak);
+    answer.scaling = scale(model, space.choices(), objective, cluster, options.scaling, options.weak);
   }
   progress.show("");
   return answer;

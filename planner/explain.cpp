@@ -113,7 +113,7 @@ std::string why_best(const Candidate& winner, const Candidate* runner_up) {
   };
   for (const Term& term : terms) add(term.name, winner.breakdown.*term.seconds);
   add("contention", step - *winner.timeline);
-  if (runner_up == nullptr) return text + "; no other layout is feasible";
+  if (runner_up == nullptr) return text;
   const Steps steps(*runner_up, winner);
   text += fmt::format("\nagainst the runner-up, {}: {} a step{}, +{};", named(*runner_up),
                       to_string(Seconds(steps.first)), winner.simgrid && !steps.confirmed ? " without contention" : "",
@@ -139,6 +139,8 @@ void give_verdicts(SearchResult& result) {
     miss.verdict = miss.shortage ? why_not(*miss.shortage) : why_slower(miss, winner);
   }
   result.why = why_best(winner, result.ranked.size() > 1 ? &result.ranked[1].candidate : nullptr);
+  // Others may have been left out of the ranking.
+  if (result.ranked.size() == 1 && result.counts.partitioned <= 1) result.why += "; no other layout is feasible";
 }
 
 }  // namespace stagecraft

@@ -54,10 +54,11 @@ std::vector<Property> properties(const Machine& machine) {
   return list;
 }
 
-std::optional<JudgedLayout> best_of(const StepModel& model, const LayoutChoices& choices) {
+std::optional<JudgedLayout> best_of(const StepModel& model, const LayoutChoices& choices,
+                                    LayoutObjective objective = LayoutObjective::time) {
   try {
     const LayoutSpace space(model, choices);
-    const LayoutResult result = search_layouts(space, {.keep = 1, .near_misses = 0});
+    const LayoutResult result = search_layouts(space, {.objective = objective, .keep = 1, .near_misses = 0});
     if (!result.best.empty()) return result.best.front();
   } catch (const Error&) {  // these choices allow no layout at all
   }
@@ -140,7 +141,7 @@ std::string why_not(const StepModel& model, const JudgedLayout& judged) {
                      to_string(Bytes(judged.estimate.memory.total())), to_string(device.memory));
 }
 
-std::vector<WhatIf> what_if(const LayoutSpace& space, const JudgedLayout& best) {
+std::vector<WhatIf> what_if(const LayoutSpace& space, const JudgedLayout& best, LayoutObjective objective) {
   std::vector<WhatIf> result;
   for (const Property& property : properties(space.model().machine())) {
     for (const double factor : {0.5, 0.9, 1.1, 2.0}) {
@@ -152,7 +153,7 @@ std::vector<WhatIf> what_if(const LayoutSpace& space, const JudgedLayout& best) 
       what.factor = factor;
       const StepEstimate same = model.estimate(best.layout);
       if (same.fits) what.same_layout = same.time.value();
-      if (factor == 0.5 || factor == 2) what.best = best_of(model, space.choices());
+      if (factor == 0.5 || factor == 2) what.best = best_of(model, space.choices(), objective);
     }
   }
   return result;

@@ -24,8 +24,8 @@ struct WhatIf {
   std::optional<double> same_layout;  // seconds a step; empty where it does not fit
   std::optional<JudgedLayout> best;   // planned anew, for halves and doubles; empty where nothing fits
 };
-// Property by property, by rising factor. REQUIRES: `best` is of the space.
-std::vector<WhatIf> what_if(const LayoutSpace& space, const JudgedLayout& best);
+// Property by property, by rising factor; planned anew for the objective. REQUIRES: `best` is of the space.
+std::vector<WhatIf> what_if(const LayoutSpace& space, const JudgedLayout& best, LayoutObjective objective);
 
 // No layout of the space fits: how near it comes, and which fixed choice to free so that something fits (tried).
 // `network` and `cluster` are names.

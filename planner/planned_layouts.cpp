@@ -66,8 +66,7 @@ PlannedLayouts plan_in_full(const StepModel& model, const Network& network, cons
 }
 
 std::vector<ScaledLayout> scale(const StepModel& model, const LayoutChoices& choices, LayoutObjective objective,
-                                const Network& network, const Cluster& cluster, std::span<const int> devices,
-                                bool weak) {
+                                const Cluster& cluster, std::span<const int> devices, bool weak) {
   std::vector<ScaledLayout> scaled;
   const std::int64_t batch = model.job().global_batch, base = devices.front();
   for (const int count : devices) {
@@ -84,10 +83,14 @@ std::vector<ScaledLayout> scale(const StepModel& model, const LayoutChoices& cho
     const StepModel scaled_model(job, model.machine());
     LayoutChoices there = choices;
     there.devices = count;
-    const LayoutSpace space(scaled_model, there);
-    const LayoutResult result = search_layouts(space, {.objective = objective, .keep = 1, .near_misses = 0});
-    if (result.best.empty()) throw no_layout_fits(space, network.name, fmt::format("{} devices", count));
-    scaled.push_back({count, job.global_batch, result.best.front()});
+    scaled.push_back({count, job.global_batch, {}});
+    try {
+      const LayoutSpace space(scaled_model, there);
+      const LayoutResult result = search_layouts(space, {.objective = objective, .keep = 1, .near_misses = 0});
+      if (!result.best.empty()) scaled.back().best = result.best.front();
+    } catch (const Error& error) {  // on so many devices the choices allow no layout at all
+      if (error.kind() != ErrorKind::infeasible) throw;
+    }
   }
   return scaled;
 }

@@ -45,13 +45,11 @@ PlannedLayouts plan_in_full(const StepModel& model, const Network& network, cons
 
 struct ScaledLayout {
   std::int64_t devices = 0, batch = 0;
-  JudgedLayout best;
+  std::optional<JudgedLayout> best;  // empty: none fits
 };
 // The best layout on each number of devices; with `weak` the batch grows with them, from the first number's. Throws
-// bad_input for batches that do not come out whole and for more devices than the cluster has, infeasible where nothing
-// fits.
+// bad_input for batches that do not come out whole and for more devices than the cluster has.
 std::vector<ScaledLayout> scale(const StepModel& model, const LayoutChoices& choices, LayoutObjective objective,
-                                const Network& network, const Cluster& cluster, std::span<const int> devices,
-                                bool weak);
+                                const Cluster& cluster, std::span<const int> devices, bool weak);
 
 }  // namespace stagecraft

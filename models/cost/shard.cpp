@@ -324,7 +324,8 @@ bool same_shard(const ParallelLayout& a, const ParallelLayout& b) {
                             inner_devices(a, Dimension::pipeline) == inner_devices(b, Dimension::pipeline))) &&
          inner_devices(a, Dimension::tensor) == inner_devices(b, Dimension::tensor) &&
          inner_devices(a, Dimension::context) == inner_devices(b, Dimension::context) &&
-         (a.expert == 1 || (a.data == b.data && inner_devices(a, Dimension::data) == inner_devices(b, Dimension::data)));
+         (a.expert == 1 ||
+          (a.data == b.data && inner_devices(a, Dimension::data) == inner_devices(b, Dimension::data)));
 }
 
 Shard shard_costs(const TrainingJob& job, const Machine& machine, const ParallelLayout& layout) {

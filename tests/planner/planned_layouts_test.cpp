@@ -69,18 +69,23 @@ TEST_F(PlanInFull, ScalesToOtherNumbersOfDevices) {
   LayoutChoices choices;
   choices.tensor = 2;
   const std::vector<int> devices{4, 8, 16};
-  const auto strong = scale(model_, choices, LayoutObjective::time, network_, cluster_, devices, false);
-  const auto weak = scale(model_, choices, LayoutObjective::time, network_, cluster_, devices, true);
+  const auto strong = scale(model_, choices, LayoutObjective::time, cluster_, devices, false);
+  const auto weak = scale(model_, choices, LayoutObjective::time, cluster_, devices, true);
   ASSERT_THAT(strong, SizeIs(3));
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_EQ(strong[i].batch, 64);
     EXPECT_EQ(weak[i].batch, 64 << i);
-    EXPECT_EQ(strong[i].best.layout.devices(), devices[i]);
+    ASSERT_TRUE(strong[i].best);
+    EXPECT_EQ(strong[i].best->layout.devices(), devices[i]);
     if (i == 0) continue;
-    EXPECT_LT(strong[i].best.estimate.time, strong[i - 1].best.estimate.time);
+    EXPECT_LT(strong[i].best->estimate.time, strong[i - 1].best->estimate.time);
   }
-  EXPECT_THROW(scale(model_, choices, LayoutObjective::time, network_, cluster_, std::vector{32}, false), Error);
-  EXPECT_THROW(scale(model_, choices, LayoutObjective::time, network_, cluster_, std::vector{6, 8}, true), Error);
+  choices.tensor = 8;
+  const auto some = scale(model_, choices, LayoutObjective::time, cluster_, devices, false);
+  EXPECT_FALSE(some[0].best) << "four devices are no eight";
+  EXPECT_TRUE(some[1].best);
+  EXPECT_THROW(scale(model_, choices, LayoutObjective::time, cluster_, std::vector{32}, false), Error);
+  EXPECT_THROW(scale(model_, choices, LayoutObjective::time, cluster_, std::vector{6, 8}, true), Error);
 }
 
 }  // namespace
