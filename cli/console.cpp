@@ -109,12 +109,15 @@ void warn_of_mismatches(const Documents& documents) {
 
 namespace {
 
-// Where the description of a line begins: behind two spaces or more. Later lines of other text are indented.
-std::size_t description_column(std::string_view line) {
+// Where the description of a line begins: at the formatter's column, or behind two spaces or more. Later lines of other
+// text are indented.
+std::size_t description_column(std::string_view line, std::size_t column) {
   constexpr std::size_t widest_name = 40;
   constexpr std::size_t deepest_name = 8;
   const std::size_t text = std::min(line.find_first_not_of(' '), line.size());
   if (text > deepest_name) return text;
+  // A name may fill its column.
+  if (line.size() > column && line[column - 1] == ' ' && line[column] != ' ') return column;
   const std::size_t gap = line.substr(0, widest_name).rfind("  ");
   return gap == std::string_view::npos || gap < text ? text + 2 : gap + 2;
 }
@@ -129,7 +132,7 @@ std::string NarrowHelp::make_help(const CLI::App* app, std::string name, CLI::Ap
     std::string line(rest.substr(0, end + 1));
     rest.remove_prefix(end + 1);
     const bool is_command = line.find("  stagecraft ") == 0 || line.find("  mpirun ") == 0;
-    const std::string indent(description_column(line), ' ');
+    const std::string indent(description_column(line, get_column_width()), ' ');
     while (!is_command && line.size() > max_columns + 1) {
       const std::size_t cut = line.rfind(' ', max_columns);
       if (cut == std::string::npos || cut <= indent.size()) break;
