@@ -34,6 +34,14 @@ std::string spread(const Measured& time) {
                      100 * (time.high / time.median - 1));
 }
 
+// What the other slices did.
+std::string busy(const LayerProfile& layer) {
+  std::string text = std::to_string(layer.busy_neighbours);
+  if (layer.neighbour_work != NeighbourWork::mixed) text += fmt::format(" ({})", name(layer.neighbour_work));
+  if (layer.load < 1) text += fmt::format(" ({:.0f} % of the time)", 100 * layer.load);
+  return text;
+}
+
 std::string tables(const Profile& profile) {
   const bool shared = profile.device.is_slice();
   std::vector<std::vector<std::string>> layers{{"layer", "recompute", "micro-batch", "F", "I", "W", "stash"}};
@@ -43,7 +51,7 @@ std::string tables(const Profile& profile) {
       auto& row = layers.emplace_back(std::vector{
           layer.kind, std::string(name(layer.recompute)), std::to_string(sample.microbatch), spread(sample.forward),
           to_string(sample.backward_input.median), to_string(sample.backward_weight.median), to_string(sample.stash)});
-      if (shared) row.insert(row.begin() + 2, std::to_string(layer.busy_neighbours));
+      if (shared) row.insert(row.begin() + 2, busy(layer));
     }
   }
   std::string text = fmt::format("{}, {} x {}, {} tokens a sample\n\n{}", profile.machine, profile.devices,

@@ -319,7 +319,7 @@ void add_overheads(Plan& plan, const CostModel& model) {
       stage.cost.stash += stage.cost.boundary * static_cast<double>(more.kept_outputs);
     }
     if (s > 0 && plan.stages[s - 1].rank != stage.rank) {
-      stage.cost.workspace += plan.stages[s - 1].cost.boundary * static_cast<double>(more.outgoing_gradients);
+      stage.cost.workspace += plan.stages[s - 1].cost.boundary * static_cast<double>(more.message_buffers);
     }
   }
 }
@@ -329,23 +329,33 @@ void add_overheads(Plan& plan, const CostModel& model) {
 void price(Plan& plan, const CostModel& model, std::span<const double> loads) {
   assert(loads.empty() || loads.size() == plan.stages.size());
   if (plan.layout != PlanLayout{}) throw bad_input("layout: a model of whole layers cannot price their shards");
-  const auto price_all = [&](std::optional<int> busy_neighbours) {
-    Workload workload = plan.workload();
-    workload.busy_neighbours = busy_neighbours;
+  const auto price_all = [&](const Workload& workload) {
     price_layers(plan, model, workload, loads);
     add_overheads(plan, model);
   };
+  const auto neighbours = [&](const PlanStage& stage) { return most_neighbours(device_type_of(plan, stage)); };
   int most = 0;
-  for (const PlanStage& stage : plan.stages) most = std::max(most, most_neighbours(device_type_of(plan, stage)));
-  std::vector<std::vector<ComputeTimes>> beside(plan.stages.size());
+  for (const PlanStage& stage : plan.stages) most = std::max(most, neighbours(stage));
+  std::vector<Beside<ComputeTimes>> beside(plan.stages.size());
   for (int busy = 0; busy <= most && most > 0; ++busy) {
-    price_all(busy);
+    Workload workload = plan.workload();
+    workload.busy_neighbours = busy;
+    price_all(workload);
     for (std::size_t s = 0; s < beside.size(); ++s) {
-      const int neighbours = most_neighbours(device_type_of(plan, plan.stages[s]));
-      if (neighbours > 0 && busy <= neighbours) beside[s].push_back(plan.stages[s].cost.times());
+      const int all = neighbours(plan.stages[s]);
+      if (all > 0 && busy <= all) beside[s].busy.push_back(plan.stages[s].cost.times());
     }
   }
-  price_all(std::nullopt);
+  for (const NeighbourWork only : {NeighbourWork::forwards, NeighbourWork::backwards}) {
+    if (most == 0) break;
+    Workload workload = plan.workload();
+    workload.neighbour_work = only;
+    price_all(workload);
+    for (std::size_t s = 0; s < beside.size(); ++s) {
+      if (neighbours(plan.stages[s]) > 0) beside[s].only.push_back(plan.stages[s].cost.times());
+    }
+  }
+  price_all(plan.workload());
   for (std::size_t s = 0; s < beside.size(); ++s) plan.stages[s].cost.beside = std::move(beside[s]);
 }
 

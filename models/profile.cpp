@@ -75,6 +75,9 @@ LayerProfile read_layer(const JsonValue& value) {
   if (const auto busy = object.optional("busy_neighbours")) {
     layer.busy_neighbours = static_cast<int>(busy->integer(0, 1000));
   }
+  if (const auto work = object.optional("neighbours_compute")) {
+    layer.neighbour_work = work->one_of<NeighbourWork>(neighbour_work_names());
+  }
   if (const auto load = object.optional("load")) {
     layer.load = load->number(0, 1);
     if (layer.load == 0) throw load->expected("a number above zero");
@@ -101,6 +104,7 @@ Json layer_json(const LayerProfile& layer) {
             {"parameters", layer.parameters},
             {"optimizer", measured_json(layer.optimizer)},
             {"samples", Json::array()}};
+  if (layer.neighbour_work != NeighbourWork::mixed) json["neighbours_compute"] = name(layer.neighbour_work);
   if (layer.load != 1) json["load"] = layer.load;
   for (const LayerSample& sample : layer.samples) json["samples"].push_back(layer_sample_json(sample));
   return json;
@@ -140,10 +144,12 @@ void read_layers(const JsonValue& value, std::vector<LayerProfile>& layers) {
     LayerProfile layer = read_layer(entry);
     for (const LayerProfile& other : layers) {
       if (other.kind == layer.kind && other.recompute == layer.recompute &&
-          other.busy_neighbours == layer.busy_neighbours && other.load == layer.load) {
+          other.busy_neighbours == layer.busy_neighbours && other.neighbour_work == layer.neighbour_work &&
+          other.load == layer.load) {
         throw entry.complain(
-            fmt::format("kind '{}' with recompute {}, {} busy neighbours and a load of {} is given twice",
-                        printable(layer.kind), name(layer.recompute), layer.busy_neighbours, layer.load));
+            fmt::format("kind '{}' with recompute {}, {} busy neighbours ({}) and a load of {} is given twice",
+                        printable(layer.kind), name(layer.recompute), layer.busy_neighbours, name(layer.neighbour_work),
+                        layer.load));
       }
     }
     layers.push_back(std::move(layer));
@@ -233,8 +239,8 @@ Profile profile_from_json(const JsonValue& value) {
   if (const auto overhead = object.optional("action_overhead_s")) profile.action_overhead = read_seconds(*overhead);
   if (const auto overhead = object.optional("step_overhead_s")) profile.step_overhead = read_seconds(*overhead);
   if (const auto kept = object.optional("kept_outputs")) profile.kept_outputs = static_cast<int>(kept->integer(0, 16));
-  if (const auto sent = object.optional("outgoing_gradients")) {
-    profile.outgoing_gradients = static_cast<int>(sent->integer(0, 16));
+  if (const auto sent = object.optional("message_buffers")) {
+    profile.message_buffers = static_cast<int>(sent->integer(0, 16));
   }
   read_layers(object.required("layers"), profile.layers);
   for (const JsonValue& entry : object.required("links").array(1000)) profile.links.push_back(read_link(entry));
@@ -256,7 +262,7 @@ Json to_json(const Profile& profile) {
             {"action_overhead_s", profile.action_overhead.value()},
             {"step_overhead_s", profile.step_overhead.value()},
             {"kept_outputs", profile.kept_outputs},
-            {"outgoing_gradients", profile.outgoing_gradients},
+            {"message_buffers", profile.message_buffers},
             {"layers", Json::array()},
             {"links", Json::array()},
             {"warnings", profile.warnings}};

@@ -42,7 +42,8 @@ struct LayerProfile {
   std::string kind;  // Layer::kind
   Recompute recompute = Recompute::none;
   int busy_neighbours = 0;  // other slices of the GPU that computed meanwhile
-  double load = 1;          // share of the time that they and the device computed; below 1: all rested together
+  NeighbourWork neighbour_work = NeighbourWork::mixed;
+  double load = 1;  // share of the time that they and the device computed; below 1: all rested together
   std::int64_t parameters = 0;
   Measured optimizer;                // one step over the layer's parameters
   std::vector<LayerSample> samples;  // by ascending micro-batch
@@ -74,7 +75,7 @@ struct Profile {
   Seconds action_overhead;  // Overheads of cost.hpp
   Seconds step_overhead;
   int kept_outputs = 0;
-  int outgoing_gradients = 0;
+  int message_buffers = 0;
   std::vector<LayerProfile> layers;
   std::vector<LinkProfile> links;
   std::vector<std::string> warnings;  // noisy machine, few repetitions

@@ -110,12 +110,7 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
       return costs;
     };
     prices.costs.push_back(price(prices.workload));
-    auto& beside = prices.beside.emplace_back();
-    Workload workload = prices.workload;
-    for (int busy = 0; device.is_slice() && busy <= most_neighbours(device); ++busy) {
-      workload.busy_neighbours = busy;
-      beside.push_back(price(workload));
-    }
+    prices.beside.push_back(transform(beside_neighbours(prices.workload, device), price));
   }
   for (std::size_t c = 0; c < classes_.counts.size(); ++c) {
     const auto count = static_cast<double>(classes_.counts[c]);

@@ -42,6 +42,7 @@ auto at(const std::vector<LayerSample>& samples, std::int64_t microbatch, Value 
 
 Workload beside_all(Workload workload) {
   workload.busy_neighbours.reset();
+  workload.neighbour_work = NeighbourWork::mixed;
   return workload;
 }
 
@@ -77,14 +78,17 @@ class Clock {
 
 }  // namespace
 
-// Of several numbers of busy neighbours the nearest one; of all of them where the workload does not say.
+// Of several numbers of busy neighbours the nearest one; of all of them where the workload does not say. Beside what
+// was not measured, as beside a mixture.
 const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& workload) const {
   const LayerProfile* best = nullptr;
   const auto distance = [&](const LayerProfile& measured) {
-    return std::abs(measured.busy_neighbours - workload.busy_neighbours.value_or(most_neighbours(profile_.device)));
+    const int busy = workload.busy_neighbours.value_or(most_neighbours(profile_.device));
+    return std::pair(measured.neighbour_work != workload.neighbour_work, std::abs(measured.busy_neighbours - busy));
   };
   for (const LayerProfile& measured : profile_.layers) {
     if (measured.kind != layer.kind || measured.recompute != workload.recompute || measured.load < 1) continue;
+    if (measured.neighbour_work != NeighbourWork::mixed && measured.neighbour_work != workload.neighbour_work) continue;
     if (measured.parameters != layer.parameters) {
       throw bad_input(
           "the profile's layer kind '{}' has {} parameters, layer '{}' has {}: it is of another network ({})",
@@ -127,7 +131,7 @@ bool ProfiledCostModel::heeds_load() const {
 }
 
 Overheads ProfiledCostModel::overheads(const DeviceType&) const {
-  return {profile_.action_overhead, profile_.step_overhead, profile_.kept_outputs, profile_.outgoing_gradients};
+  return {profile_.action_overhead, profile_.step_overhead, profile_.kept_outputs, profile_.message_buffers};
 }
 
 LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <map>
+#include <optional>
 
 namespace stagecraft::cuda {
 namespace {
@@ -182,16 +183,20 @@ class Walk {
     switch (action.kind) {
       case ActionKind::recv_forward:
         place.slab = slabs_[stage].take(m);
+        place.inbox = take_inbox(action, place.slab);
         break;
       case ActionKind::forward:
+        ++computations_;
         place.slab = stage == 0 ? slabs_[stage].take(m) : slabs_[stage].find(m);
+        place.inbox = in_inbox_ == std::pair(stage, m);
+        if (place.inbox) in_inbox_.reset();
         place_cache(action, place);
         if (here(stage + 1, action.microbatch)) place.next_slab = slabs_[stage + 1].take(m);
-        if (plan_.schedule.forward_only && !sends_output(stage, place)) slabs_[stage].release(m);
+        if (plan_.schedule.forward_only && !sends_output(stage, place)) release_slab(stage, m);
         break;
       case ActionKind::send_forward:
         place.slab = slabs_[stage].find(m);
-        if (plan_.schedule.forward_only) slabs_[stage].release(m);
+        if (plan_.schedule.forward_only) release_slab(stage, m);
         break;
       case ActionKind::recv_backward:
         place.slab = slabs_[stage].find(m);
@@ -199,6 +204,7 @@ class Walk {
       case ActionKind::backward:
       case ActionKind::backward_input:
       case ActionKind::backward_weight:
+        ++computations_;
         place_backward(action, place);
         break;
       case ActionKind::send_backward:
@@ -208,6 +214,19 @@ class Walk {
         break;
     }
     return place;
+  }
+
+  void release_slab(int stage, std::int64_t m) {
+    left_[{stage, slabs_[stage].find(m)}] = computations_;
+    slabs_[stage].release(m);
+  }
+
+  // Into a slab that the last computation only leaves an output could come no earlier than the device would be idle.
+  bool take_inbox(const Action& recv_forward, int slab) {
+    const auto left = left_.find({recv_forward.stage.value, slab});
+    if (in_inbox_ || left == left_.end() || left->second != computations_) return false;
+    in_inbox_ = {recv_forward.stage.value, recv_forward.microbatch.value};
+    return true;
   }
 
   bool sends_output(int stage, const Place& forward) const {
@@ -244,7 +263,7 @@ class Walk {
     if (action.kind != ActionKind::backward_input) place.first = !started_[stage];
     if (action.kind == ActionKind::backward_input) return;
     started_[stage] = true;
-    slabs_[stage].release(m);
+    release_slab(stage, m);
     if (action.kind == ActionKind::backward_weight) splits_[stage].release(m);
   }
 
@@ -255,6 +274,9 @@ class Walk {
   std::map<int, Slots> slabs_, splits_, caches_;
   std::map<int, bool> started_;
   int last_outbox_ = outboxes - 1;
+  int computations_ = 0;                                  // so far
+  std::map<std::pair<int, int>, int> left_;               // by stage and slab: after how many computations
+  std::optional<std::pair<int, std::int64_t>> in_inbox_;  // stage and micro-batch
 };
 
 // Parameters, slabs and splits of one stage.
@@ -295,6 +317,7 @@ void place_workspace(RankLayout& rank, Carver& arena) {
     return arena.take(bytes);
   };
   rank.outbox = take(sends ? outboxes * boundary : 0, rank.need.messages);
+  rank.inbox = take(sends ? boundary : 0, rank.need.messages);
   std::int64_t& workspace = rank.need.workspace;
   rank.ping = take(boundary, workspace);
   rank.pong = take(boundary, workspace);

@@ -123,10 +123,12 @@ struct Place {
   int next_slab = -1;      // of the next stage, for a forward whose output stays on the rank
   int previous_slab = -1;  // of the previous stage, for a backward whose gradient stays on the rank
   int outbox = -1;         // which buffer of gradients to be sent, for a backward whose gradient leaves the rank
+  bool inbox = false;      // for a RECV_F and its forward: the output waits in the inbox, not in the slab
   bool first = false;      // the stage's first weight gradient of a step: it replaces what is there
   auto operator<=>(const Place&) const = default;
 };
 inline constexpr int outboxes = 2;
+inline constexpr int message_buffers = outboxes + 1;  // and an inbox
 
 // A tensor in the optimizer's list.
 inline constexpr std::int64_t tensor_record_bytes = 64;
@@ -168,8 +170,8 @@ struct RankLayout {
   std::vector<std::string> labels;  // by action, for tools
   MemoryNeed need;                  // by purpose; the total is the arena
   // Offsets into the arena.
-  std::int64_t ping = 0, pong = 0, layer_gradients = 0, recomputed = 0, scratch = 0, outbox = 0, rope_table = 0,
-               step_state = 0, gemm_workspace = 0, scalars = 0, tensors = 0, exchange = 0;
+  std::int64_t ping = 0, pong = 0, layer_gradients = 0, recomputed = 0, scratch = 0, outbox = 0, inbox = 0,
+               rope_table = 0, step_state = 0, gemm_workspace = 0, scalars = 0, tensors = 0, exchange = 0;
   std::int64_t exchange_bytes = 0;  // for sums over ranks
   std::int64_t arena_bytes = 0;
   // For the executor, not laid out here.

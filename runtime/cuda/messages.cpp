@@ -53,6 +53,7 @@ std::vector<std::vector<int>> Messages::groups(const ExecutorContext& context) {
 void Messages::begin_step(bool timed) {
   timed_ = timed;
   freed_.clear();
+  inbox_freed_ = nullptr;
   landings_.clear();
   std::fill(std::begin(sent_), std::end(sent_), nullptr);
 }
@@ -121,29 +122,37 @@ void Messages::send_to_process(std::size_t index, int peer, cudaEvent_t computed
   record(times.end, device_.departures());
 }
 
+std::byte* Messages::destination(std::size_t index) const {
+  const Place& place = layout_.places[index];
+  if (place.inbox) return inbox();
+  const Stage& stage = stage_of(action(index));
+  return action(index).kind == ActionKind::recv_forward ? stage.input(place.slab) : stage.d_output(place.slab);
+}
+
+void Messages::wait_until_free(std::size_t index, cudaStream_t stream) {
+  const Place& place = layout_.places[index];
+  wait(stream, place.inbox ? inbox_freed_ : freed_[{action(index).stage.value, place.slab}]);
+}
+
 void Messages::receive(std::size_t index, int peer, Times& times) {
   const Action& a = action(index);
-  const Stage& stage = stage_of(a);
-  const int slab = layout_.places[index].slab;
   const bool forward = a.kind == ActionKind::recv_forward;
   const cudaEvent_t arrived = !context_.transport.one_process() ? receive_from_process(index, peer, times)
                               : forward                         ? fetch_output(index, peer, times)
                                                                 : gradient_arrived(index, peer);
-  awaited_[a] = {index, arrived, forward ? stage.input(slab) : stage.d_output(slab)};
+  awaited_[a] = {index, arrived, destination(index)};
 }
 
 cudaEvent_t Messages::fetch_output(std::size_t index, int peer, Times& times) {
   const Action& a = action(index);
-  const Stage& stage = stage_of(a);
-  const int slab = layout_.places[index].slab;
   OutputMessage message;
   context_.transport.receive(peer, {Lane::forward, a.stage.value - 1, a.microbatch.value}, bytes_in(message));
   landings_[{a.stage.value, a.microbatch.value}] = message.d_output;
   const cudaStream_t stream = device_.arrivals();
   wait(stream, message.ready);
-  wait(stream, freed_[{a.stage.value, slab}]);
-  const Part part = part_of(stage.layout());
-  copy(stage.input(slab) + part.offset, device_.gpu(), message.output + part.offset, message.gpu, part.bytes, stream);
+  wait_until_free(index, stream);
+  const Part part = part_of(stage_of(a).layout());
+  copy(destination(index) + part.offset, device_.gpu(), message.output + part.offset, message.gpu, part.bytes, stream);
   record(times.arrived, stream);
   if (context_.plan.schedule.forward_only) {
     FetchedMessage fetched{times.arrived->get()};
@@ -161,14 +170,11 @@ cudaEvent_t Messages::gradient_arrived(std::size_t index, int peer) {
 
 cudaEvent_t Messages::receive_from_process(std::size_t index, int peer, Times& times) {
   const Action& a = action(index);
-  const Stage& stage = stage_of(a);
-  const int slab = layout_.places[index].slab;
-  const bool forward = a.kind == ActionKind::recv_forward;
-  std::byte* const data = forward ? stage.input(slab) : stage.d_output(slab);
   const cudaStream_t stream = device_.arrivals();
-  if (forward) wait(stream, freed_[{a.stage.value, slab}]);
-  const Part part = part_of(stage.layout());
-  communicators_.find({peer, context_.transport.worker()})->receive(data + part.offset, part.bytes, 0, stream);
+  if (a.kind == ActionKind::recv_forward) wait_until_free(index, stream);
+  const Part part = part_of(stage_of(a).layout());
+  communicators_.find({peer, context_.transport.worker()})
+      ->receive(destination(index) + part.offset, part.bytes, 0, stream);
   record(times.arrived, stream);
   return times.arrived->get();
 }

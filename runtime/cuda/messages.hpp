@@ -4,8 +4,9 @@
 // process need no buffers beyond the slabs and no acknowledgement:
 //
 //   SEND_F  tells the receiver where the output lies, when it will be ready, and where the gradient may be put later
-//   RECV_F  the receiver's copy engine fetches the output into the slab as soon as both exist. The sender's slab lives
-//           until the micro-batch's backward, which the receiver's own backward precedes, so nothing is overwritten
+//   RECV_F  the receiver's copy engine fetches the output into the slab as soon as both exist, or into the inbox where
+//           the slab is in use until the forward: that begins with a copy. The sender's slab lives until the
+//           micro-batch's backward, which the receiver's own backward precedes, so nothing is overwritten
 //   SEND_B  the copy engine puts the gradient straight into the other's slab, which waits for it since its forward;
 //           it leaves from one of two outboxes, so that the next backward need not wait for it
 //   RECV_B  the computation waits for that copy
@@ -57,9 +58,12 @@ class Messages {
   void wait_until_all_fetched();
   // Something may arrive in the slab after `done`.
   void release(int stage, int slab, cudaEvent_t done) { freed_[{stage, slab}] = done; }
+  // And in the inbox.
+  void release_inbox(cudaEvent_t done) { inbox_freed_ = done; }
 
   // One of the buffers that gradients leave from.
   std::byte* outbox(int number) const;
+  std::byte* inbox() const { return arena_ + layout_.inbox; }
   // Of a tensor between two stages, what this shard sends.
   std::int64_t bytes(const StageLayout& layout) const { return part_of(layout).bytes; }
 
@@ -98,6 +102,10 @@ class Messages {
   const Action& action(std::size_t index) const { return context_.actions()[index]; }
   const Stage& stage_of(const Action& action) const { return *stages_.at(action.stage.value); }
   Part part_of(const StageLayout& layout) const;
+  // Where a RECV puts what comes.
+  std::byte* destination(std::size_t index) const;
+  // The stream writes to an output's destination next.
+  void wait_until_free(std::size_t index, cudaStream_t stream);
   void offer_output(std::size_t index, int peer, cudaEvent_t computed);
   void put_gradient(std::size_t index, int peer, cudaEvent_t computed, Times& times);
   void send_to_process(std::size_t index, int peer, cudaEvent_t computed, Times& times);
@@ -118,7 +126,8 @@ class Messages {
 
   // Of the step that runs.
   bool timed_ = false;
-  std::map<Key, cudaEvent_t> freed_;                    // by stage and slab: when its last micro-batch was done
+  std::map<Key, cudaEvent_t> freed_;  // by stage and slab: when its last micro-batch was done
+  cudaEvent_t inbox_freed_ = nullptr;
   std::map<Key, Landing> landings_;                     // by stage and micro-batch
   std::map<Action, Awaited> awaited_;                   // by RECV
   std::map<std::pair<int, int>, Unfetched> unfetched_;  // inference, by stage and slab: outputs offered

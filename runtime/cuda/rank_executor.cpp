@@ -4,6 +4,7 @@
 #include <mutex>
 #include <set>
 
+#include "kernels/cuda/elementwise.hpp"
 #include "kernels/cuda/error.hpp"
 #include "runtime/cuda/range.hpp"
 
@@ -162,6 +163,7 @@ void RankExecutor::compute(std::size_t index) {
     }
     record(times_[index].end, stream);
     last_computed_ = times_[index].end->get();
+    if (at.inbox) messages_.release_inbox(last_computed_);
     const bool last = a.kind == ActionKind::backward || a.kind == ActionKind::backward_weight;
     if (last || context_.plan.schedule.forward_only) messages_.release(a.stage.value, at.slab, last_computed_);
   });
@@ -189,6 +191,11 @@ void RankExecutor::launch_in_buckets(std::size_t index, std::span<const Reductio
 void RankExecutor::enqueue(const Action& a, const Place& at, LayerSpan layers) {
   const Stage& stage = stage_of(a);
   if (a.kind == ActionKind::forward) {
+    if (at.inbox) {
+      kernels::cuda::copy(reinterpret_cast<float*>(stage.input(at.slab)),
+                          reinterpret_cast<const float*>(messages_.inbox()), stage.layout().boundary / float_bytes,
+                          device_.compute());
+    }
     tokens_.take(stage, at.slab, *workspace_.step_state, device_.compute());
     std::byte* output = stage.layout().output >= 0 ? stage.output(at.slab) : nullptr;
     if (at.next_slab >= 0) output = stages_.at(a.stage.value + 1)->input(at.next_slab);

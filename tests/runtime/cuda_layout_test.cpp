@@ -80,6 +80,41 @@ TEST(CudaLayout, OneFOneBKeepsStagesMinusRankSlabsAndGPipeAll) {
 }
 
 // No micro-batch finds its slab or split in use by another.
+// Into a slab that the computation before only leaves, the next input could not come beside that computation.
+TEST(CudaLayout, AnInputWaitsInTheInboxWhereItsSlabIsInUseUntilItsForward) {
+  for (const std::string schedule : {"gpipe", "1f1b", "zb-h1"}) {
+    const Plan plan = plan_of(schedule, 4);
+    const LoweredSchedule lowered = plan.lowered();
+    for (int rank = 0; rank < 4; ++rank) {
+      const RankLayout layout = lay_out_rank(plan, lowered, rank);
+      const auto& actions = lowered.ranks[static_cast<std::size_t>(rank)];
+      int received = 0, in_inbox = 0;
+      std::vector<Action> waiting;  // the forward of what the inbox holds
+      for (std::size_t i = 0; i < actions.size(); ++i) {
+        const Action& action = actions[i];
+        const Place& place = layout.places[i];
+        if (action.kind == ActionKind::recv_forward) {
+          ++received;
+          if (!place.inbox) continue;
+          ++in_inbox;
+          EXPECT_TRUE(waiting.empty()) << schedule << ' ' << to_string(action) << " would be written over";
+          waiting = {{ActionKind::forward, action.stage, action.microbatch}};
+        } else if (action.kind == ActionKind::forward) {
+          EXPECT_EQ(place.inbox, waiting == std::vector{action}) << schedule << ' ' << to_string(action);
+          if (place.inbox) waiting.clear();
+        } else {
+          EXPECT_FALSE(place.inbox);
+        }
+      }
+      EXPECT_TRUE(waiting.empty());
+      // All but those that find a slab which nothing has used.
+      const int slabs = layout.stages.front().slabs;
+      const int reused = schedule == "gpipe" || rank == 0 ? 0 : received - slabs;
+      EXPECT_EQ(in_inbox, reused) << schedule << ' ' << rank;
+    }
+  }
+}
+
 TEST(CudaLayout, PlacesNeverOverlap) {
   for (const std::string schedule : {"gpipe", "1f1b", "zb-h1", "zb-h2"}) {
     const Plan plan = plan_of(schedule, 4);

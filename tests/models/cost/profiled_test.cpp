@@ -20,9 +20,15 @@ Profile profile() {
   result.network = "demo";
   result.device.name = "core";
   result.sequence = 128;
-  result.layers = {
-      {"block", Recompute::none, 0, 1, 10, measured(7), {sample(2, 4, 8), sample(4, 8, 16), sample(8, 12, 32)}},
-      {"block", Recompute::full, 0, 1, 10, measured(7), {sample(4, 8, 16)}}};
+  result.layers = {{"block",
+                    Recompute::none,
+                    0,
+                    NeighbourWork::mixed,
+                    1,
+                    10,
+                    measured(7),
+                    {sample(2, 4, 8), sample(4, 8, 16), sample(8, 12, 32)}},
+                   {"block", Recompute::full, 0, NeighbourWork::mixed, 1, 10, measured(7), {sample(4, 8, 16)}}};
   return result;
 }
 
@@ -79,7 +85,7 @@ TEST(Profiled, KnowsTheRecomputationThatEveryKindWasMeasuredWith) {
   EXPECT_TRUE(model.knows(Recompute::full));
   EXPECT_FALSE(model.knows(Recompute::selective));
   Profile more = profile();
-  more.layers.push_back({"head", Recompute::none, 0, 1, 10, measured(7), {sample(2, 4, 8)}});
+  more.layers.push_back({"head", Recompute::none, 0, NeighbourWork::mixed, 1, 10, measured(7), {sample(2, 4, 8)}});
   EXPECT_TRUE(ProfiledCostModel(more).knows(Recompute::none));
   EXPECT_FALSE(ProfiledCostModel(more).knows(Recompute::full));
 }
@@ -99,6 +105,23 @@ TEST(Profiled, TakesTheMeasurementsWithTheNearestNumberOfBusyNeighbours) {
   for (const auto& [busy, forward] : {std::pair(0, 4), std::pair(1, 8), std::pair(3, 16), std::pair(9, 16)}) {
     work.busy_neighbours = busy;
     EXPECT_EQ(model.layer_cost(block(), work, slices.device).forward, Seconds(forward)) << busy;
+  }
+}
+
+TEST(Profiled, TakesWhatWasMeasuredBesideSuchNeighboursElseBesideAMixture) {
+  Profile slices = profile();
+  slices.device.multiprocessors = 25, slices.device.gpu_multiprocessors = 100;
+  slices.layers.front().busy_neighbours = 3;
+  LayerProfile backwards = slices.layers.front();
+  backwards.neighbour_work = NeighbourWork::backwards;
+  for (LayerSample& sample : backwards.samples) sample.forward = measured(3 * sample.forward.median.value());
+  slices.layers.push_back(backwards);
+  const ProfiledCostModel model(slices);
+  Workload work = workload(2);
+  for (const auto& [neighbours, forward] : {std::pair(NeighbourWork::mixed, 4), std::pair(NeighbourWork::forwards, 4),
+                                            std::pair(NeighbourWork::backwards, 12)}) {
+    work.neighbour_work = neighbours;
+    EXPECT_EQ(model.layer_cost(block(), work, slices.device).forward, Seconds(forward)) << name(neighbours);
   }
 }
 
@@ -194,12 +217,12 @@ TEST(Profiled, HandsOnOverheads) {
   measured.action_overhead = Seconds(1);
   measured.step_overhead = Seconds(2);
   measured.kept_outputs = 3;
-  measured.outgoing_gradients = 4;
+  measured.message_buffers = 4;
   const Overheads overheads = ProfiledCostModel(measured).overheads(measured.device);
   EXPECT_EQ(overheads.action, Seconds(1));
   EXPECT_EQ(overheads.step, Seconds(2));
   EXPECT_EQ(overheads.kept_outputs, 3);
-  EXPECT_EQ(overheads.outgoing_gradients, 4);
+  EXPECT_EQ(overheads.message_buffers, 4);
 }
 
 TEST(Profiled, InterpolatesBetweenSamples) {
