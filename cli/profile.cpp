@@ -37,7 +37,6 @@ std::string spread(const Measured& time) {
 // What the other slices did.
 std::string busy(const LayerProfile& layer) {
   std::string text = std::to_string(layer.busy_neighbours);
-  if (layer.neighbour_work != NeighbourWork::mixed) text += fmt::format(" ({})", name(layer.neighbour_work));
   if (layer.load < 1) text += fmt::format(" ({:.0f} % of the time)", 100 * layer.load);
   return text;
 }

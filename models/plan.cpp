@@ -252,7 +252,7 @@ const DeviceType& device_type_of(const Plan& plan, const PlanStage& stage) {
 }
 
 // Prices every stage's layers, without what comes on top of them.
-void price_layers(Plan& plan, const CostModel& model, Workload workload, std::span<const double> loads) {
+void price_layers(Plan& plan, const CostModel& model, Workload workload, std::span<const Load> loads) {
   const LayerGraph& graph = plan.network.graph;
   std::vector<bool> done(plan.order.size(), false);
   const auto found_ties = ties(plan);
@@ -326,36 +326,26 @@ void add_overheads(Plan& plan, const CostModel& model) {
 
 }  // namespace
 
-void price(Plan& plan, const CostModel& model, std::span<const double> loads) {
+void price(Plan& plan, const CostModel& model, std::span<const Load> loads) {
   assert(loads.empty() || loads.size() == plan.stages.size());
   if (plan.layout != PlanLayout{}) throw bad_input("layout: a model of whole layers cannot price their shards");
-  const auto price_all = [&](const Workload& workload) {
+  const auto price_all = [&](std::optional<int> busy_neighbours) {
+    Workload workload = plan.workload();
+    workload.busy_neighbours = busy_neighbours;
     price_layers(plan, model, workload, loads);
     add_overheads(plan, model);
   };
-  const auto neighbours = [&](const PlanStage& stage) { return most_neighbours(device_type_of(plan, stage)); };
   int most = 0;
-  for (const PlanStage& stage : plan.stages) most = std::max(most, neighbours(stage));
-  std::vector<Beside<ComputeTimes>> beside(plan.stages.size());
+  for (const PlanStage& stage : plan.stages) most = std::max(most, most_neighbours(device_type_of(plan, stage)));
+  std::vector<std::vector<ComputeTimes>> beside(plan.stages.size());
   for (int busy = 0; busy <= most && most > 0; ++busy) {
-    Workload workload = plan.workload();
-    workload.busy_neighbours = busy;
-    price_all(workload);
+    price_all(busy);
     for (std::size_t s = 0; s < beside.size(); ++s) {
-      const int all = neighbours(plan.stages[s]);
-      if (all > 0 && busy <= all) beside[s].busy.push_back(plan.stages[s].cost.times());
+      const int neighbours = most_neighbours(device_type_of(plan, plan.stages[s]));
+      if (neighbours > 0 && busy <= neighbours) beside[s].push_back(plan.stages[s].cost.times());
     }
   }
-  for (const NeighbourWork only : {NeighbourWork::forwards, NeighbourWork::backwards}) {
-    if (most == 0) break;
-    Workload workload = plan.workload();
-    workload.neighbour_work = only;
-    price_all(workload);
-    for (std::size_t s = 0; s < beside.size(); ++s) {
-      if (neighbours(plan.stages[s]) > 0) beside[s].only.push_back(plan.stages[s].cost.times());
-    }
-  }
-  price_all(plan.workload());
+  price_all(std::nullopt);
   for (std::size_t s = 0; s < beside.size(); ++s) plan.stages[s].cost.beside = std::move(beside[s]);
 }
 

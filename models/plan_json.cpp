@@ -57,8 +57,7 @@ Json cost_to_json(const StageCost& cost) {
   if (cost.backward_saving != Seconds(0)) json["backward_saving_s"] = cost.backward_saving.value();
   if (cost.split != Bytes(0)) json["split_bytes"] = cost.split.value();
   if (cost.reduced) json["reduced_bytes"] = cost.reduced->value();
-  for (const ComputeTimes& times : cost.beside.busy) json["beside"].push_back(times_to_json(times));
-  for (const ComputeTimes& times : cost.beside.only) json["beside_only"].push_back(times_to_json(times));
+  for (const ComputeTimes& times : cost.beside) json["beside"].push_back(times_to_json(times));
   return json;
 }
 
@@ -84,12 +83,7 @@ StageCost cost_from_json(const JsonValue& value) {
   if (const auto split = object.optional("split_bytes")) cost.split = Bytes(split->number(0, 1e30));
   if (const auto reduced = object.optional("reduced_bytes")) cost.reduced = Bytes(reduced->number(0, 1e30));
   if (const auto beside = object.optional("beside")) {
-    for (const JsonValue& entry : beside->array(1000)) cost.beside.busy.push_back(times_from_json(entry));
-  }
-  if (const auto only = object.optional("beside_only")) {
-    for (const JsonValue& entry : only->array(2)) cost.beside.only.push_back(times_from_json(entry));
-    if (cost.beside.busy.empty()) throw only->complain("expected 'beside' with it");
-    if (cost.beside.only.size() != 2) throw only->expected("two entries: beside forwards, beside backwards");
+    for (const JsonValue& entry : beside->array(1000)) cost.beside.push_back(times_from_json(entry));
   }
   object.finish();
   return cost;

@@ -75,9 +75,6 @@ LayerProfile read_layer(const JsonValue& value) {
   if (const auto busy = object.optional("busy_neighbours")) {
     layer.busy_neighbours = static_cast<int>(busy->integer(0, 1000));
   }
-  if (const auto work = object.optional("neighbours_compute")) {
-    layer.neighbour_work = work->one_of<NeighbourWork>(neighbour_work_names());
-  }
   if (const auto load = object.optional("load")) {
     layer.load = load->number(0, 1);
     if (layer.load == 0) throw load->expected("a number above zero");
@@ -104,7 +101,6 @@ Json layer_json(const LayerProfile& layer) {
             {"parameters", layer.parameters},
             {"optimizer", measured_json(layer.optimizer)},
             {"samples", Json::array()}};
-  if (layer.neighbour_work != NeighbourWork::mixed) json["neighbours_compute"] = name(layer.neighbour_work);
   if (layer.load != 1) json["load"] = layer.load;
   for (const LayerSample& sample : layer.samples) json["samples"].push_back(layer_sample_json(sample));
   return json;
@@ -144,12 +140,10 @@ void read_layers(const JsonValue& value, std::vector<LayerProfile>& layers) {
     LayerProfile layer = read_layer(entry);
     for (const LayerProfile& other : layers) {
       if (other.kind == layer.kind && other.recompute == layer.recompute &&
-          other.busy_neighbours == layer.busy_neighbours && other.neighbour_work == layer.neighbour_work &&
-          other.load == layer.load) {
+          other.busy_neighbours == layer.busy_neighbours && other.load == layer.load) {
         throw entry.complain(
-            fmt::format("kind '{}' with recompute {}, {} busy neighbours ({}) and a load of {} is given twice",
-                        printable(layer.kind), name(layer.recompute), layer.busy_neighbours, name(layer.neighbour_work),
-                        layer.load));
+            fmt::format("kind '{}' with recompute {}, {} busy neighbours and a load of {} is given twice",
+                        printable(layer.kind), name(layer.recompute), layer.busy_neighbours, layer.load));
       }
     }
     layers.push_back(std::move(layer));

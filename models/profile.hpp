@@ -42,8 +42,7 @@ struct LayerProfile {
   std::string kind;  // Layer::kind
   Recompute recompute = Recompute::none;
   int busy_neighbours = 0;  // other slices of the GPU that computed meanwhile
-  NeighbourWork neighbour_work = NeighbourWork::mixed;
-  double load = 1;  // share of the time that they and the device computed; below 1: all rested together
+  double load = 1;          // share of the time that they and the device computed; below 1: all rested together
   std::int64_t parameters = 0;
   Measured optimizer;                // one step over the layer's parameters
   std::vector<LayerSample> samples;  // by ascending micro-batch

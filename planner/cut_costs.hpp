@@ -25,12 +25,13 @@ struct CutCosts {
     double split = 0;
     double backward() const { return backward_input + backward_weight - backward_saving; }
   };
-  std::vector<std::vector<Sums>> sums;            // [type][node]
-  std::vector<Beside<std::vector<Sums>>> beside;  // [type], by node
-  std::vector<Overheads> overheads;               // [type]: what a stage takes on top of its layers
-  std::vector<std::vector<double>> workspace;     // [type][arc]: bytes, the largest of the stage's layers
-  std::vector<double> boundary;                   // [node]: bytes that cross the cut
-  double tied = 0;                                // gradient bytes of shared tables whose two layers are apart
+  std::vector<std::vector<Sums>> sums;  // [type][node]
+  // [type][busy neighbours][node]: of slices of a GPU (StageCost::beside); empty for other types.
+  std::vector<std::vector<std::vector<Sums>>> beside;
+  std::vector<Overheads> overheads;            // [type]: what a stage takes on top of its layers
+  std::vector<std::vector<double>> workspace;  // [type][arc]: bytes, the largest of the stage's layers
+  std::vector<double> boundary;                // [node]: bytes that cross the cut
+  double tied = 0;                             // gradient bytes of shared tables whose two layers are apart
 };
 
 // The sums between two cuts of one type.
@@ -50,7 +51,7 @@ inline CutCosts::Sums operator-(const CutCosts::Sums& to, const CutCosts::Sums& 
 // REQUIRES: a class for every layer, a cost for every class and type. Leaves `beside` and `overheads` empty.
 CutCosts cut_costs(const CutGraph& cuts, const LayerGraph& graph, std::span<const int> class_of,
                    std::span<const std::vector<LayerCost>> costs, const Workload& workload);
-// A part of `beside`: costs[c] prices layers of class c on one type beside such neighbours.
+// One entry of `beside`: costs[c] prices layers of class c on one type with a number of its neighbours busy.
 std::vector<CutCosts::Sums> cut_sums(const CutGraph& cuts, std::span<const int> class_of,
                                      const std::vector<LayerCost>& costs);
 

@@ -57,10 +57,7 @@ Breakdown break_down(Timeline& timeline, const StepCosts& costs) {
   StepCosts reduced = costs;
   for (StageCost& stage : reduced.stages) {
     stage.optimizer = Seconds(0);
-    stage.beside = transform(stage.beside, [](ComputeTimes times) {
-      times.optimizer = Seconds(0);
-      return times;
-    });
+    for (ComputeTimes& times : stage.beside) times.optimizer = Seconds(0);
   }
   const Seconds without_optimizer = timeline.makespan(reduced);
   reduced.reduce_grad.assign(reduced.reduce_grad.size(), Seconds(0));

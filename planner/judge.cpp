@@ -123,8 +123,8 @@ const CutCosts& Judge::costs(const Layout& layout) {
     costs = cut_costs(cuts_, network_.graph, class_of, prices.costs, prices.workload);
     costs.overheads = prices_.overheads();
     for (const auto& of_type : prices.beside) {
-      costs.beside.push_back(
-          transform(of_type, [&](const std::vector<LayerCost>& layers) { return cut_sums(cuts_, class_of, layers); }));
+      auto& beside = costs.beside.emplace_back();
+      for (const std::vector<LayerCost>& busy : of_type) beside.push_back(cut_sums(cuts_, class_of, busy));
     }
   }
   return entry->second;

@@ -110,7 +110,12 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
       return costs;
     };
     prices.costs.push_back(price(prices.workload));
-    prices.beside.push_back(transform(beside_neighbours(prices.workload, device), price));
+    auto& beside = prices.beside.emplace_back();
+    Workload workload = prices.workload;
+    for (int busy = 0; device.is_slice() && busy <= most_neighbours(device); ++busy) {
+      workload.busy_neighbours = busy;
+      beside.push_back(price(workload));
+    }
   }
   for (std::size_t c = 0; c < classes_.counts.size(); ++c) {
     const auto count = static_cast<double>(classes_.counts[c]);

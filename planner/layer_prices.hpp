@@ -24,8 +24,9 @@ LayerClasses classify(const LayerGraph& graph);
 // Costs of all classes for one micro-batch size and recomputation, and what follows for any partition.
 struct LayerPrices {
   Workload workload;
-  std::vector<std::vector<LayerCost>> costs;           // [type][class]
-  std::vector<Beside<std::vector<LayerCost>>> beside;  // [type], by class
+  std::vector<std::vector<LayerCost>> costs;  // [type][class]
+  // [type][busy neighbours][class]: of slices of a GPU; empty for other types.
+  std::vector<std::vector<std::vector<LayerCost>>> beside;
 
   double latency = 0;    // seconds: forward and backward of all layers, each on its fastest type
   double forward = 0;    // seconds: forward alone, likewise

@@ -194,11 +194,9 @@ double PartitionTimeline::step(std::span<const int> cuts) {
     cost.backward_saving = times.backward_saving;
     cost.optimizer = times.optimizer;
     cost.boundary = Bytes(costs.boundary[static_cast<std::size_t>(cuts[s + 1])]);
-    cost.beside = {};
+    cost.beside.clear();
     if (!problem_.neighbours.empty() && type < costs.beside.size()) {
-      cost.beside = transform(costs.beside[type], [&](const std::vector<CutCosts::Sums>& sums) {
-        return times_of(between(sums), overheads);
-      });
+      for (const auto& busy : costs.beside[type]) cost.beside.push_back(times_of(between(busy), overheads));
     }
     costs_.reduce_grad[s] = Seconds(slot.reduce_latency + std::max(0.0, stage.gradients) * slot.reduce_per_byte);
   }

@@ -1,4 +1,4 @@
-// How much of a step the GPUs of a plan compute, which cost models may ask for (CostModel::heeds_load).
+// How busy the GPUs of a plan are while its stages compute, which cost models may ask for (CostModel::heeds_load).
 #pragma once
 
 #include <vector>
@@ -7,8 +7,9 @@
 
 namespace stagecraft {
 
-// Workload::load by stage: what the timeline says that the GPU of the stage's first replica computes of the step. A GPU
-// cut into slices computes as many multiprocessors' share as work. REQUIRES: a priced plan.
-std::vector<double> stage_loads(const Plan& plan);
+// Workload::load by stage, of the first replica's GPU, as the timeline plays the plan. A GPU cut into slices computes as
+// many multiprocessors' share as work. What computed before counts less the longer ago it was, with a time constant of
+// 30 ms; a step follows equal steps. REQUIRES: a priced plan.
+std::vector<Load> stage_loads(const Plan& plan);
 
 }  // namespace stagecraft

@@ -86,20 +86,8 @@ double interpolate(std::span<const double> points, double share) {
   return points[below] + (position - static_cast<double>(below)) * (points[below + 1] - points[below]);
 }
 
-SharedComputation shared_computation(const StageCost& cost, ActionKind kind) {
-  SharedComputation computation{kind, {}};
-  for (const ComputeTimes& times : cost.beside.busy) computation.points.push_back(duration(times, kind));
-  if (cost.beside.empty()) computation.points.push_back(duration(cost.times(), kind));
-  if (!cost.beside.only.empty()) {
-    const double beside_all = computation.points.back();
-    computation.forwards_add = duration(cost.beside.only.front(), kind) - beside_all;
-    computation.backwards_add = duration(cost.beside.only.back(), kind) - beside_all;
-  }
-  return computation;
-}
-
 SharedProgress::SharedProgress(const Neighbours& neighbours)
-    : neighbours_(neighbours), disturbed_(neighbours.size()), progress_(neighbours.size()) {
+    : neighbours_(neighbours), disturbed_(neighbours.size()), computations_(neighbours.size()) {
   for (std::size_t worker = 0; worker < neighbours.size(); ++worker) {
     for (const Neighbour& neighbour : neighbours[worker]) {
       disturbed_[at(neighbour.worker)].push_back(static_cast<int>(worker));
@@ -108,42 +96,38 @@ SharedProgress::SharedProgress(const Neighbours& neighbours)
 }
 
 void SharedProgress::set_rate(int worker, double now) {
-  Progress& progress = progress_[at(worker)];
-  double share = 0, more = 0;
+  Computation& computation = computations_[at(worker)];
+  double share = 0;
   for (const Neighbour& neighbour : neighbours_[at(worker)]) {
-    const SharedComputation* const other = progress_[at(neighbour.worker)].of;
-    if (other == nullptr) continue;
-    share += neighbour.share;
-    if (other->kind == ActionKind::optimizer_step) continue;
-    more +=
-        neighbour.share * (other->kind == ActionKind::forward ? progress.of->forwards_add : progress.of->backwards_add);
+    if (!computations_[at(neighbour.worker)].points.empty()) share += neighbour.share;
   }
-  const double seconds = std::max(0.0, interpolate(progress.of->points, share) + more);
-  if (seconds == progress.seconds) return;
-  if (progress.seconds > 0) {
-    progress.left = std::max(0.0, progress.left - (now - progress.since) / progress.seconds);
+  const double seconds = interpolate(computation.points, share);
+  if (seconds == computation.seconds) return;
+  if (computation.seconds > 0) {
+    computation.left = std::max(0.0, computation.left - (now - computation.since) / computation.seconds);
   }
-  progress.since = now;
-  progress.seconds = seconds;
+  computation.since = now;
+  computation.seconds = seconds;
 }
 
 void SharedProgress::disturb(int worker, double now) {
   for (const int other : disturbed_[at(worker)]) {
-    if (progress_[at(other)].of != nullptr) set_rate(other, now);
+    if (!computations_[at(other)].points.empty()) set_rate(other, now);
   }
 }
 
-void SharedProgress::start(int worker, double now, const SharedComputation& computation) {
-  assert(progress_[at(worker)].of == nullptr && !computation.points.empty());
-  progress_[at(worker)] = {&computation, now, 1, 0};
+void SharedProgress::start(int worker, double now, std::span<const double> points) {
+  Computation& computation = computations_[at(worker)];
+  assert(computation.points.empty() && !points.empty());
+  computation = {points, now, 1, 0};
   busy_.insert(std::lower_bound(busy_.begin(), busy_.end(), worker), worker);
   set_rate(worker, now);
   disturb(worker, now);
 }
 
 void SharedProgress::finish(int worker, double now) {
-  assert(progress_[at(worker)].of != nullptr);
-  progress_[at(worker)] = {};
+  assert(!computations_[at(worker)].points.empty());
+  computations_[at(worker)] = {};
   busy_.erase(std::lower_bound(busy_.begin(), busy_.end(), worker));
   disturb(worker, now);
 }
@@ -151,7 +135,7 @@ void SharedProgress::finish(int worker, double now) {
 std::optional<SharedProgress::End> SharedProgress::next() const {
   std::optional<End> first;
   for (const int worker : busy_) {
-    const double end = progress_[at(worker)].end();
+    const double end = computations_[at(worker)].end();
     if (!first || end < first->time) first = End{worker, end};
   }
   return first;

@@ -1,12 +1,8 @@
 // Slices of one GPU share its memory bandwidth, cache and power: how far each gets while others compute.
 //
 // A computation on a slice takes a known time with any number of its neighbours busy, which profiles measure. While its
-// neighbours come and go it progresses at the rate of the moment, 1 / d: with x the share of the GPU's other
-// multiprocessors that compute, f and b of it forwards and backwards, and t(x) linear between measured points,
-//
-//   d = t(x) + f (t_forwards - t(1)) + b (t_backwards - t(1))
-//
-// where t_forwards and t_backwards are measured while all others compute nothing else.
+// neighbours come and go it progresses at the rate of the moment: with d(x) the time that it takes when a share x of
+// the GPU's other multiprocessors computes, linear between measured points, progress goes on at 1 / d(x).
 // docs/cost_model.md.
 #pragma once
 
@@ -38,23 +34,15 @@ double duration(const ComputeTimes& times, ActionKind kind);
 // Seconds at a share of busy neighbours from 0 to 1; `points` are evenly spaced over it. REQUIRES: at least one.
 double interpolate(std::span<const double> points, double share);
 
-// A computation on a slice of a GPU, or on any device: then of one point.
-struct SharedComputation {
-  ActionKind kind = ActionKind::forward;
-  std::vector<double> points;                  // seconds, as interpolate() takes them
-  double forwards_add = 0, backwards_add = 0;  // seconds, where all neighbours compute nothing but these
-};
-SharedComputation shared_computation(const StageCost& cost, ActionKind kind);
-
 // What workers that share GPUs compute at the moment.
 class SharedProgress {
  public:
   // `neighbours` is used, not owned.
   explicit SharedProgress(const Neighbours& neighbours);
 
-  // Begins a computation, which must live until it ends.
+  // Begins a computation of `points` seconds (interpolate()). The points must live until it ends.
   // REQUIRES of both: `now` does not go back; the worker does nothing.
-  void start(int worker, double now, const SharedComputation& computation);
+  void start(int worker, double now, std::span<const double> points);
   // REQUIRES: the worker computes.
   void finish(int worker, double now);
 
@@ -66,11 +54,11 @@ class SharedProgress {
   std::optional<End> next() const;
 
  private:
-  struct Progress {
-    const SharedComputation* of = nullptr;  // null: none
-    double since = 0;                       // when `left` was true
-    double left = 0;                        // share of the computation that is not done
-    double seconds = 0;                     // of all of it, at the rate of the moment
+  struct Computation {
+    std::span<const double> points;  // empty: none
+    double since = 0;                // when `left` was true
+    double left = 0;                 // share of the computation that is not done
+    double seconds = 0;              // of all of it, at the rate of the moment
     double end() const { return since + left * seconds; }
   };
   void set_rate(int worker, double now);
@@ -79,7 +67,7 @@ class SharedProgress {
 
   const Neighbours& neighbours_;
   std::vector<std::vector<int>> disturbed_;  // by worker: those that it is a neighbour of
-  std::vector<Progress> progress_;           // by worker
+  std::vector<Computation> computations_;    // by worker
   std::vector<int> busy_;                    // workers that compute, ascending
 };
 

@@ -103,7 +103,7 @@ class Execution {
   };
   // What a worker computes that shares a GPU.
   struct Shared {
-    SharedComputation computation;
+    std::vector<double> points;
     std::size_t span = 0;
   };
   // Workers of a representative that wait to begin their optimizer steps.
@@ -207,8 +207,11 @@ class Execution {
       return true;
     }
     Shared& shared = shared_[worker];
-    shared = {shared_computation(cost, action.kind), span};
-    progress_.start(static_cast<int>(worker), now(), shared.computation);
+    shared.span = span;
+    shared.points.clear();
+    for (const ComputeTimes& times : cost.beside) shared.points.push_back(duration(times, action.kind));
+    if (shared.points.empty()) shared.points.push_back(duration(cost.times(), action.kind));
+    progress_.start(static_cast<int>(worker), now(), shared.points);
     await_shared();
     return true;
   }

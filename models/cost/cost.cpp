@@ -10,8 +10,6 @@ constexpr std::array<std::pair<std::string_view, Recompute>, 3> recomputes{
     {{"none", Recompute::none}, {"selective", Recompute::selective}, {"full", Recompute::full}}};
 constexpr std::array<std::pair<std::string_view, Optimizer>, 2> optimizers{
     {{"sgd", Optimizer::sgd}, {"adamw", Optimizer::adamw}}};
-constexpr std::array<std::pair<std::string_view, NeighbourWork>, 3> neighbour_works{
-    {{"mixed", NeighbourWork::mixed}, {"forwards", NeighbourWork::forwards}, {"backwards", NeighbourWork::backwards}}};
 
 }  // namespace
 
@@ -39,17 +37,6 @@ int most_neighbours(const DeviceType& device) {
   return device.is_slice() ? device.gpu_multiprocessors / device.multiprocessors - 1 : 0;
 }
 
-Beside<Workload> beside_neighbours(const Workload& workload, const DeviceType& device) {
-  Beside<Workload> beside;
-  const int most = most_neighbours(device);
-  if (most == 0) return beside;
-  for (int busy = 0; busy <= most; ++busy) beside.busy.emplace_back(workload).busy_neighbours = busy;
-  for (const NeighbourWork work : {NeighbourWork::forwards, NeighbourWork::backwards}) {
-    beside.only.emplace_back(workload).neighbour_work = work;
-  }
-  return beside;
-}
-
 Bytes element_size(DataType precision) {
   switch (precision) {
     case DataType::fp32:
@@ -65,9 +52,7 @@ Bytes element_size(DataType precision) {
 }
 
 std::span<const std::pair<std::string_view, Recompute>> recompute_names() { return recomputes; }
-std::span<const std::pair<std::string_view, NeighbourWork>> neighbour_work_names() { return neighbour_works; }
 std::span<const std::pair<std::string_view, Optimizer>> optimizer_names() { return optimizers; }
-std::string_view name(NeighbourWork work) { return neighbour_works[static_cast<std::size_t>(work)].first; }
 std::string_view name(Recompute recompute) { return recomputes[static_cast<std::size_t>(recompute)].first; }
 std::string_view name(Optimizer optimizer) { return optimizers[static_cast<std::size_t>(optimizer)].first; }
 

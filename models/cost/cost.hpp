@@ -20,8 +20,12 @@ enum class Recompute { none, selective, full };
 
 enum class Optimizer { sgd, adamw };
 
-// What the other slices of a GPU compute.
-enum class NeighbourWork { mixed, forwards, backwards };
+// How much of the time the device's GPU computes, from 0 to 1, before and while it does the forwards, and the
+// backwards, of a stage: at its power limit a GPU that rests in between runs at a higher clock.
+struct Load {
+  double forward = 1, backward = 1;
+  bool operator==(const Load&) const = default;
+};
 
 // What one training step computes with; bytes a parameter follow from precision and optimizer (docs/cost_model.md).
 struct Workload {
@@ -33,10 +37,7 @@ struct Workload {
   bool fused_attention = false;  // a fused kernel keeps no sequence x sequence matrix
   // On a slice of a GPU: how many of its neighbours compute at the same time; absent: all of them.
   std::optional<int> busy_neighbours;
-  NeighbourWork neighbour_work = NeighbourWork::mixed;  // of those that compute
-  // Share of the step that the device's GPU computes, from 0 to 1: at its power limit a GPU that rests in between runs
-  // at a higher clock.
-  double load = 1;
+  Load load;
   bool operator==(const Workload&) const = default;
 };
 
@@ -73,24 +74,6 @@ struct ComputeTimes {
   bool operator==(const ComputeTimes&) const = default;
 };
 
-// What depends on what the other slices of a GPU compute meanwhile. Empty where the device shares nothing.
-template <class T>
-struct Beside {
-  std::vector<T> busy;  // by how many of the others compute, evenly from none to all
-  std::vector<T> only;  // while all of the others compute nothing but forwards, nothing but backwards; may be empty
-  bool empty() const { return busy.empty(); }
-  bool operator==(const Beside&) const = default;
-};
-
-// `change` of every part.
-template <class T, class Change>
-auto transform(const Beside<T>& from, Change change) {
-  Beside<decltype(change(from.busy.front()))> to;
-  for (const T& part : from.busy) to.busy.push_back(change(part));
-  for (const T& part : from.only) to.only.push_back(change(part));
-  return to;
-}
-
 // A stage: its layers' sums, and the tensors that cross its ends.
 struct StageCost {
   Seconds forward;          // one micro-batch
@@ -109,7 +92,9 @@ struct StageCost {
   // Gradient bytes summed over the replicas once the last backward has ended; empty: all that are kept. Fewer where the
   // reduction overlaps the backward, more where the sums are sharded (ZeRO 2 and 3).
   std::optional<Bytes> reduced;
-  Beside<ComputeTimes> beside;  // the times above are those beside all of the others
+  // On a slice of a GPU: the times by how many of the others compute, evenly from none to all, which are those above.
+  // Empty where the device shares nothing.
+  std::vector<ComputeTimes> beside;
   bool operator==(const StageCost&) const = default;
 
   Seconds backward() const { return times().backward(); }
@@ -137,8 +122,6 @@ class CostModel {
 
 // How many others may compute at the same time on the GPU that the device is a slice of; a device of its own: none.
 int most_neighbours(const DeviceType& device);
-// `workload` with what its neighbours may do; empty where the device shares nothing.
-Beside<Workload> beside_neighbours(const Workload& workload, const DeviceType& device);
 
 // Sums over a stage made of `layers` (each once). `boundary` is the activation that leaves it.
 StageCost stage_cost(std::span<const LayerCost> layers, Bytes boundary, Bytes tied);
@@ -147,10 +130,8 @@ StageCost stage_cost(std::span<const LayerCost> layers, Bytes boundary, Bytes ti
 Bytes element_size(DataType precision);
 
 std::string_view name(Recompute recompute);
-std::string_view name(NeighbourWork work);
 std::string_view name(Optimizer optimizer);
 std::span<const std::pair<std::string_view, Recompute>> recompute_names();
-std::span<const std::pair<std::string_view, NeighbourWork>> neighbour_work_names();
 std::span<const std::pair<std::string_view, Optimizer>> optimizer_names();
 
 }  // namespace stagecraft

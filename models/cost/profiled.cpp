@@ -42,7 +42,6 @@ auto at(const std::vector<LayerSample>& samples, std::int64_t microbatch, Value 
 
 Workload beside_all(Workload workload) {
   workload.busy_neighbours.reset();
-  workload.neighbour_work = NeighbourWork::mixed;
   return workload;
 }
 
@@ -78,17 +77,14 @@ class Clock {
 
 }  // namespace
 
-// Of several numbers of busy neighbours the nearest one; of all of them where the workload does not say. Beside what
-// was not measured, as beside a mixture.
+// Of several numbers of busy neighbours the nearest one; of all of them where the workload does not say.
 const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& workload) const {
   const LayerProfile* best = nullptr;
   const auto distance = [&](const LayerProfile& measured) {
-    const int busy = workload.busy_neighbours.value_or(most_neighbours(profile_.device));
-    return std::pair(measured.neighbour_work != workload.neighbour_work, std::abs(measured.busy_neighbours - busy));
+    return std::abs(measured.busy_neighbours - workload.busy_neighbours.value_or(most_neighbours(profile_.device)));
   };
   for (const LayerProfile& measured : profile_.layers) {
     if (measured.kind != layer.kind || measured.recompute != workload.recompute || measured.load < 1) continue;
-    if (measured.neighbour_work != NeighbourWork::mixed && measured.neighbour_work != workload.neighbour_work) continue;
     if (measured.parameters != layer.parameters) {
       throw bad_input(
           "the profile's layer kind '{}' has {} parameters, layer '{}' has {}: it is of another network ({})",
@@ -151,26 +147,27 @@ LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& work
   const Clock clock(find(layer, beside_all(workload)), find_rested(layer, workload), workload.microbatch);
   // Beside few neighbours it was measured while the rest of the GPU was idle.
   const double measured_load = (measured.busy_neighbours + 1.0) / (most_neighbours(profile_.device) + 1.0);
-  const auto time = [&](auto value) {
+  const auto time = [&](double load, auto value) {
     return at(measured.samples, workload.microbatch, value) *
-           (clock.relative(workload.load, value) / clock.relative(measured_load, value));
+           (clock.relative(load, value) / clock.relative(measured_load, value));
   };
-  const auto median = [&](Measured LayerSample::*field) {
-    return time([field](const LayerSample& sample) { return (sample.*field).median; });
+  const Seconds forward = time(workload.load.forward, [](const LayerSample& sample) { return sample.forward.median; });
+  const auto backward = [&](Measured LayerSample::*field) {
+    return time(workload.load.backward, [field](const LayerSample& sample) { return (sample.*field).median; });
   };
   const auto bytes = [&](Bytes LayerSample::*field) {
     return at(measured.samples, workload.microbatch, [&](const LayerSample& sample) { return sample.*field; });
   };
-  const Seconds parts = median(&LayerSample::backward_input) + median(&LayerSample::backward_weight);
-  const Seconds together = time([](const LayerSample& sample) {
+  const Seconds parts = backward(&LayerSample::backward_input) + backward(&LayerSample::backward_weight);
+  const Seconds together = time(workload.load.backward, [](const LayerSample& sample) {
     return sample.backward ? sample.backward->median : sample.backward_input.median + sample.backward_weight.median;
   });
   const ParameterBytes each = parameter_bytes(workload.precision, workload.optimizer);
   const auto parameters = static_cast<double>(layer.parameters);
-  return {.forward = median(&LayerSample::forward),
-          .recompute = median(&LayerSample::recompute),
-          .backward_input = median(&LayerSample::backward_input),
-          .backward_weight = median(&LayerSample::backward_weight),
+  return {.forward = forward,
+          .recompute = backward(&LayerSample::recompute),
+          .backward_input = backward(&LayerSample::backward_input),
+          .backward_weight = backward(&LayerSample::backward_weight),
           .backward_saving = std::max(parts - together, Seconds(0)),
           .optimizer = measured.optimizer.median,
           .weights = each.weight * parameters,

@@ -182,8 +182,7 @@ void add_layers(const std::vector<Sized>& sizes, const LayerGraph& graph, const 
   }
 }
 
-// One LayerProfile a kind of layer, recompute mode and number of busy neighbours; one each beside nothing but forwards
-// or backwards; and one each with rests.
+// One LayerProfile a kind of layer, recompute mode and number of busy neighbours; and one each with rests.
 void measure_layers(const Network& network, const Plan& base, const ProfileOptions& options,
                     const ProfileConditions& conditions, Profile& profile, const ProfileProgress& progress) {
   const int total = static_cast<int>(options.recompute.size() * options.microbatches.size());
@@ -209,13 +208,6 @@ void measure_layers(const Network& network, const Plan& base, const ProfileOptio
           sizes, network.graph, condition,
           [level](const Sized& sized) -> const ShortTimes& { return sized.runs.levels[level]; }, profile);
     }
-    for (std::size_t only = 0; only < sizes.front().runs.only.size(); ++only) {
-      condition.neighbour_work = only == 0 ? NeighbourWork::forwards : NeighbourWork::backwards;
-      add_layers(
-          sizes, network.graph, condition,
-          [only](const Sized& sized) -> const ShortTimes& { return sized.runs.only[only]; }, profile);
-    }
-    condition.neighbour_work = NeighbourWork::mixed;
     for (std::size_t r = 0; r < sizes.front().runs.rested.size(); ++r) {
       condition.load = 0;
       for (const Sized& sized : sizes) condition.load += sized.runs.rested[r].load / static_cast<double>(sizes.size());

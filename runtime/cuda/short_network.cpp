@@ -94,16 +94,12 @@ class Runner {
     if (times != nullptr) take(*times, Clock::now() - start);
   }
 
-  // What a neighbour in a pipeline does most of the time. Of backwards alone the operands are those of the last
-  // forwards. REQUIRES: two steps before.
-  void compute(NeighbourWork work) {
+  // What a neighbour in a pipeline does most of the time. REQUIRES: two steps before.
+  void compute() {
     const auto& actions = schedule_.ranks.front();
     begin();
     for (std::size_t i = 0; i < actions.size(); ++i) {
-      if (!is_compute(actions[i].kind) || !takes_part(actions[i])) continue;
-      const bool forward = actions[i].kind == ActionKind::forward;
-      if (work == (forward ? NeighbourWork::backwards : NeighbourWork::forwards)) continue;
-      executor_->compute(i);
+      if (is_compute(actions[i].kind) && takes_part(actions[i])) executor_->compute(i);
     }
     executor_->end_step();
   }
@@ -204,13 +200,12 @@ class Measurement {
       : plans_(plans),
         share_of_ends_(share_of_ends),
         training_(training),
-        beside_only_(levels > 1 && plans.front().cluster.device_types.front().is_slice()),
-        budget_(budget.value() / (levels + (beside_only_ ? 2.0 : 0.0) + static_cast<double>(std::size(rests)))),
+        budget_(budget.value() / (levels + static_cast<double>(std::size(rests)))),
         stop_(stop),
         network_(static_cast<int>(plans.size()), {}),
         gate_(static_cast<std::ptrdiff_t>(plans.size())),
         updates_of_(plans.size()),
-        runs_{.levels = std::vector<ShortTimes>(static_cast<std::size_t>(levels)), .only = {}, .rested = {}} {}
+        runs_{.levels = std::vector<ShortTimes>(static_cast<std::size_t>(levels)), .rested = {}} {}
 
   ShortRuns run() {
     std::vector<std::thread> threads;
@@ -242,7 +237,7 @@ class Measurement {
         runner.update(nullptr);
         ++updates_of_[static_cast<std::size_t>(device)];
       } else if (device <= busy_) {
-        runner.compute(work_);
+        runner.compute();
       } else {
         std::this_thread::sleep_for(std::chrono::microseconds(200));
       }
@@ -252,7 +247,7 @@ class Measurement {
       // Else all would always be at the same layer.
       std::this_thread::sleep_for(
           std::chrono::duration<double>(microbatch_seconds_ * device / static_cast<double>(plans_.size())));
-      if (!done_) runner.compute(NeighbourWork::mixed);
+      if (!done_) runner.compute();
     }
   }
 
@@ -260,34 +255,24 @@ class Measurement {
     auto& times = runs_.levels;
     for (std::size_t level = 0; level < times.size() && !done_; ++level) {
       busy_ = static_cast<int>(level);
-      lead_steps(runner, times[level]);
+      // By its end the neighbours have taken notice.
+      runner.step(nullptr);
+      const auto start = Clock::now();
+      for (int step = 1; !done_; ++step) {
+        runner.step(&times[level]);
+        const bool spent = seconds(Clock::now() - start) > budget_;
+        if (step >= most_steps || (step >= least_steps && spent)) break;
+        if (stop_ != nullptr && *stop_) done_ = true;
+      }
       for (auto& count : updates_of_) count = 0;
       updating_ = true;
       while (!neighbours_update() && !done_) runner.update(nullptr);
       for (int update = 0; update < updates && !done_; ++update) runner.update(&times[level]);
       updating_ = false;
     }
-    if (beside_only_) {
-      for (const NeighbourWork only : {NeighbourWork::forwards, NeighbourWork::backwards}) {
-        work_ = only;
-        lead_steps(runner, runs_.only.emplace_back());
-      }
-    }
     resting_ = true;
     for (const double rest : rests) runs_.rested.push_back(lead_with_rests(runner, rest));
     done_ = true;
-  }
-
-  void lead_steps(Runner& runner, ShortTimes& times) {
-    // By its end the neighbours have taken notice.
-    runner.step(nullptr);
-    const auto start = Clock::now();
-    for (int step = 1; !done_; ++step) {
-      runner.step(&times);
-      const bool spent = seconds(Clock::now() - start) > budget_;
-      if (step >= most_steps || (step >= least_steps && spent)) break;
-      if (stop_ != nullptr && *stop_) done_ = true;
-    }
   }
 
   // All devices begin their steps when the first does, and rest when it has done its own.
@@ -321,14 +306,12 @@ class Measurement {
   const std::vector<Plan>& plans_;
   double share_of_ends_;
   const TrainingOptions& training_;
-  bool beside_only_;  // neighbours that compute nothing but one kind of action: on GPUs, which keep what they need
-  double budget_;     // seconds a level
+  double budget_;  // seconds a level
   const std::atomic<bool>* stop_;
   ChannelNetwork network_;
   std::barrier<> gate_;
   std::atomic<bool> done_{false};
   std::atomic<int> busy_{0};  // devices 1 to this one work
-  std::atomic<NeighbourWork> work_{NeighbourWork::mixed};
   std::atomic<bool> updating_{false};
   std::atomic<bool> resting_{false};
   std::atomic<double> microbatch_seconds_{0};

@@ -45,9 +45,7 @@ struct ShortRuns {
     double load = 1;  // share of the time that is not rest
   };
   std::vector<ShortTimes> levels;  // by number of others that compute meanwhile, without a rest
-  // Beside all of the others: while they compute nothing but forwards, nothing but backwards. Of slices of a GPU.
-  std::vector<ShortTimes> only;
-  std::vector<Rested> rested;  // beside all of the others, with a rest of all after each step; by falling load
+  std::vector<Rested> rested;      // beside all of the others, with a rest of all after each step; by falling load
 };
 
 // Measures plans.front(); the devices of the others are on the same GPU. `share_of_ends`, from least_share_of_ends to

@@ -21,7 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                       .optimizer = profile.optimizer,
                       .recompute = profile.layers[0].recompute};
     for (const double load : {1.0, 0.7, 0.0}) {
-      workload.load = load;
+      workload.load = {load, 1 - load};
       const LayerCost cost = ProfiledCostModel(profile).layer_cost(layer, workload, profile.device);
       if (!(cost.forward >= Seconds(0)) || !(cost.stash >= Bytes(0))) std::abort();
     }

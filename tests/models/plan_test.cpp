@@ -249,8 +249,7 @@ class SharingModel final : public CostModel {
   LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override {
     LayerCost cost;
     const int busy = workload.busy_neighbours.value_or(most_neighbours(device));
-    const int heavier = workload.neighbour_work == NeighbourWork::backwards ? 1 : 0;
-    cost.forward = cost.backward_input = cost.backward_weight = Seconds((1 + busy + heavier) * workload.load);
+    cost.forward = cost.backward_input = cost.backward_weight = Seconds((1 + busy) * workload.load.forward);
     cost.backward_saving = Seconds(0.5);
     cost.weights = Bytes(static_cast<double>(layer.parameters));
     cost.optimizer = Seconds(static_cast<double>(layer.parameters));
@@ -268,13 +267,10 @@ TEST(Plan, IsPricedWithItsOverheadsAndBesideEachNumberOfBusyNeighbours) {
   const StageCost& cost = plan.stages[1].cost;  // two layers
   EXPECT_EQ(cost.forward, Seconds(2 * 3 + 0.25)) << "three slices of a GPU: two neighbours";
   EXPECT_EQ(cost.backward(), Seconds(2 * (2 * 3 - 0.5) + 0.25)) << "one action";
-  ASSERT_EQ(cost.beside.busy.size(), 3u);
-  EXPECT_EQ(cost.beside.busy[0].forward, Seconds(2 * 1 + 0.25));
-  EXPECT_EQ(cost.beside.busy[1].backward_input, Seconds(2 * 2 + 0.25));
-  EXPECT_EQ(cost.beside.busy[2], cost.times());
-  ASSERT_EQ(cost.beside.only.size(), 2u);
-  EXPECT_EQ(cost.beside.only[0], cost.times()) << "beside forwards";
-  EXPECT_EQ(cost.beside.only[1].forward, Seconds(2 * 4 + 0.25)) << "beside backwards";
+  ASSERT_EQ(cost.beside.size(), 3u);
+  EXPECT_EQ(cost.beside[0].forward, Seconds(2 * 1 + 0.25));
+  EXPECT_EQ(cost.beside[1].backward_input, Seconds(2 * 2 + 0.25));
+  EXPECT_EQ(cost.beside[2], cost.times());
   EXPECT_EQ(plan_from_json(JsonValue(to_json(plan), "plan.json")).stages, plan.stages);
 }
 
@@ -283,7 +279,7 @@ TEST(Plan, IsPricedAtTheLoadOfEachStage) {
   price(plan, SharingModel());
   const Plan full = plan;
   ASSERT_EQ(plan.stages.size(), 2u);
-  const std::vector<double> loads{0.5, 1};
+  const std::vector<Load> loads{{0.5, 0.5}, {1, 1}};
   price(plan, SharingModel(), loads);
   EXPECT_EQ(plan.stages[0].cost.forward - Seconds(0.25), (full.stages[0].cost.forward - Seconds(0.25)) * 0.5);
   EXPECT_EQ(plan.stages[1].cost, full.stages[1].cost);

@@ -83,8 +83,6 @@ TEST(Profile, WhatIsWrittenReadsBackEqual) {
   profile.layers[1].busy_neighbours = 3;
   profile.layers.push_back(profile.layers[1]);
   profile.layers[2].load = 0.625;
-  profile.layers.push_back(profile.layers[1]);
-  profile.layers[3].neighbour_work = NeighbourWork::backwards;
   EXPECT_EQ(read(to_json(profile)), profile);
   const auto path = std::filesystem::temp_directory_path() / "stagecraft_profile_test.json";
   save_profile(profile, path);
@@ -101,8 +99,6 @@ TEST(Profile, NamesFieldValueAndExpectation) {
   EXPECT_THAT(message("/layers/0/samples", Json::array()), HasSubstr("at least one sample"));
   EXPECT_THAT(message("/layers/0/load", 1.5), HasSubstr("layers[0].load: expected"));
   EXPECT_THAT(message("/layers/0/load", 0), HasSubstr("layers[0].load: expected a number above zero"));
-  EXPECT_THAT(message("/layers/0/neighbours_compute", "all"),
-              HasSubstr("expected one of 'mixed', 'forwards', 'backwards'"));
   EXPECT_THAT(message("/layers", Json::array()), HasSubstr("at least one layer"));
   EXPECT_THAT(message("/layers/1", Json::parse(text)["layers"][0]), HasSubstr("given twice"));
   EXPECT_THAT(message("/layers/0/recompute", "some"), HasSubstr("expected one of 'none', 'selective', 'full'"));

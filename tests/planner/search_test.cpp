@@ -142,10 +142,11 @@ class RestingModel final : public CostModel {
  public:
   LayerCost layer_cost(const Layer&, const Workload& workload, const DeviceType&) const override {
     LayerCost cost;
-    cost.forward = cost.backward_input = cost.backward_weight = Seconds(workload.load);
+    cost.forward = cost.backward_input = cost.backward_weight = Seconds(unit * workload.load.forward);
     return cost;
   }
   bool heeds_load() const override { return true; }
+  static constexpr double unit = 1e-7;  // seconds: a step is short for the clock
 };
 
 TEST(Search, PricesThePlanAtTheLoadOfItsGpus) {
@@ -157,8 +158,8 @@ TEST(Search, PricesThePlanAtTheLoadOfItsGpus) {
   const SearchResult result = search(make_network(make_chain(4)), make_cluster({{1, 2}}), RestingModel(), space);
   const Plan& plan = result.best();
   // Four micro-batches in five slots.
-  EXPECT_NEAR(plan.stages[0].cost.forward.value(), 2 * 0.8, 1e-6);
-  EXPECT_NEAR(plan.prediction.timeline_step->value(), 5 * 3 * 1.6, 1e-6);
+  EXPECT_NEAR(plan.stages[0].cost.forward.value() / RestingModel::unit, 2 * 0.8, 1e-4);
+  EXPECT_NEAR(plan.prediction.timeline_step->value() / RestingModel::unit, 5 * 3 * 1.6, 1e-3);
   EXPECT_EQ(*plan.prediction.timeline_step, simulate_timeline(plan).step_times.front());
 }
 

@@ -42,7 +42,7 @@ ComputeTimes times(double forward, double input, double weight, double optimizer
 StageCost shared_cost(double forward, double input, double weight, double optimizer = 0) {
   StageCost cost = test::stage_cost(2 * forward, 2 * input, 2 * weight);
   cost.optimizer = Seconds(2 * optimizer);
-  cost.beside.busy = {times(forward, input, weight, optimizer), cost.times()};
+  cost.beside = {times(forward, input, weight, optimizer), cost.times()};
   return cost;
 }
 
@@ -92,12 +92,12 @@ TEST(Interpolate, IsLinearBetweenEvenlySpacedPoints) {
 
 TEST(SharedProgress, GoesOnAtTheRateOfTheMoment) {
   const Neighbours both{{{1, 1.0}}, {{0, 1.0}}};
-  const SharedComputation computation{ActionKind::forward, {2, 4}};
+  const std::array points{2.0, 4.0};
   SharedProgress progress(both);
   EXPECT_FALSE(progress.next());
-  progress.start(0, 0, computation);
+  progress.start(0, 0, points);
   EXPECT_EQ(progress.next()->time, 2);
-  progress.start(1, 1, computation);
+  progress.start(1, 1, points);
   // Half is done at 1; the rest takes twice as long.
   EXPECT_EQ(progress.next()->worker, 0);
   EXPECT_EQ(progress.next()->time, 3);
@@ -106,24 +106,6 @@ TEST(SharedProgress, GoesOnAtTheRateOfTheMoment) {
   EXPECT_EQ(progress.next()->time, 4);
   progress.finish(1, 4);
   EXPECT_FALSE(progress.next());
-}
-
-TEST(SharedProgress, HeedsWhatTheNeighboursCompute) {
-  // Three alike: worker 0 beside two others, each half of its neighbourhood.
-  const Neighbours three{{{1, 0.5}, {2, 0.5}}, {{0, 0.5}, {2, 0.5}}, {{0, 0.5}, {1, 0.5}}};
-  const SharedComputation disturbed{ActionKind::forward, {2, 3, 4}, -1, 6};
-  const auto lasts = [&](ActionKind first, ActionKind second) {
-    const SharedComputation one{first, {100}}, other{second, {100}};
-    SharedProgress progress(three);
-    progress.start(1, 0, one);
-    progress.start(2, 0, other);
-    progress.start(0, 0, disturbed);
-    return progress.next()->time;
-  };
-  EXPECT_EQ(lasts(ActionKind::forward, ActionKind::forward), 4 - 1);
-  EXPECT_EQ(lasts(ActionKind::backward, ActionKind::backward_weight), 4 + 6);
-  EXPECT_EQ(lasts(ActionKind::forward, ActionKind::backward_input), 4 - 0.5 + 3);
-  EXPECT_EQ(lasts(ActionKind::optimizer_step, ActionKind::optimizer_step), 4) << "the mixture stands for it";
 }
 
 TEST(SharedTimeline, TakesTheTimesAloneWhereOneRankWorksAtATime) {
@@ -164,7 +146,7 @@ TEST(SharedTimeline, EqualsTheLongestPathWhereNeighboursDoNotDisturb) {
     StepCosts costs;
     for (int s = 0; s < 4 * schedule.stages_per_rank; ++s) {
       StageCost& cost = costs.stages.emplace_back(test::stage_cost(draw(random), draw(random), draw(random)));
-      cost.beside.busy = {cost.times(), cost.times()};
+      cost.beside = {cost.times(), cost.times()};
       costs.hops.push_back({Seconds(0.5), BytesPerSecond(1)});
       costs.reduce_grad.emplace_back();
     }
@@ -194,10 +176,7 @@ TEST(SharedTimeline, EqualsSimGrid) {
       PlanShape shape{.schedule = schedule, .ranks = 4, .replicas = replicas, .microbatches = 6};
       shape.costs.clear();
       for (int s = 0; s < shape.ranks; ++s) {
-        StageCost& cost = shape.costs.emplace_back(shared_cost(draw(random), draw(random), draw(random), draw(random)));
-        for (const double more : {0.8, 1.1}) {
-          cost.beside.only.push_back({cost.forward * more, cost.backward_input * more, cost.backward_weight, {}, {}});
-        }
+        shape.costs.push_back(shared_cost(draw(random), draw(random), draw(random), draw(random)));
         shape.costs.back().gradients = Bytes(1);
       }
       const Plan plan = shared_plan(shape);

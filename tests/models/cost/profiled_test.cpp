@@ -20,15 +20,9 @@ Profile profile() {
   result.network = "demo";
   result.device.name = "core";
   result.sequence = 128;
-  result.layers = {{"block",
-                    Recompute::none,
-                    0,
-                    NeighbourWork::mixed,
-                    1,
-                    10,
-                    measured(7),
-                    {sample(2, 4, 8), sample(4, 8, 16), sample(8, 12, 32)}},
-                   {"block", Recompute::full, 0, NeighbourWork::mixed, 1, 10, measured(7), {sample(4, 8, 16)}}};
+  result.layers = {
+      {"block", Recompute::none, 0, 1, 10, measured(7), {sample(2, 4, 8), sample(4, 8, 16), sample(8, 12, 32)}},
+      {"block", Recompute::full, 0, 1, 10, measured(7), {sample(4, 8, 16)}}};
   return result;
 }
 
@@ -85,7 +79,7 @@ TEST(Profiled, KnowsTheRecomputationThatEveryKindWasMeasuredWith) {
   EXPECT_TRUE(model.knows(Recompute::full));
   EXPECT_FALSE(model.knows(Recompute::selective));
   Profile more = profile();
-  more.layers.push_back({"head", Recompute::none, 0, NeighbourWork::mixed, 1, 10, measured(7), {sample(2, 4, 8)}});
+  more.layers.push_back({"head", Recompute::none, 0, 1, 10, measured(7), {sample(2, 4, 8)}});
   EXPECT_TRUE(ProfiledCostModel(more).knows(Recompute::none));
   EXPECT_FALSE(ProfiledCostModel(more).knows(Recompute::full));
 }
@@ -108,23 +102,6 @@ TEST(Profiled, TakesTheMeasurementsWithTheNearestNumberOfBusyNeighbours) {
   }
 }
 
-TEST(Profiled, TakesWhatWasMeasuredBesideSuchNeighboursElseBesideAMixture) {
-  Profile slices = profile();
-  slices.device.multiprocessors = 25, slices.device.gpu_multiprocessors = 100;
-  slices.layers.front().busy_neighbours = 3;
-  LayerProfile backwards = slices.layers.front();
-  backwards.neighbour_work = NeighbourWork::backwards;
-  for (LayerSample& sample : backwards.samples) sample.forward = measured(3 * sample.forward.median.value());
-  slices.layers.push_back(backwards);
-  const ProfiledCostModel model(slices);
-  Workload work = workload(2);
-  for (const auto& [neighbours, forward] : {std::pair(NeighbourWork::mixed, 4), std::pair(NeighbourWork::forwards, 4),
-                                            std::pair(NeighbourWork::backwards, 12)}) {
-    work.neighbour_work = neighbours;
-    EXPECT_EQ(model.layer_cost(block(), work, slices.device).forward, Seconds(forward)) << name(neighbours);
-  }
-}
-
 // With rests forwards take less of their time, backwards as much as without.
 void add_rested(Profile& profile, double load, double forward) {
   LayerProfile rested = profile.layers.front();
@@ -140,7 +117,7 @@ void add_rested(Profile& profile, double load, double forward) {
 }
 
 double forward_at(const ProfiledCostModel& model, const DeviceType& device, Workload work, double load) {
-  work.load = load;
+  work.load = {load, load};
   return model.layer_cost(block(), work, device).forward.value();
 }
 
@@ -160,7 +137,9 @@ TEST(Profiled, IsFasterOnAGpuThatRestsLinearlyBetweenMeasuredLoads) {
   EXPECT_DOUBLE_EQ(at(0.2), 6) << "not measured below";
 
   Workload work = workload(4);
-  work.load = 0.5;
+  work.load = {1, 0.5};
+  EXPECT_EQ(model.layer_cost(block(), work, rested.device).forward, Seconds(8)) << "only backwards find it rested";
+  work.load = {0.5, 0.5};
   const LayerCost cost = model.layer_cost(block(), work, rested.device);
   EXPECT_EQ(cost.backward_input, Seconds(16)) << "takes as long";
   EXPECT_EQ(cost.backward_weight, Seconds(24)) << "a rest makes nothing slower";
