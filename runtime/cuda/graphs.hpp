@@ -13,6 +13,7 @@
 #include "kernels/cuda/memset_nodes.hpp"
 #include "models/schedule/schedule.hpp"
 #include "runtime/cuda/layout.hpp"
+#include "runtime/cuda/messages.hpp"
 
 namespace stagecraft::cuda {
 
@@ -22,6 +23,7 @@ struct GraphKey {
   int stage = 0;
   Place place;
   LayerSpan layers;
+  Operands operands;
   auto operator<=>(const GraphKey&) const = default;
 };
 

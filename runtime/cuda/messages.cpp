@@ -68,6 +68,10 @@ Messages::Part Messages::part_of(const StageLayout& layout) const {
   return {shard.index * bytes, bytes};
 }
 
+bool Messages::is_reached(int gpu, const StageLayout& layout) const {
+  return gpu == device_.gpu() && part_of(layout).bytes == layout.boundary;
+}
+
 std::byte* Messages::outbox(int number) const {
   return arena_ + layout_.outbox + number * stages_.begin()->second->layout().boundary;
 }
@@ -77,7 +81,6 @@ void Messages::send(std::size_t index, int peer, cudaEvent_t computed, Times& ti
   const bool one_process = context_.transport.one_process();
   if (one_process && forward) return offer_output(index, peer, computed);
   one_process ? put_gradient(index, peer, computed, times) : send_to_process(index, peer, computed, times);
-  if (!forward) sent_[layout_.places[index].outbox] = times.end->get();
 }
 
 void Messages::offer_output(std::size_t index, int peer, cudaEvent_t computed) {
@@ -96,16 +99,23 @@ void Messages::leave(cudaStream_t stream, cudaEvent_t computed, Times& times) co
 
 void Messages::put_gradient(std::size_t index, int peer, cudaEvent_t computed, Times& times) {
   const Action& a = action(index);
-  const Part part = part_of(stage_of(a).layout());
+  const StageLayout& layout = stage_of(a).layout();
+  const Part part = part_of(layout);
   const Landing landing = landings_.extract({a.stage.value, a.microbatch.value}).mapped();
-  // A copy within a GPU is a kernel: beside the next computation it would wait until that one's first product, which
-  // may take milliseconds, leaves it a multiprocessor.
-  const cudaStream_t stream = landing.gpu == device_.gpu() ? device_.compute() : device_.departures();
-  leave(stream, computed, times);
-  copy(landing.address + part.offset, landing.gpu, outbox(layout_.places[index].outbox) + part.offset, device_.gpu(),
-       part.bytes, stream);
-  record(times.end, stream);
-  GradientMessage message{times.end->get()};
+  GradientMessage message{computed};
+  if (!is_reached(landing.gpu, layout)) {
+    const int box = layout_.places[index].outbox;
+    // A copy within a GPU is a kernel: beside the next computation it would wait until that one's first product, which
+    // may take milliseconds, leaves it a multiprocessor.
+    const cudaStream_t stream = landing.gpu == device_.gpu() ? device_.compute() : device_.departures();
+    leave(stream, computed, times);
+    copy(landing.address + part.offset, landing.gpu, outbox(box) + part.offset, device_.gpu(), part.bytes, stream);
+    record(times.end, stream);
+    message.arrived = sent_[box] = times.end->get();
+  } else if (timed_) {
+    record(times.start, device_.compute());
+    record(times.end, device_.compute());
+  }
   context_.transport.send(peer, {Lane::backward, a.stage.value, a.microbatch.value}, bytes_in(message));
 }
 
@@ -120,6 +130,7 @@ void Messages::send_to_process(std::size_t index, int peer, cudaEvent_t computed
   communicators_.find({context_.transport.worker(), peer})
       ->send(data + part.offset, part.bytes, 1, device_.departures());
   record(times.end, device_.departures());
+  if (a.kind == ActionKind::send_backward) sent_[place.outbox] = times.end->get();
 }
 
 std::byte* Messages::destination(std::size_t index) const {
@@ -136,29 +147,36 @@ void Messages::wait_until_free(std::size_t index, cudaStream_t stream) {
 
 void Messages::receive(std::size_t index, int peer, Times& times) {
   const Action& a = action(index);
-  const bool forward = a.kind == ActionKind::recv_forward;
-  const cudaEvent_t arrived = !context_.transport.one_process() ? receive_from_process(index, peer, times)
-                              : forward                         ? fetch_output(index, peer, times)
-                                                                : gradient_arrived(index, peer);
-  awaited_[a] = {index, arrived, destination(index)};
+  if (context_.transport.one_process() && a.kind == ActionKind::recv_forward) {
+    awaited_[a] = fetch_output(index, peer, times);
+    return;
+  }
+  const cudaEvent_t arrived =
+      context_.transport.one_process() ? gradient_arrived(index, peer) : receive_from_process(index, peer, times);
+  awaited_[a] = {index, arrived, destination(index), layout_.places[index].inbox ? inbox() : nullptr};
 }
 
-cudaEvent_t Messages::fetch_output(std::size_t index, int peer, Times& times) {
+Messages::Awaited Messages::fetch_output(std::size_t index, int peer, Times& times) {
   const Action& a = action(index);
   OutputMessage message;
   context_.transport.receive(peer, {Lane::forward, a.stage.value - 1, a.microbatch.value}, bytes_in(message));
   landings_[{a.stage.value, a.microbatch.value}] = message.d_output;
+  const StageLayout& layout = stage_of(a).layout();
+  // In inference the sender waits for a copy that does not wait for the forward.
+  if (is_reached(message.gpu, layout) && !context_.plan.schedule.forward_only) {
+    return {index, message.ready, nullptr, message.output};
+  }
   const cudaStream_t stream = device_.arrivals();
   wait(stream, message.ready);
   wait_until_free(index, stream);
-  const Part part = part_of(stage_of(a).layout());
+  const Part part = part_of(layout);
   copy(destination(index) + part.offset, device_.gpu(), message.output + part.offset, message.gpu, part.bytes, stream);
   record(times.arrived, stream);
   if (context_.plan.schedule.forward_only) {
     FetchedMessage fetched{times.arrived->get()};
     context_.transport.send(peer, {Lane::backward, a.stage.value, a.microbatch.value}, bytes_in(fetched));
   }
-  return times.arrived->get();
+  return {index, times.arrived->get(), destination(index), layout_.places[index].inbox ? inbox() : nullptr};
 }
 
 cudaEvent_t Messages::gradient_arrived(std::size_t index, int peer) {
@@ -179,13 +197,15 @@ cudaEvent_t Messages::receive_from_process(std::size_t index, int peer, Times& t
   return times.arrived->get();
 }
 
-void Messages::await(std::size_t computation, std::vector<Times>& times) {
+Operands Messages::await(std::size_t computation, std::vector<Times>& times) {
   const Action& a = action(computation);
   const cudaStream_t stream = device_.compute();
   const bool forward = a.kind == ActionKind::forward;
+  Operands operands;
   const auto message =
       awaited_.extract({forward ? ActionKind::recv_forward : ActionKind::recv_backward, a.stage, a.microbatch});
   if (!message.empty()) {
+    operands.input = message.mapped().elsewhere;
     Times& waited = times[message.mapped().index];
     if (timed_) record(waited.start, stream);
     wait(stream, message.mapped().arrived);
@@ -195,7 +215,13 @@ void Messages::await(std::size_t computation, std::vector<Times>& times) {
     if (part.bytes < layout.boundary) shards_.gather(tensor, tensor + part.offset, part.bytes, Element::byte);
     if (timed_) record(waited.end, stream);
   }
-  if (const int outbox = layout_.places[computation].outbox; outbox >= 0) wait(stream, sent_[outbox]);
+  if (const int box = layout_.places[computation].outbox; box >= 0) {
+    const auto landing = landings_.find({a.stage.value, a.microbatch.value});
+    const bool is_here = landing != landings_.end() && is_reached(landing->second.gpu, stage_of(a).layout());
+    if (!is_here) wait(stream, sent_[box]);
+    operands.d_input = is_here ? landing->second.address : outbox(box);
+  }
+  return operands;
 }
 
 void Messages::wait_until_fetched(int stage, int slab) {

@@ -11,6 +11,9 @@
 //           it leaves from one of two outboxes, so that the next backward need not wait for it
 //   RECV_B  the computation waits for that copy
 //
+// Between slices of a GPU nothing is sent: the forward begins with the copy, and the backward writes its gradient where
+// it belongs.
+//
 // In inference, which has no backwards, the receiver of an output says when it has fetched it.
 //
 // Between processes SEND and RECV are NCCL's, on the streams for departures and arrivals, with a communicator for each
@@ -36,6 +39,13 @@ namespace stagecraft::cuda {
 
 using Stages = std::map<int, std::unique_ptr<Stage>>;  // by stage number
 
+// What a computation reads and writes outside of its slab.
+struct Operands {
+  const std::byte* input = nullptr;  // of a forward, to be copied into the slab; null: is there
+  std::byte* d_input = nullptr;      // where a backward puts the gradient for another rank
+  auto operator<=>(const Operands&) const = default;
+};
+
 class Messages {
  public:
   // Everything outlives it. `communicators`: those that groups() asked for.
@@ -51,8 +61,8 @@ class Messages {
   void send(std::size_t index, int peer, cudaEvent_t computed, Times& times);
   // RECV may come much earlier in the list than the computation that awaits it.
   void receive(std::size_t index, int peer, Times& times);
-  // What the computation has to wait for: a message, and that its outbox is empty. `times`: of all actions.
-  void await(std::size_t computation, std::vector<Times>& times);
+  // Makes the computation wait for what it needs: a message, and that its outbox is empty. `times`: of all actions.
+  Operands await(std::size_t computation, std::vector<Times>& times);
   // Without backwards nothing but the receiver says that an output may be written again.
   void wait_until_fetched(int stage, int slab);
   void wait_until_all_fetched();
@@ -61,9 +71,6 @@ class Messages {
   // And in the inbox.
   void release_inbox(cudaEvent_t done) { inbox_freed_ = done; }
 
-  // One of the buffers that gradients leave from.
-  std::byte* outbox(int number) const;
-  std::byte* inbox() const { return arena_ + layout_.inbox; }
   // Of a tensor between two stages, what this shard sends.
   std::int64_t bytes(const StageLayout& layout) const { return part_of(layout).bytes; }
 
@@ -90,6 +97,7 @@ class Messages {
     std::size_t index = 0;  // of the RECV
     cudaEvent_t arrived = nullptr;
     std::byte* tensor = nullptr;
+    const std::byte* elsewhere = nullptr;  // where an output is that the forward copies
   };
   struct Unfetched {
     int receiver = 0;
@@ -102,6 +110,11 @@ class Messages {
   const Action& action(std::size_t index) const { return context_.actions()[index]; }
   const Stage& stage_of(const Action& action) const { return *stages_.at(action.stage.value); }
   Part part_of(const StageLayout& layout) const;
+  // One of the buffers that gradients leave from.
+  std::byte* outbox(int number) const;
+  std::byte* inbox() const { return arena_ + layout_.inbox; }
+  // Whether computations reach a tensor of the stage's boundary where it is.
+  bool is_reached(int gpu, const StageLayout& layout) const;
   // Where a RECV puts what comes.
   std::byte* destination(std::size_t index) const;
   // The stream writes to an output's destination next.
@@ -111,8 +124,8 @@ class Messages {
   void send_to_process(std::size_t index, int peer, cudaEvent_t computed, Times& times);
   // What the stream is given next sends what is there after `computed`.
   void leave(cudaStream_t stream, cudaEvent_t computed, Times& times) const;
+  Awaited fetch_output(std::size_t index, int peer, Times& times);
   // These return what the computation waits for.
-  cudaEvent_t fetch_output(std::size_t index, int peer, Times& times);
   cudaEvent_t gradient_arrived(std::size_t index, int peer);
   cudaEvent_t receive_from_process(std::size_t index, int peer, Times& times);
 

@@ -154,12 +154,12 @@ void RankExecutor::compute(std::size_t index) {
     const Stage& stage = stage_of(a);
     const cudaStream_t stream = device_.compute();
     if (a.kind == ActionKind::forward) messages_.wait_until_fetched(a.stage.value, at.slab);
-    messages_.await(index, times_);
+    const Operands operands = messages_.await(index, times_);
     if (timed_) record(times_[index].start, stream);
     if (const auto reductions = reductions_.during(index); !reductions.empty()) {
-      launch_in_buckets(index, reductions);
+      launch_in_buckets(index, operands, reductions);
     } else {
-      launch(a, at, {0, stage.layout().layers.size()});
+      launch({a.kind, a.stage.value, at, {0, stage.layout().layers.size()}, operands});
     }
     record(times_[index].end, stream);
     last_computed_ = times_[index].end->get();
@@ -169,43 +169,46 @@ void RankExecutor::compute(std::size_t index) {
   });
 }
 
-void RankExecutor::launch(const Action& a, const Place& at, LayerSpan layers) {
-  if (steps_ == 1) return enqueue(a, at, layers);
-  graphs_.launch({a.kind, a.stage.value, at, layers}, device_.compute(), [&] { enqueue(a, at, layers); });
+void RankExecutor::launch(const GraphKey& work) {
+  if (steps_ == 1) return enqueue(work);
+  graphs_.launch(work, device_.compute(), [&] { enqueue(work); });
   shards_.settle();
 }
 
 // The last weight gradient of a stage, whose gradients are summed as they come.
-void RankExecutor::launch_in_buckets(std::size_t index, std::span<const Reduction> reductions) {
-  const StageLayout& layout = stage_of(action(index)).layout();
+void RankExecutor::launch_in_buckets(std::size_t index, const Operands& operands,
+                                     std::span<const Reduction> reductions) {
+  const Action& a = action(index);
+  const StageLayout& layout = stage_of(a).layout();
   LayerSpan left{0, layout.layers.size()};
   for (const Reduction& reduction : reductions) {
     const std::size_t first = layout.buckets[reduction.bucket].layers.first;
-    launch(action(index), place(index), {first, left.last});
+    launch({a.kind, a.stage.value, place(index), {first, left.last}, operands});
     reductions_.start(reduction, times_);
     left.last = first;
   }
-  if (left.last > 0) launch(action(index), place(index), left);
+  if (left.last > 0) launch({a.kind, a.stage.value, place(index), left, operands});
 }
 
-void RankExecutor::enqueue(const Action& a, const Place& at, LayerSpan layers) {
-  const Stage& stage = stage_of(a);
-  if (a.kind == ActionKind::forward) {
-    if (at.inbox) {
+void RankExecutor::enqueue(const GraphKey& work) {
+  const Stage& stage = *stages_.at(work.stage);
+  const Place& at = work.place;
+  const Operands& operands = work.operands;
+  if (work.kind == ActionKind::forward) {
+    if (operands.input != nullptr) {
       kernels::cuda::copy(reinterpret_cast<float*>(stage.input(at.slab)),
-                          reinterpret_cast<const float*>(messages_.inbox()), stage.layout().boundary / float_bytes,
+                          reinterpret_cast<const float*>(operands.input), stage.layout().boundary / float_bytes,
                           device_.compute());
     }
     tokens_.take(stage, at.slab, *workspace_.step_state, device_.compute());
     std::byte* output = stage.layout().output >= 0 ? stage.output(at.slab) : nullptr;
-    if (at.next_slab >= 0) output = stages_.at(a.stage.value + 1)->input(at.next_slab);
+    if (at.next_slab >= 0) output = stages_.at(work.stage + 1)->input(at.next_slab);
     return stage.forward(at, output);
   }
-  if (a.kind == ActionKind::backward_weight) return stage.backward_weight(at, layers);
-  std::byte* d_input = nullptr;
-  if (at.outbox >= 0) d_input = messages_.outbox(at.outbox);
-  if (at.previous_slab >= 0) d_input = stages_.at(a.stage.value - 1)->d_output(at.previous_slab);
-  if (a.kind == ActionKind::backward) return stage.backward(at, d_input, layers);
+  if (work.kind == ActionKind::backward_weight) return stage.backward_weight(at, work.layers);
+  std::byte* const d_input =
+      at.previous_slab >= 0 ? stages_.at(work.stage - 1)->d_output(at.previous_slab) : operands.d_input;
+  if (work.kind == ActionKind::backward) return stage.backward(at, d_input, work.layers);
   stage.backward_input(at, d_input);
 }
 

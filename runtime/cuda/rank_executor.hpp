@@ -60,9 +60,9 @@ class RankExecutor : public Executor {
 
   void wait_for_device(cudaStream_t stream) const;
   // All layers, or the last ones of a stage's last weight gradient.
-  void launch(const Action& action, const Place& place, LayerSpan layers);
-  void launch_in_buckets(std::size_t index, std::span<const Reduction> reductions);
-  void enqueue(const Action& action, const Place& place, LayerSpan layers);
+  void launch(const GraphKey& work);
+  void launch_in_buckets(std::size_t index, const Operands& operands, std::span<const Reduction> reductions);
+  void enqueue(const GraphKey& work);
 
   ExecutorContext context_;
   RankLayout layout_;
