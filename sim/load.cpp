@@ -9,8 +9,8 @@
 namespace stagecraft {
 namespace {
 
-// Over which the clock follows the load, in seconds: fitted to the 376 stages of pipelines on two pairs of H200, whose
-// errors are least from 0.03 to 0.04 (docs/cost_model.md).
+// Over which the clock follows the load, in seconds: fitted to forwards and backwards of 188 stages on two pairs of
+// H200, whose errors are least from 0.03 to 0.04 (docs/validation.md).
 constexpr double averaging_time = 0.03;
 
 template <class Value>
