@@ -30,7 +30,7 @@ constexpr NamedConstant<N> fabric_table[] = {
     {"efficiency", &N::efficiency, 0.05, 1}, {"rate", &N::rate, 1e7, 2e12},
     {"latency_s", &N::latency_s, 0, 1e-3},   {"tree_latency_s", &N::tree_latency_s, 0, 1e-2},
     {"tree_nodes", &N::tree_nodes, 1, 1e6},  {"wide_latency_s", &N::wide_latency_s, 0, 1e-2},
-    {"start_s", &N::start_s, 0, 1e-2}};
+    {"start_s", &N::start_s, 0, 1e-2},       {"narrowing", &N::narrowing, 0, 1}};
 using F = FrameworkConstants;
 constexpr NamedConstant<F> framework_table[] = {{"dispatch_forward_s", &F::dispatch_forward_s, 0, 1e-2},
                                                 {"dispatch_backward_s", &F::dispatch_backward_s, 0, 1e-2},

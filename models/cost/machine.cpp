@@ -19,7 +19,9 @@ double ring_bandwidth(const Machine& machine, const GroupShape& group) {
   double bandwidth = machine.levels.front().bandwidth;
   const double reach = group.stride * group.members;
   for (std::size_t i = 1; i < machine.levels.size() && reach > machine.levels[i - 1].devices; ++i) {
-    bandwidth = std::min(bandwidth, group.per_node * machine.levels[i].bandwidth);
+    const double spread = reach / machine.levels[i - 1].devices;
+    const double left = std::pow(spread, -machine.levels[i].narrowing);
+    bandwidth = std::min(bandwidth, group.per_node * machine.levels[i].bandwidth * left);
   }
   return bandwidth;
 }
@@ -48,7 +50,8 @@ NetworkLevel network_level(const FabricConstants& constants, double devices, dou
           constants.tree_latency_s,
           constants.start_s,
           constants.tree_nodes,
-          constants.wide_latency_s};
+          constants.wide_latency_s,
+          constants.narrowing};
 }
 
 GroupShape group_of(const Machine& machine, double stride, double members) {

@@ -38,6 +38,7 @@ struct DeviceConstants {
 struct FabricConstants {
   double efficiency = 0.9;       // of the ports' nominal rate
   double rate = 25e9;            // bytes/s a device, nominal, where nothing else is known
+  double narrowing = 0;          // collectives over n nodes find n^-narrowing of it
   double latency_s = 1e-5;       // a step of a ring that leaves the node
   double tree_latency_s = 3e-5;  // a level of NCCL's tree over the nodes
   double tree_nodes = 1e6;       // an all-reduce over more of them is a ring, of steps of
@@ -87,6 +88,7 @@ struct NetworkLevel {
   double start = 0;         // s, of a collective
   double tree_nodes = 1e6;  // most nodes that a tree spans
   double wide_latency = 0;  // s, a step of an all-reduce's ring over more nodes
+  double narrowing = 0;     // of the bandwidth, n^-narrowing is left to a ring over n of the level below
   bool operator==(const NetworkLevel&) const = default;
 };
 

@@ -100,6 +100,18 @@ TEST(Collectives, ReduceByASlowRingOverMoreNodesThanATreeSpans) {
   EXPECT_EQ(reduce_scatter_time(m, eight, 1600), reduce_scatter_time(machine(), eight, 1600));
 }
 
+TEST(Collectives, FindLessOfANarrowingNetworkTheMoreNodesTheySpan) {
+  Machine m = machine();
+  m.levels.back().narrowing = 0.5;
+  const auto transfer = [](const Machine& of, double stride, double members) {
+    return all_gather_time(of, group_of(of, stride, members), 1600) - 7 - (members - 1) * 2;
+  };
+  EXPECT_DOUBLE_EQ(transfer(m, 8, 4), transfer(machine(), 8, 4) * 2) << "4 nodes";
+  EXPECT_DOUBLE_EQ(transfer(m, 1, 32), transfer(machine(), 1, 32) * 2) << "whatever of them takes part";
+  EXPECT_DOUBLE_EQ(transfer(m, 8, 16), transfer(machine(), 8, 16) * 4) << "16 nodes";
+  EXPECT_EQ(all_gather_time(m, group_of(m, 1, 8), 1600), all_gather_time(machine(), group_of(m, 1, 8), 1600));
+}
+
 TEST(Collectives, TakeNoTimeAloneOrForNothing) {
   for (const auto collective : {reduce_scatter_time, all_gather_time, all_reduce_time}) {
     EXPECT_EQ(collective(machine(), group_of(machine(), 1, 1), 100), 0);
