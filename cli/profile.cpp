@@ -136,7 +136,7 @@ void add_profile_command(CLI::App& app) {
   command->add_option("--cores", state->options.cores, "Measured together; 0: all that this process may use")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
-  command->add_option("--seconds", state->seconds, "Time for all measurements")
+  command->add_option("--seconds", state->seconds, "Time for all measurements; each is made once at least")
       ->check(CLI::Range(0.1, 3600.0))
       ->capture_default_str();
   command->add_flag("--json", state->json, "Print the profile too");

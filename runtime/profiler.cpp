@@ -34,9 +34,8 @@ constexpr std::int64_t least_in_flight = 2;
 constexpr std::int64_t most_in_flight = 8;
 constexpr std::int64_t cache_floats = 12 << 20;
 constexpr int most_repetitions = 60;
-// Each combination of micro-batch and recomputation is visited this often, in turn, so that a machine that is slow for
-// a while is slow for all of them.
-constexpr int least_rounds = 3;
+// Each combination of micro-batch and recomputation is visited this often if there is time, in turn, so that a machine
+// that is slow for a while is slow for all of them.
 constexpr int most_rounds = 5;
 
 // Seconds that one layer kind took, one entry a call.
@@ -142,7 +141,7 @@ struct Combination {
   Bytes stash[3], split[3], workspace[3];  // embedding, block, head
 };
 
-// Runs it on every core at once until the budget is spent.
+// Runs it on every core at once until the budget, which setting up takes its share of, is spent: once at least.
 void measure(Combination& combination, const std::vector<int>& cores, Seconds budget, const std::atomic<bool>* stop) {
   std::vector<Kinds> kinds(cores.size());
   std::vector<std::thread> threads;
@@ -150,6 +149,7 @@ void measure(Combination& combination, const std::vector<int>& cores, Seconds bu
   std::atomic<bool> done{false};
   std::mutex mutex;
   std::exception_ptr failure;
+  const auto start = Clock::now();
   for (std::size_t i = 0; i < cores.size(); ++i) {
     threads.emplace_back([&, i] {
       try {
@@ -157,7 +157,6 @@ void measure(Combination& combination, const std::vector<int>& cores, Seconds bu
         Core core(combination.spec);
         core.step(nullptr);
         gate.arrive_and_wait();
-        const auto start = Clock::now();
         for (int repetition = 0; !done; ++repetition) {
           core.step(&kinds[i]);
           gate.arrive_and_wait();
@@ -253,7 +252,9 @@ void measure_layers(const Network& network, const ProfileOptions& options, const
   const int total = static_cast<int>(combinations.size()) * most_rounds;
   const auto start = Clock::now();
   for (int round = 0, done = 0; round < most_rounds; ++round) {
-    if (round >= least_rounds && seconds_since(start) > options.time_budget.value()) break;
+    // Another round would end farther from the budget than the last one did.
+    const double elapsed = seconds_since(start);
+    if (round > 0 && elapsed + elapsed / round / 2 > options.time_budget.value()) break;
     for (Combination& combination : combinations) {
       const StageSpec& spec = combination.spec;
       if (progress) {

@@ -24,7 +24,7 @@ struct ProfileOptions {
   std::vector<Recompute> recompute = {Recompute::none, Recompute::selective, Recompute::full};
   Optimizer optimizer = Optimizer::adamw;
   int cores = 0;                            // measured together; 0: all of the affinity mask
-  Seconds time_budget{30};                  // for all measurements together
+  Seconds time_budget{30};                  // for all measurements together; each is made once at least
   const std::atomic<bool>* stop = nullptr;  // set: throws device "interrupted"
   MpiSession* mpi = nullptr;                // also measure the link between processes 0 and 1
 };

@@ -53,6 +53,23 @@ TEST(Profiler, MeasuresEveryKindAndModeAndTheChannel) {
   }
 }
 
+TEST(Profiler, MeasuresEverythingOnceWithoutTime) {
+  ProfileOptions options;
+  options.microbatches = {1, 2};
+  options.sequence = 8;
+  options.cores = 1;
+  options.time_budget = Seconds(0);
+  int measurements = 0;
+  const Profile profile = profile_cpu(network_of(tiny_gpt()), options,
+                                      [&](int done, int total, const std::string&) { measurements += done < total; });
+  EXPECT_EQ(measurements, 2 * 3);
+  constexpr int in_flight = 8;
+  for (const LayerProfile& layer : profile.layers) {
+    const std::int64_t each = layer.kind == "block" ? in_flight * tiny_gpt().layers : in_flight;
+    for (const LayerSample& sample : layer.samples) EXPECT_EQ(sample.forward.count, each) << layer.kind;
+  }
+}
+
 TEST(Profiler, RefusesWhatItCannotRun) {
   ProfileOptions options;
   options.sequence = 17;
