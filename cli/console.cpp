@@ -40,6 +40,12 @@ void Progress::show(std::string_view text) {
   std::fflush(stderr);
 }
 
+void refuse_options(const CLI::App& command, std::initializer_list<const char*> options, std::string_view why) {
+  for (const char* option : options) {
+    if (command.get_option(option)->count() > 0) throw bad_input("{}: has no effect {}", option, why);
+  }
+}
+
 namespace {
 
 // What a document is of.

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <filesystem>
+#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
@@ -61,6 +62,9 @@ std::string list_of(std::span<const std::pair<std::string_view, T>> names) {
   for (const auto& [name, value] : names) known.emplace_back(name);
   return join(known);
 }
+
+// For options that would be ignored: throws bad_input naming the first that was given, "--x: has no effect" and why.
+void refuse_options(const CLI::App& command, std::initializer_list<const char*> options, std::string_view why);
 
 // The files that reports are made of, told apart by their "format" and "source".
 struct Documents {

@@ -207,6 +207,10 @@ void plan_partitions(const PlanOptions& given, const Network& network, Cluster c
 void run(const PlanOptions& options, const CLI::App& command) {
   const Network network = load_network(options.network);
   const Cluster cluster = cluster_named(options.cluster);
+  if (options.devices > std::ssize(cluster.devices)) {
+    throw bad_input("--devices: expected at most the {} of cluster '{}', got {}", cluster.devices.size(),
+                    printable(cluster.name), options.devices);
+  }
   const std::string reason = why_no_layouts(options, network, cluster);
   if (reason.empty()) return plan_layouts(with_precision(options, cluster, nullptr), network, cluster);
   auto given = layout_options_given(command);

@@ -87,7 +87,7 @@ LayoutAnswer answer(const PlanOptions& options, const SearchSpace& search_space,
   if (options.explain || !options.scaling.empty()) progress.show("asking what if ...");
   if (options.explain) answer.what_if = what_if(space, answer.planned.best.front().judged, objective);
   if (!options.scaling.empty()) {
-    answer.scaling = scale(model, space.choices(), objective, cluster, options.scaling, options.weak);
+    answer.scaling = scale(model, space.choices(), objective, options.scaling, options.weak);
   }
   progress.show("");
   return answer;

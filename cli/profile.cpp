@@ -71,7 +71,7 @@ cuda::ProfileConditions conditions_of(const ProfileCommand& command) {
   return conditions;
 }
 
-void run(ProfileCommand& command) {
+void run(ProfileCommand& command, const CLI::App& app) {
   const Network network = load_network(command.network);
   ProfileOptions& options = command.options;
   options.optimizer = choose("--optimizer", command.optimizer, optimizer_names());
@@ -84,6 +84,12 @@ void run(ProfileCommand& command) {
                              options.microbatches.end());
   options.time_budget = Seconds(command.seconds);
   const Backend backend = choose<Backend>("--backend", command.backend, backend_names());
+  if (backend == Backend::cpu) {
+    refuse_options(app, {"--cluster", "--precision", "--idle-neighbours", "--algorithm-cache"},
+                   "on CPUs, which are measured in fp32: expected --backend cuda with it");
+  } else {
+    refuse_options(app, {"--cores"}, "on GPUs: expected --backend cpu with it");
+  }
   std::unique_ptr<MpiSession> mpi;
   if (MpiSession::launched()) mpi = std::make_unique<MpiSession>();
   options.mpi = mpi.get();
@@ -146,7 +152,7 @@ void add_profile_command(CLI::App& app) {
                "  mpirun -n 2 stagecraft profile --network demo-gpt -o profile.json  # also links between processes\n"
                "  stagecraft profile --network gpt2 --sequence 1024 --backend cuda --cluster local-gpu:slices=4 \\\n"
                "    -o profile.json");
-  command->callback([state] { run(*state); });
+  command->callback([state, command] { run(*state, *command); });
 }
 
 }  // namespace stagecraft

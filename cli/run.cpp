@@ -173,10 +173,25 @@ std::optional<Error> train_in_processes(const RunCommand& command, const Plan& p
   }
 }
 
-void run(const RunCommand& command) {
+void refuse_ignored(const CLI::App& app, const RunCommand& command, Optimizer optimizer) {
+  if (choose<Backend>("--backend", command.backend, backend_names()) == Backend::cpu) {
+    refuse_options(app, {"--algorithm-cache"}, "on CPUs: expected --backend cuda with it");
+  }
+  if (choose<LearningRateSchedule>("--learning-rate-schedule", command.learning_rate_schedule,
+                                   learning_rate_schedules) == LearningRateSchedule::constant) {
+    refuse_options(app, {"--decay-steps"},
+                   "on a constant learning rate: expected --learning-rate-schedule cosine with it");
+  }
+  const std::string plans = fmt::format("as the plan's optimizer is {}: expected a plan with ", name(optimizer));
+  if (optimizer == Optimizer::adamw) refuse_options(app, {"--momentum"}, plans + "sgd");
+  if (optimizer == Optimizer::sgd) refuse_options(app, {"--beta1", "--beta2"}, plans + "adamw");
+}
+
+void run(const RunCommand& command, const CLI::App& app) {
   const std::string text = read_file(command.plan);
   const Json document = parse_json(text, command.plan);
   const Plan plan = plan_from_json(JsonValue(document, command.plan));
+  refuse_ignored(app, command, plan.optimizer);
   signals();
   const auto failure = MpiSession::launched() ? train_in_processes(command, plan, digest(text))
                                               : train_and_report(command, plan, digest(text), nullptr);
@@ -229,10 +244,11 @@ void add_run_command(CLI::App& app) {
   command->add_option("--algorithm-cache", state->algorithm_cache,
                       "File of algorithms timed on GPUs (default: a cache folder)");
   command->add_option("--seed", state->seed, "Of parameters and batches (default: the checkpoint's, else 1)");
-  command->add_option("--checkpoint", state->checkpoint,
-                      "Folder for checkpoints (safetensors), written at the end and at Ctrl-C");
+  CLI::Option* checkpoint = command->add_option(
+      "--checkpoint", state->checkpoint, "Folder for checkpoints (safetensors), written at the end and at Ctrl-C");
   command->add_option("--checkpoint-every", options.checkpoint_interval, "Steps between checkpoints")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::NonNegativeNumber)
+      ->needs(checkpoint);
   CLI::Option* resume = command->add_option("--resume", state->resume, "A checkpoint, or a folder: its newest");
   command
       ->add_option(
@@ -257,7 +273,7 @@ void add_run_command(CLI::App& app) {
                "  stagecraft run plan.json --data train.bin --steps 2000 --resume ckpt\n"
                "  stagecraft run plan.json --data train.bin --weights gpt2/ --checkpoint ckpt\n"
                "  mpirun -n 4 stagecraft run plan.json --data book.txt     # a process a rank");
-  command->callback([state] { run(*state); });
+  command->callback([state, command] { run(*state, *command); });
 }
 
 }  // namespace stagecraft

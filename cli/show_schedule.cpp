@@ -54,15 +54,10 @@ int natural_stages_per_rank(std::string_view name, const ScheduleShape& shape) {
 bool is_file(std::string_view name) { return name.ends_with(".csv") || name.ends_with(".json"); }
 
 // Options that say which schedule to make.
-constexpr std::array making{"--ranks", "--stages-per-rank", "--microbatches",
-                            "--group", "--slices",          "--both-directions"};
-
 void refuse_options_of_files(const CLI::App& command, const std::string& file) {
-  for (const char* option : making) {
-    if (command.get_option(option)->count() == 0) continue;
-    throw bad_input("{}: has no effect on {}, which says it itself: expected the name of a schedule with it", option,
-                    printable(file));
-  }
+  refuse_options(command,
+                 {"--ranks", "--stages-per-rank", "--microbatches", "--group", "--slices", "--both-directions"},
+                 fmt::format("on {}, which says it itself: expected the name of a schedule with it", printable(file)));
 }
 
 Shown load(const ShowScheduleOptions& options) {

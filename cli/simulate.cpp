@@ -53,8 +53,11 @@ void print_summary(const Trace& trace) {
   print(text + "\n" + format_table(rows));
 }
 
-void run(const SimulateOptions& options) {
+void run(const SimulateOptions& options, const CLI::App& command) {
   const Engine engine = choose<Engine>("--engine", options.engine, engines);
+  if (engine == Engine::timeline) {
+    refuse_options(command, {"--unfolded"}, "on the timeline: expected --engine simgrid with it");
+  }
   const std::string text = read_file(options.plan);
   const Json document = parse_json(text, options.plan);
   Plan plan = plan_from_json(JsonValue(document, options.plan));
@@ -94,7 +97,7 @@ void add_simulate_command(CLI::App& app) {
   set_examples(*command,
                "  stagecraft simulate plan.json\n"
                "  stagecraft simulate plan.json --engine simgrid -o simgrid.json --json");
-  command->callback([options] { run(*options); });
+  command->callback([options, command] { run(*options, *command); });
 }
 
 }  // namespace stagecraft

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "models/text.hpp"
 #include "planner/confirm.hpp"
 #include "planner/layout_advice.hpp"
 #include "planner/layout_plan.hpp"
@@ -66,7 +67,7 @@ PlannedLayouts plan_in_full(const StepModel& model, const Network& network, cons
 }
 
 std::vector<ScaledLayout> scale(const StepModel& model, const LayoutChoices& choices, LayoutObjective objective,
-                                const Cluster& cluster, std::span<const int> devices, bool weak) {
+                                std::span<const int> devices, bool weak) {
   std::vector<ScaledLayout> scaled;
   const std::int64_t batch = model.job().global_batch, base = devices.front();
   for (const int count : devices) {
@@ -77,8 +78,9 @@ std::vector<ScaledLayout> scale(const StepModel& model, const LayoutChoices& cho
       }
       job.global_batch = batch * count / base;
     }
-    if (count > static_cast<int>(cluster.devices.size())) {
-      throw bad_input("--scaling: expected at most the cluster's {} devices, got {}", cluster.devices.size(), count);
+    if (count > choices.devices) {
+      throw bad_input("--scaling: expected at most the {} that can be used, got {}", counted(choices.devices, "device"),
+                      count);
     }
     const StepModel scaled_model(job, model.machine());
     LayoutChoices there = choices;

@@ -48,8 +48,8 @@ struct ScaledLayout {
   std::optional<JudgedLayout> best;  // empty: none fits
 };
 // The best layout on each number of devices; with `weak` the batch grows with them, from the first number's. Throws
-// bad_input for batches that do not come out whole and for more devices than the cluster has.
+// bad_input for batches that do not come out whole and for more devices than the choices allow.
 std::vector<ScaledLayout> scale(const StepModel& model, const LayoutChoices& choices, LayoutObjective objective,
-                                const Cluster& cluster, std::span<const int> devices, bool weak);
+                                std::span<const int> devices, bool weak);
 
 }  // namespace stagecraft

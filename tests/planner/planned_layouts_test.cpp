@@ -67,10 +67,11 @@ TEST_F(PlanInFull, LeavesOutWhatDoesNotFitWhileOthersFit) {
 
 TEST_F(PlanInFull, ScalesToOtherNumbersOfDevices) {
   LayoutChoices choices;
+  choices.devices = 16;
   choices.tensor = 2;
   const std::vector<int> devices{4, 8, 16};
-  const auto strong = scale(model_, choices, LayoutObjective::time, cluster_, devices, false);
-  const auto weak = scale(model_, choices, LayoutObjective::time, cluster_, devices, true);
+  const auto strong = scale(model_, choices, LayoutObjective::time, devices, false);
+  const auto weak = scale(model_, choices, LayoutObjective::time, devices, true);
   ASSERT_THAT(strong, SizeIs(3));
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_EQ(strong[i].batch, 64);
@@ -81,11 +82,11 @@ TEST_F(PlanInFull, ScalesToOtherNumbersOfDevices) {
     EXPECT_LT(strong[i].best->estimate.time, strong[i - 1].best->estimate.time);
   }
   choices.tensor = 8;
-  const auto some = scale(model_, choices, LayoutObjective::time, cluster_, devices, false);
+  const auto some = scale(model_, choices, LayoutObjective::time, devices, false);
   EXPECT_FALSE(some[0].best) << "four devices are no eight";
   EXPECT_TRUE(some[1].best);
-  EXPECT_THROW(scale(model_, choices, LayoutObjective::time, cluster_, std::vector{32}, false), Error);
-  EXPECT_THROW(scale(model_, choices, LayoutObjective::time, cluster_, std::vector{6, 8}, true), Error);
+  EXPECT_THROW(scale(model_, choices, LayoutObjective::time, std::vector{32}, false), Error);
+  EXPECT_THROW(scale(model_, choices, LayoutObjective::time, std::vector{6, 8}, true), Error);
 }
 
 }  // namespace
