@@ -121,6 +121,10 @@ class LayoutSpace {
   void list_shapes();
   // Why no layout has these widths, on their own; throws.
   [[noreturn]] void explain_nothing() const;
+  // What of it lies in stages, recomputation or sequence parallelism; returns where nothing does.
+  void explain_stages() const;
+  void explain_recomputation() const;
+  void explain_sequence_parallel() const;
   std::int64_t placements(const Widths& widths) const;
   // Residences, overlaps and recomputations, for each number of blocks on the fullest rank.
   std::int64_t tactics(const Widths& widths, std::int32_t layers) const;

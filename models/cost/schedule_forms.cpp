@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/text.hpp"
+
 namespace stagecraft {
 namespace {
 
@@ -139,7 +141,7 @@ std::string refuse_schedule(PipelineSchedule schedule, std::int32_t ranks, std::
                             std::int32_t microbatches) {
   const std::int32_t wanted = stages_per_rank_of(schedule);
   if (wanted > 0 && stages_per_rank != wanted) {
-    return fmt::format("{} has {} stages a rank, not {}", name(schedule), wanted, stages_per_rank);
+    return fmt::format("{} has {} a rank, not {}", name(schedule), counted(wanted, "stage"), stages_per_rank);
   }
   if (wanted == 0 && (stages_per_rank < 2 || ranks < 2)) {
     return fmt::format("{} needs at least 2 stages a rank and 2 ranks", name(schedule));

@@ -324,7 +324,43 @@ TEST(LayoutSpace, NamesChoicesThatNoLayoutCanMeet) {
   c.choices.pipeline = 2;
   c.choices.schedule = PipelineSchedule::one_f_one_b;
   c.choices.virtual_stages = 3;
-  EXPECT_EQ(complaint(c), "--schedule: 1f1b has 1 stages a rank, not 3");
+  EXPECT_EQ(complaint(c), "--schedule: 1f1b has 1 stage a rank, not 3");
+}
+
+TEST(LayoutSpace, NamesChoicesThatContradictEachOther) {
+  const auto complaint_about = [](auto choose) {
+    Case c;
+    c.choices.devices = 8;
+    choose(c.choices);
+    return complaint(c);
+  };
+  const auto recomputing = [&](Recompute mode, int layers) {
+    return complaint_about([&](LayoutChoices& c) { c.recompute = mode, c.recomputed_layers = layers, c.pipeline = 1; });
+  };
+  const auto recompute_error = [](const char* rest) { return std::string("--recompute-layers: expected ") + rest; };
+  EXPECT_EQ(recomputing(Recompute::none, 2), recompute_error("--recompute selective or full with it, got 2 with none"));
+  EXPECT_EQ(recomputing(Recompute::none, fewest_layers),
+            recompute_error("--recompute selective or full with it, got fewest with none"));
+  EXPECT_EQ(recomputing(Recompute::full, fewest_layers),
+            recompute_error("a number of blocks on a pipeline of 1, got fewest"));
+  EXPECT_EQ(recomputing(Recompute::full, 6), "");
+  EXPECT_EQ(recomputing(Recompute::full, 7), recompute_error("at most the 6 blocks of a rank, got 7"));
+  EXPECT_EQ(
+      complaint_about([](LayoutChoices& c) { c.offload_activations = true, c.recomputed_layers = 1, c.pipeline = 1; }),
+      recompute_error("all blocks of a rank with --offload-activations on, got 1"));
+
+  EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.sequence_parallel = true, c.tensor = 1; }),
+            "--sequence-parallel: expected off, as a tensor-parallel width of 1 shards nothing, got on");
+  EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.sequence_parallel = true, c.tensor = 2; }), "");
+  EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.pipeline = 3, c.stages = 4; }),
+            "--stages: expected a multiple of pipeline 3, got 4");
+  EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.pipeline = 1, c.virtual_stages = 2; }),
+            "--virtual-stages: expected 1 on a pipeline of 1, got 2");
+  EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.virtual_stages = 2, c.schedule = PipelineSchedule::one_f_one_b; }),
+            "--schedule: 1f1b has 1 stage a rank, not 2");
+  EXPECT_EQ(complaint_about(
+                [](LayoutChoices& c) { c.pipeline = 2, c.stages = 4, c.schedule = PipelineSchedule::one_f_one_b; }),
+            "--schedule: 1f1b has 1 stage a rank, not 2");
 }
 
 // With equal stages, as the step model takes them.

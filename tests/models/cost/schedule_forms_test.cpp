@@ -92,7 +92,7 @@ TEST(ScheduleForms, NeedNoTimeForOneRank) {
 
 TEST(ScheduleForms, RefuseShapesWithTheReason) {
   using enum PipelineSchedule;
-  EXPECT_EQ(refuse_schedule(one_f_one_b, 4, 2, 8), "1f1b has 1 stages a rank, not 2");
+  EXPECT_EQ(refuse_schedule(one_f_one_b, 4, 2, 8), "1f1b has 1 stage a rank, not 2");
   EXPECT_EQ(refuse_schedule(interleaved_one_f_one_b, 4, 1, 8),
             "interleaved-1f1b needs at least 2 stages a rank and 2 ranks");
   EXPECT_EQ(refuse_schedule(interleaved_one_f_one_b, 4, 2, 9),

@@ -231,7 +231,7 @@ TEST(StepModel, NamesTheNumbersThatClash) {
   EXPECT_EQ(refusal("m64 sp"), "sequence parallelism needs tensor parallelism");
   EXPECT_EQ(refusal("m8 d8 e2"), "expert parallelism needs a mixture of experts");
   EXPECT_EQ(refusal("p4 m64 first=40 last=60"), "40 and 60 layers at the ends do not fit 96 layers on 4 stages");
-  EXPECT_EQ(refusal("p4 v3 m64 1f1b"), "1f1b has 1 stages a rank, not 3");
+  EXPECT_EQ(refusal("p4 v3 m64 1f1b"), "1f1b has 1 stage a rank, not 3");
   EXPECT_EQ(refusal("p3 v4 m64 interleaved-1f1b"),
             "interleaved-1f1b takes a multiple of 3 micro-batches, the ranks, not 64");
 }
