@@ -215,7 +215,7 @@ void put_stages(std::string& out, const Plan& plan) {
   put(out,
       "<section>\n<h2>Stages of the plan</h2>\n<p class=\"note\">Times of one micro-batch; memory of the whole rank."
       "</p>\n{}<div class=\"scroll\">\n<table>\n",
-      rows.size() > 18 ? fmt::format("<details><summary>{} stages</summary>\n", rows.size() - 1) : "");
+      rows.size() > 18 ? fmt::format("<details><summary>{} stages</summary>\n", plan.stages.size()) : "");
   for (std::size_t r = 0; r < rows.size(); ++r) {
     out += r == 0 ? "<thead><tr>" : "<tr>";
     for (std::size_t c = 0; c < rows[r].size(); ++c) {

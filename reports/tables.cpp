@@ -114,6 +114,12 @@ std::string rank_text(const PlanLayout& layout, Recompute recompute) {
   return join(parts);
 }
 
+std::vector<std::size_t> ranks_of(const PlanStage& stage) {
+  std::vector<std::size_t> ranks{static_cast<std::size_t>(stage.rank.value)};
+  if (stage.second_rank) ranks.push_back(static_cast<std::size_t>(stage.second_rank->value));
+  return ranks;
+}
+
 std::string optional_time(const std::optional<Seconds>& time) { return time ? to_string(*time) : "-"; }
 
 }  // namespace
@@ -122,8 +128,9 @@ std::vector<RankMemory> rank_memory(const Plan& plan) {
   std::vector<RankMemory> memory(static_cast<std::size_t>(plan.ranks()));
   const std::vector<int> in_flight = peak_in_flight_by_stage(plan.schedule);
   for (std::size_t stage = 0; stage < plan.stages.size(); ++stage) {
-    memory[static_cast<std::size_t>(plan.stages[stage].rank.value)].needed +=
-        plan.stages[stage].cost.peak_memory(in_flight[stage]);
+    for (const std::size_t rank : ranks_of(plan.stages[stage])) {
+      memory[rank].needed += plan.stages[stage].cost.peak_memory(in_flight[stage]);
+    }
   }
   for (std::size_t rank = 0; rank < memory.size(); ++rank) {
     if (rank < plan.prediction.peak_memory.size()) memory[rank].needed = plan.prediction.peak_memory[rank];
@@ -138,11 +145,12 @@ std::vector<std::vector<std::string>> stage_rows(const Plan& plan) {
   const std::vector<RankMemory> memory = rank_memory(plan);
   for (std::size_t i = 0; i < plan.stages.size(); ++i) {
     const PlanStage& stage = plan.stages[i];
-    const auto rank = static_cast<std::size_t>(stage.rank.value);
-    rows.push_back({std::to_string(i), layers_text(plan, stage.layers), std::to_string(rank),
-                    printable(plan.cluster.type_of(plan.devices[0][rank]).name, 200), to_string(stage.cost.forward),
-                    to_string(stage.cost.backward()), to_string(stage.cost.boundary), to_string(memory[rank].needed),
-                    to_string(memory[rank].available)});
+    for (const std::size_t rank : ranks_of(stage)) {
+      rows.push_back({std::to_string(i), layers_text(plan, stage.layers), std::to_string(rank),
+                      printable(plan.cluster.type_of(plan.devices[0][rank]).name, 200), to_string(stage.cost.forward),
+                      to_string(stage.cost.backward()), to_string(stage.cost.boundary), to_string(memory[rank].needed),
+                      to_string(memory[rank].available)});
+    }
   }
   return rows;
 }

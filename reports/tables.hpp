@@ -27,7 +27,8 @@ std::string cluster_table(const Cluster& cluster);
 // Layout, then stages with layers, device, costs and memory against what the device has, then the prediction.
 std::string plan_table(const Plan& plan);
 
-// The parts of plan_table, for other formats: what the plan is, and its stages with a heading row.
+// The parts of plan_table, for other formats: what the plan is, and its stages with a heading row; a row for each rank
+// that runs the stage.
 std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan);
 std::vector<std::vector<std::string>> stage_rows(const Plan& plan);
 

@@ -109,6 +109,21 @@ TEST(Tables, TakeRankMemoryFromTheStagesWhereNothingWasPredicted) {
   EXPECT_EQ(memory[1].available, Bytes(4096));
 }
 
+TEST(Tables, ShowBothRanksOfAStage) {
+  Plan plan = example_plan();
+  for (PlanStage& stage : plan.stages) stage.rank = RankId{0}, stage.second_rank = RankId{1};
+  const auto rows = stage_rows(plan);
+  ASSERT_EQ(rows.size(), 1U + 4U);
+  for (std::size_t row = 1; row < rows.size(); ++row) {
+    EXPECT_EQ(rows[row][0], row < 3 ? "0" : "1");
+    EXPECT_EQ(rows[row][2], row % 2 == 1 ? "0" : "1");
+  }
+  plan.prediction.peak_memory.clear();
+  const auto memory = rank_memory(plan);
+  EXPECT_EQ(memory[0].needed, Bytes(2 * (1536 + 2 * 256)));
+  EXPECT_EQ(memory[1].needed, memory[0].needed);
+}
+
 TEST(Tables, KeepPlansWithLongNamesWithinAHundredColumns) {
   Plan plan = example_plan();
   for (const LayerId id : plan.order) plan.network.graph[id].name = std::string(50, 'n') + std::to_string(id);
