@@ -96,11 +96,11 @@ std::string best_text(const LayoutAnswer& answer) {
   out += wrap(fmt::format("closed form {} a step, of which {}", to_string(estimate.time), terms));
   const StageMemory& memory = estimate.memory;
   out += wrap(fmt::format(
-      "memory of stage {}, the fullest: weights {}, gradients {}, optimizer {}, activations {}, workspace {}, "
-      "reserved {}",
-      estimate.worst_rank, to_string(Bytes(memory.weights)), to_string(Bytes(memory.gradients)),
-      to_string(Bytes(memory.optimizer_state)), to_string(Bytes(memory.activations)),
-      to_string(Bytes(memory.workspace)), to_string(Bytes(memory.reserved))));
+      "memory of rank {}, the fullest, by the closed form {}: weights {}, gradients {}, optimizer {}, activations {}, "
+      "workspace {}, reserved {}",
+      estimate.worst_rank, to_string(Bytes(memory.total())), to_string(Bytes(memory.weights)),
+      to_string(Bytes(memory.gradients)), to_string(Bytes(memory.optimizer_state)),
+      to_string(Bytes(memory.activations)), to_string(Bytes(memory.workspace)), to_string(Bytes(memory.reserved))));
   if (const auto counts = recomputed_by_rank(answer.model, best.judged.layout); !counts.empty()) {
     out += wrap(fmt::format("blocks that recompute, by rank: {}", fmt::join(counts, " ")));
   }

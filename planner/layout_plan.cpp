@@ -90,12 +90,13 @@ class Pricing {
     cost.gradients = Bytes(memory.gradients * part);
     cost.optimizer_state = Bytes(memory.optimizer_state * part);
     cost.workspace = Bytes(memory.workspace + memory.reserved);
-    const double fragmented = 1 + model_.machine().framework.fragmentation;
-    if (is_last(s)) cost.workspace += Bytes(shard_.head.stash[0] * fragmented);
     if (layout_.offload_activations) {
-      cost.workspace += Bytes(memory.activations);  // what is on its way, however many micro-batches are in flight
+      // The head's and what is on its way, however many micro-batches are in flight.
+      cost.workspace += Bytes(memory.activations);
       return;
     }
+    const double fragmented = 1 + model_.machine().framework.fragmentation;
+    if (is_last(s)) cost.workspace += Bytes(shard_.head.stash[0] * fragmented);
     const double kept = repeated(s) * shard_.block.stash[static_cast<std::size_t>(layout_.recompute)] +
                         (static_cast<double>(blocks_[s]) - repeated(s)) * shard_.block.stash[0];
     cost.stash = Bytes((kept + (is_first(s) ? shard_.embedding.stash[0] : 0)) * fragmented);

@@ -5,6 +5,8 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <regex>
 
 #include "tests/support/process.hpp"
 
@@ -65,6 +67,21 @@ TEST_F(Layouts, FitBesideWhatAGpuReserves) {
   const std::string same = "--replicas 1 --micro-batch 1 --schedule 1f1b --recompute none ";
   const double cut = fullest(same + "--cuts 5,9,13,17,21,25,29"), laid_out = fullest(same + "--pipeline 8 --tensor 1");
   EXPECT_NEAR(cut / laid_out, 1, 0.03) << cut << " " << laid_out;
+}
+
+TEST_F(Layouts, SayWhatTheMemoryIsMadeOf) {
+  for (const char* options : {"--pipeline 2", "--pipeline 2 --offload-activations on"}) {
+    std::string text = out_of(plan_ + "--confirm 0 " + options);
+    text = text.substr(text.find("memory of rank "));
+    text = text.substr(text.find("by the closed form"), text.find("USD") - text.find("by the closed form"));
+    const std::regex size(R"(([0-9.]+)\s+(GiB|MiB))");
+    std::vector<double> sizes;
+    for (std::sregex_iterator at(text.begin(), text.end(), size), end; at != end; ++at) {
+      sizes.push_back(std::stod((*at)[1]) / ((*at)[2] == "MiB" ? 1024 : 1));
+    }
+    ASSERT_EQ(sizes.size(), 7U) << text;
+    EXPECT_NEAR(std::accumulate(sizes.begin() + 1, sizes.end(), 0.0), sizes.front(), 0.01 * sizes.front()) << text;
+  }
 }
 
 TEST_F(Layouts, SayHowFarSuchPredictionsWereOff) {

@@ -57,6 +57,16 @@ TEST_F(LayoutPlan, NeedsTheMemoryThatItsClosedFormSays) {
   }
 }
 
+TEST_F(LayoutPlan, CountsTheHeadOnceWhereActivationsAreOffloaded) {
+  for (const char* text : {"p1 t1 d16 b4 m1 1f1b offload=activations", "p4 t1 d4 b1 m16 1f1b full offload=activations",
+                           "p4 v2 t2 d2 b1 m32 interleaved-1f1b sp offload=activations"}) {
+    const Plan plan = plan_of(text);
+    const double needed = model().estimate(parse_layout(text)).memory.total();
+    const auto& peaks = plan.prediction.peak_memory;
+    EXPECT_NEAR(std::max_element(peaks.begin(), peaks.end())->value(), needed, 1e-9 * needed) << text;
+  }
+}
+
 // A rank's stages: 3 blocks on 2, of which the one with more micro-batches in flight gets fewer.
 TEST_F(LayoutPlan, NeedsNoMoreMemoryWhereARanksStagesAreUneven) {
   network_.transformer->layers = 12;
