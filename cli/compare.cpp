@@ -55,7 +55,7 @@ void add_compare_command(CLI::App& app) {
   command
       ->add_option("--max-error", options->max_error,
                    "Exit with 1 if the best prediction of the step time is off by more (percent)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative_number());
   command->add_flag("--json", options->json, "For scripts");
   command->add_flag("--markdown", options->markdown, "For documents");
   set_examples(*command,

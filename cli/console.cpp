@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -38,6 +39,29 @@ void Progress::show(std::string_view text) {
   shown_ = true;
   fmt::print(stderr, "\r\x1b[K{}", text.substr(0, 79));
   std::fflush(stderr);
+}
+
+namespace {
+
+CLI::Validator number_check(const char* expected, bool (*is_legal)(double), const char* name) {
+  return {[=](std::string& text) {
+            double value = 0;
+            const bool is_number = CLI::detail::lexical_cast(text, value) && std::isfinite(value);
+            return is_number && is_legal(value) ? "" : fmt::format("expected {}, got '{}'", expected, printable(text));
+          },
+          name};
+}
+
+}  // namespace
+
+CLI::Validator positive_number() {
+  return number_check(
+      "a number above 0", [](double value) { return value > 0; }, "POSITIVE");
+}
+
+CLI::Validator non_negative_number() {
+  return number_check(
+      "a number from 0", [](double value) { return value >= 0; }, "NONNEGATIVE");
 }
 
 void refuse_options(const CLI::App& command, std::initializer_list<const char*> options, std::string_view why) {

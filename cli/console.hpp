@@ -63,6 +63,10 @@ std::string list_of(std::span<const std::pair<std::string_view, T>> names) {
   return join(known);
 }
 
+// Checks of options: any finite number above, or from, zero.
+CLI::Validator positive_number();
+CLI::Validator non_negative_number();
+
 // For options that would be ignored: throws bad_input naming the first that was given, "--x: has no effect" and why.
 void refuse_options(const CLI::App& command, std::initializer_list<const char*> options, std::string_view why);
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -145,6 +146,12 @@ std::vector<std::string> layout_options_given(const CLI::App& command) {
   return given;
 }
 
+// Of those, what is asked of the layouts; the others fix them.
+bool is_about_layouts(std::string_view option) {
+  constexpr std::array options{"--objective", "--price", "--explain", "--pareto", "--scaling", "--weak"};
+  return std::find(options.begin(), options.end(), option) != options.end();
+}
+
 // Of a plan whose costs lie between or beyond what was measured; empty: it is one of the `measured` sizes.
 std::string microbatch_note(std::int64_t microbatch, const std::vector<std::int64_t>& measured) {
   if (measured.empty() || std::find(measured.begin(), measured.end(), microbatch) != measured.end()) return {};
@@ -216,7 +223,11 @@ void run(const PlanOptions& options, const CLI::App& command) {
   auto given = layout_options_given(command);
   if (may_group(options, network, cluster)) std::erase(given, "--tensor");
   if (!given.empty()) {
-    throw bad_input("{}: only pipelines and replicas are planned here, as {}", given.front(), reason);
+    throw bad_input("{}: {}, as {}", given.front(),
+                    is_about_layouts(given.front())
+                        ? "expected layouts of a transformer on like GPUs, which are not searched here"
+                        : "only pipelines and replicas are planned here",
+                    reason);
   }
   if (options.precisions.size() > 1) {
     throw bad_input("--precision: expected one, got {}; only pipelines and replicas are planned here, as {}",
@@ -270,7 +281,7 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
                   "Also schedules that need ranks to begin the next step without a barrier: zb-h2, zb-2p, zb-v");
   group->add_option("--objective", options.objective, list_of(layout_objective_names()))->capture_default_str();
   group->add_option("--price", options.price, "US dollars an hour of one device (default: the cluster's)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   group->add_flag("--explain", options.explain, "What faster links, memory or devices would change");
   group->add_flag("--pareto", options.pareto, "Layouts of which none is as fast, as small and takes as few devices");
   group->add_option("--scaling", options.scaling, "The best layout on so many devices, e.g. 8,16,32")

@@ -203,26 +203,26 @@ void add_optimizer_options(CLI::App& command, RunCommand& state) {
   CLI::Option_group* group = command.add_option_group("Optimizer", "Which optimizer is the plan's choice");
   const auto share = CLI::Range(0.0, 1.0);
   group->add_option("--learning-rate", optimizer.learning_rate, "Highest")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   group
       ->add_option("--learning-rate-schedule", state.learning_rate_schedule,
                    list_of<LearningRateSchedule>(learning_rate_schedules))
       ->capture_default_str();
   group->add_option("--warmup-steps", optimizer.warmup_steps, "Linear from zero")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   group->add_option("--decay-steps", optimizer.decay_steps, "Where the cosine ends; 0: at --steps")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   group->add_option("--beta1", optimizer.beta1, "AdamW")->check(share)->capture_default_str();
   group->add_option("--beta2", optimizer.beta2, "AdamW")->check(share)->capture_default_str();
   group->add_option("--momentum", optimizer.momentum, "SGD")->check(share)->capture_default_str();
   group->add_option("--weight-decay", optimizer.weight_decay, "On matrices")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   group->add_option("--clip", state.clip, "Longest gradient; 0: not clipped")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
 }
 
@@ -247,7 +247,7 @@ void add_run_command(CLI::App& app) {
   CLI::Option* checkpoint = command->add_option(
       "--checkpoint", state->checkpoint, "Folder for checkpoints (safetensors), written at the end and at Ctrl-C");
   command->add_option("--checkpoint-every", options.checkpoint_interval, "Steps between checkpoints")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->needs(checkpoint);
   CLI::Option* resume = command->add_option("--resume", state->resume, "A checkpoint, or a folder: its newest");
   command
@@ -259,7 +259,7 @@ void add_run_command(CLI::App& app) {
       ->check(CLI::Range(0, 100'000))
       ->capture_default_str();
   command->add_option("--log-every", state->log_every, "Print every so many steps (default: 20 lines in all)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative_number());
   command->add_option("--peer-timeout", state->peer_timeout, "Longest wait for another rank, in seconds")
       ->check(CLI::Range(0.1, 86400.0))
       ->capture_default_str();
