@@ -145,13 +145,29 @@ std::string what_if_table(const LayoutAnswer& answer) {
          format_table(rows);
 }
 
+// A table whose last column, "layout", goes on below itself where there is no room.
+std::string with_wrapped_layouts(std::string_view table) {
+  const std::size_t column = table.find("layout");
+  std::string out;
+  while (!table.empty()) {
+    const std::size_t end = table.find('\n');
+    std::string cell = wrap(table.substr(column, end - column), max_columns - column);
+    for (std::size_t at = cell.find('\n'); at + 1 < cell.size(); at = cell.find('\n', at + 1)) {
+      cell.insert(at + 1, column, ' ');
+    }
+    out += std::string(table.substr(0, column)) + cell;
+    table.remove_prefix(end + 1);
+  }
+  return out;
+}
+
 std::string front_table(const LayoutAnswer& answer) {
   Rows rows{{"devices", "closed form", "memory", "layout"}};
   for (const JudgedLayout& point : answer.result.front) {
     rows.push_back({std::to_string(point.layout.devices()), to_string(point.estimate.time),
-                    to_string(Bytes(point.estimate.memory.total())), printable(long_text(point.layout), 64)});
+                    to_string(Bytes(point.estimate.memory.total())), long_text(point.layout)});
   }
-  return "\nPareto front of devices, step time and memory:\n" + format_table(rows);
+  return "\nPareto front of devices, step time and memory:\n" + with_wrapped_layouts(format_table(rows));
 }
 
 std::string scaling_table(const LayoutAnswer& answer) {

@@ -36,6 +36,13 @@ class Layouts : public testing::Test {
     return {std::istreambuf_iterator<char>(in), {}};
   }
 
+  static std::size_t longest_line(const std::string& text) {
+    std::size_t longest = 0;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) longest = std::max(longest, line.size());
+    return longest;
+  }
+
   const std::string plan_ = "plan --network gpt3-1.3b --cluster dgx-a100:2 --global-batch 64 ";
   TemporaryFolder folder_;
 };
@@ -223,10 +230,28 @@ TEST_F(Layouts, AreExplained) {
                            "a step, of which", "USD a step", " layouts: "}) {
     EXPECT_THAT(text, HasSubstr(part));
   }
+  EXPECT_LE(longest_line(text), 100U);
+}
+
+// However long they are, within a hundred columns.
+TEST_F(Layouts, OfTheFrontAreShownInFull) {
+  const std::string plan =
+      "plan --network gpt3-1.3b --cluster dgx-a100 --global-batch 64 --confirm 0 --pareto --order cdtp --pipeline 2 "
+      "--recompute full --recompute-layers 12 --schedule interleaved-zero-bubble --offload-optimizer on "
+      "--offload-activations on ";
+  const std::string out = out_of(plan);
+  EXPECT_LE(longest_line(out), 100U);
+  std::istringstream words(out);
+  std::string text;
+  for (std::string word; words >> word;) text += word + " ";
+  const json front = json::parse(out_of(plan + "--json"))["front"];
   std::size_t longest = 0;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) longest = std::max(longest, line.size());
-  EXPECT_LE(longest, 100U);
+  for (const json& point : front) {
+    const std::string layout = std::regex_replace(point["text"].get<std::string>(), std::regex(" overlap=[a-z,]+"), "");
+    longest = std::max(longest, layout.size());
+    EXPECT_THAT(text, HasSubstr(layout + " "));
+  }
+  EXPECT_GT(longest, 80U);
 }
 
 TEST_F(Layouts, AreComparedInEachPrecisionThatIsNamed) {
