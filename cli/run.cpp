@@ -125,7 +125,7 @@ std::optional<Error> train_and_report(const RunCommand& command, const Plan& pla
         const bool shown =
             report.step % every == 0 || report.step == 1 || report.step == options.steps || !std::isfinite(report.loss);
         if (command.json || !shown) return;
-        print(fmt::format("step {:>5}  loss {:<8.4f}  {:>8}  {:>9} tokens/s\n", report.step, report.loss,
+        print(fmt::format("step {:>5}  loss {:<8}  {:>8}  {:>9} tokens/s\n", report.step, loss_text(report.loss),
                           to_string(report.time), rounded_with_thousands(report.tokens_per_second)));
       },
       mpi);

@@ -67,6 +67,10 @@ std::string with_thousands(long long number) {
 
 std::string rounded_with_thousands(double number) { return with_thousands(std::llround(number)); }
 
+std::string loss_text(double loss) {
+  return std::abs(loss) < 999.99995 ? fmt::format("{:.4f}", loss) : fmt::format("{:.2e}", loss);
+}
+
 std::string counted(long long count, std::string_view noun) {
   const std::string_view ending = count == 1 ? "" : noun.ends_with("s") || noun.ends_with("ch") ? "es" : "s";
   return fmt::format("{} {}{}", with_thousands(count), noun, ending);

@@ -22,6 +22,10 @@ std::string with_thousands(long long number);
 
 // The same of the nearest whole number: how every output rounds tokens a second.
 std::string rounded_with_thousands(double number);
+
+// "5.6128", "1.23e+06", "nan": at most 8 characters below 1e100.
+std::string loss_text(double loss);
+
 // "1 stage", "2 stages", "1,000 micro-batches".
 std::string counted(long long count, std::string_view noun);
 

@@ -19,7 +19,7 @@ std::string loss_table(const std::vector<double>& losses) {
   std::vector<std::vector<std::string>> rows{{"step", "loss"}};
   for (std::size_t i = 0; i < shown; ++i) {
     const std::size_t step = shown == 1 ? 0 : i * (losses.size() - 1) / (shown - 1);
-    rows.push_back({fmt::format("{}", step + 1), fmt::format("{:.4f}", losses[step])});
+    rows.push_back({fmt::format("{}", step + 1), loss_text(losses[step])});
   }
   return markdown_table(rows);
 }

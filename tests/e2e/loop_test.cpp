@@ -185,8 +185,8 @@ TEST_F(Loop, SaysWhichFilesAreOfAnotherNetworkOrPlan) {
 TEST_F(Loop, StopsWhereTheLossIsNoNumberAndSaysSo) {
   make_plan("--stages 2 --micro-batch 2", "plan.json");
   const std::string train =
-      "stagecraft run plan.json --data text.txt --oversubscribe --steps 50 --learning-rate 1e30 --warmup-steps 0 ";
-  const Outcome people = shell(train + "--log-every 1000 --checkpoint ckpt -o trace.json", folder_.path());
+      "stagecraft run plan.json --data text.txt --oversubscribe --steps 50 --learning-rate 1e6 --warmup-steps 0 ";
+  const Outcome people = shell(train + "--log-every 1 --checkpoint ckpt -o trace.json", folder_.path());
   EXPECT_EQ(people.exit, 1);
   const json trace = json_of(folder_.path() / "trace.json");
   const auto last = std::to_string(trace["losses"].size());
@@ -195,6 +195,12 @@ TEST_F(Loop, StopsWhereTheLossIsNoNumberAndSaysSo) {
   EXPECT_EQ(trace["warnings"].back(), "the loss of step " + last + " is nan: training stopped there");
   EXPECT_NE(people.out.find("  loss nan  "), std::string::npos) << people.out;
   EXPECT_NE(people.err.find("error: the loss of step " + last + " is nan: "), std::string::npos) << people.err;
+  EXPECT_NE(people.out.find("e+"), std::string::npos) << "no loss was huge";
+  const std::size_t columns = people.out.find("tokens/s\n") - people.out.find("step     1");
+  for (std::size_t at = people.out.find("step     "); at != std::string::npos;
+       at = people.out.find("step     ", at + 1)) {
+    EXPECT_EQ(people.out.find("tokens/s\n", at) - at, columns) << people.out;
+  }
   EXPECT_FALSE(fs::exists(folder_.path() / "ckpt")) << "nothing worth keeping";
   expect_ok("stagecraft compare plan.json trace.json");
 

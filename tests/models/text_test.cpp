@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace stagecraft {
 namespace {
 
@@ -45,6 +47,14 @@ TEST(Text, CountsInTheSingularAndInThePlural) {
 TEST(Text, RoundsToTheNearestWholeNumber) {
   EXPECT_EQ(rounded_with_thousands(26481.5), "26,482");
   EXPECT_EQ(rounded_with_thousands(26481.4), "26,481");
+}
+
+TEST(Text, KeepsLossesShort) {
+  EXPECT_EQ(loss_text(5.61284), "5.6128");
+  EXPECT_EQ(loss_text(999.99), "999.9900");
+  EXPECT_EQ(loss_text(999.99999), "1.00e+03");
+  EXPECT_EQ(loss_text(3.4e38), "3.40e+38");
+  EXPECT_EQ(loss_text(std::nan("")), "nan");
 }
 
 }  // namespace
