@@ -30,9 +30,9 @@ void run(const CompareOptions& options) {
       throw bad_input("--max-error: not the same network: {}", documents.other_networks.front());
     }
   }
-  warn_of_mismatches(documents);
-  const Comparison comparison = documents.measured ? compare(plan, documents.predicted, *documents.measured)
-                                                   : tabulate(plan, documents.predicted);
+  const Comparison comparison = documents.measured
+                                    ? compare(plan, documents.predicted, *documents.measured, documents.files)
+                                    : tabulate(plan, documents.predicted, documents.files);
   if (options.json) {
     print_json(to_json(comparison));
   } else {

@@ -103,6 +103,7 @@ void find_mismatches(const std::vector<Origin>& origins, Documents& documents) {
 Documents load_documents(std::span<const std::string> files) {
   Documents documents;
   std::vector<Origin> origins;
+  std::vector<std::pair<std::string, Trace>> predicted;
   for (const std::string& file : files) {
     const std::string text = read_file(file, 2ULL << 30);
     const Json json = parse_json(text, file);
@@ -112,22 +113,29 @@ Documents load_documents(std::span<const std::string> files) {
     if (format == "stagecraft-plan") {
       if (documents.plan) throw bad_input("{}: a second plan; expected one", file);
       documents.plan = plan_from_json(value);
-      origins.push_back({file, documents.plan->network.name, digest(text), true});
+      documents.files.plan = file;
+      documents.files.plan_digest = digest(text);
+      origins.push_back({file, documents.plan->network.name, documents.files.plan_digest, true});
     } else if (format == "stagecraft-trace") {
       Trace trace = trace_from_json(value);
       origins.push_back({file, trace.network, trace.plan_digest});
       if (trace.source == "timeline" || trace.source == "simgrid") {
-        documents.predicted.push_back(std::move(trace));
+        predicted.emplace_back(file, std::move(trace));
       } else {
         if (documents.measured) throw bad_input("{}: a second measured trace; expected one", file);
         documents.measured = std::move(trace);
+        documents.files.measured = file;
       }
     } else {
       throw object.required("format").expected("'stagecraft-plan' or 'stagecraft-trace'");
     }
   }
-  std::stable_sort(documents.predicted.begin(), documents.predicted.end(),
-                   [](const Trace& a, const Trace& b) { return (a.source == "simgrid") < (b.source == "simgrid"); });
+  std::stable_partition(predicted.begin(), predicted.end(),
+                        [](const auto& entry) { return entry.second.source != "simgrid"; });
+  for (auto& [file, trace] : predicted) {
+    documents.files.predicted.push_back(file);
+    documents.predicted.push_back(std::move(trace));
+  }
   find_mismatches(origins, documents);
   return documents;
 }

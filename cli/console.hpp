@@ -19,6 +19,7 @@
 #include "models/plan.hpp"
 #include "models/text.hpp"
 #include "models/trace.hpp"
+#include "reports/comparison.hpp"
 
 namespace stagecraft {
 
@@ -75,6 +76,7 @@ struct Documents {
   std::optional<Plan> plan;
   std::vector<Trace> predicted;  // timeline before SimGrid, else in the order given
   std::optional<Trace> measured;
+  ComparisonFiles files;
   // What keeps them from being compared: a sentence a pair that names both files and what differs.
   std::vector<std::string> other_networks, other_plans;
 };

@@ -167,7 +167,7 @@ std::string shape_of(const Trace& trace) {
 
 // What a rung is of.
 struct Origin {
-  std::string name;  // "the plan", "timeline", "measured"
+  std::string name;  // its file, else "the plan", "timeline" or "measured"
   std::string shape, network, schedule, plan_digest;
 };
 
@@ -175,10 +175,22 @@ Origin origin_of(const Trace& trace, const std::string& name) {
   return {name, shape_of(trace), trace.network, trace.schedule, trace.plan_digest};
 }
 
-Origin origin_of(const Plan& plan) {
-  return {"the plan",
+Origin origin_of(const Plan& plan, const ComparisonFiles& files) {
+  return {files.plan.empty() ? "the plan" : files.plan,
           shape_text(static_cast<int>(plan.stages.size()), plan.schedule.microbatches, plan.ranks(), plan.replicas()),
-          plan.network.name, plan.schedule.name, ""};
+          plan.network.name, plan.schedule.name, files.plan_digest};
+}
+
+// By rung.
+std::vector<Origin> origins_of(const Comparison& comparison, const Plan* plan, std::span<const Trace> predicted,
+                               const ComparisonFiles& files) {
+  std::vector<Origin> origins;
+  if (plan != nullptr) origins.push_back(origin_of(*plan, files));
+  for (std::size_t i = 0; i < predicted.size(); ++i) {
+    origins.push_back(
+        origin_of(predicted[i], files.predicted.empty() ? comparison.rungs[origins.size()] : files.predicted[i]));
+  }
+  return origins;
 }
 
 void warn_about_difference(const Origin& a, const Origin& b, std::vector<std::string>& warnings) {
@@ -223,7 +235,8 @@ std::string unique_rung(const std::vector<std::string>& rungs, const std::string
 }
 
 // The columns of the predictions, their names and their own warnings.
-std::vector<Column> add_rungs(Comparison& comparison, const Plan* plan, std::span<const Trace> predicted) {
+std::vector<Column> add_rungs(Comparison& comparison, const Plan* plan, std::span<const Trace> predicted,
+                              const ComparisonFiles& files) {
   std::vector<Column> columns;
   if (plan != nullptr) {
     comparison.rungs.emplace_back("closed form");
@@ -236,6 +249,12 @@ std::vector<Column> add_rungs(Comparison& comparison, const Plan* plan, std::spa
     for (const std::string& warning : trace.warnings) {
       comparison.warnings.push_back(comparison.rungs.back() + ": " + warning);
     }
+  }
+  const bool has_twins = std::any_of(comparison.rungs.begin(), comparison.rungs.end(),
+                                     [](const std::string& name) { return name.find(" #") != std::string::npos; });
+  if (has_twins && !files.predicted.empty()) {
+    if (plan != nullptr) comparison.files.push_back(files.plan);
+    comparison.files.insert(comparison.files.end(), files.predicted.begin(), files.predicted.end());
   }
   return columns;
 }
@@ -259,7 +278,7 @@ void require_complete(const Trace& trace) {
   if (trace.step_times.empty()) throw bad_input("the {} trace has no step times", printable(trace.source));
 }
 
-Comparison tabulate(const Plan* plan, std::span<const Trace> predicted) {
+Comparison tabulate(const Plan* plan, std::span<const Trace> predicted, const ComparisonFiles& files) {
   Comparison comparison;
   if (plan != nullptr) {
     comparison.network = plan->network.name;
@@ -268,17 +287,17 @@ Comparison tabulate(const Plan* plan, std::span<const Trace> predicted) {
     comparison.network = predicted.back().network;
     comparison.schedule = predicted.back().schedule;
   }
-  const std::vector<Column> columns = add_rungs(comparison, plan, predicted);
-  const std::size_t first = plan != nullptr ? 1 : 0;  // rung of the first trace
-  for (std::size_t i = 1 - first; i < predicted.size(); ++i) {
-    warn_about_difference(plan != nullptr ? origin_of(*plan) : origin_of(predicted[0], comparison.rungs[0]),
-                          origin_of(predicted[i], comparison.rungs[first + i]), comparison.warnings);
+  const std::vector<Column> columns = add_rungs(comparison, plan, predicted, files);
+  const std::vector<Origin> origins = origins_of(comparison, plan, predicted, files);
+  for (std::size_t rung = 1; rung < origins.size(); ++rung) {
+    warn_about_difference(origins.front(), origins[rung], comparison.warnings);
   }
   fill_rows(comparison, columns, {});
   return comparison;
 }
 
-Comparison compare(const Plan* plan, std::span<const Trace> predicted, const Trace& measured) {
+Comparison compare(const Plan* plan, std::span<const Trace> predicted, const Trace& measured,
+                   const ComparisonFiles& files) {
   require_complete(measured);
   Comparison comparison;
   comparison.measured = measured.source;
@@ -288,12 +307,11 @@ Comparison compare(const Plan* plan, std::span<const Trace> predicted, const Tra
   comparison.schedule = measured.schedule;
   comparison.steps = static_cast<int>(measured.step_times.size());
   warn_about_measurement(measured, comparison.warnings);
-  const Origin truth = origin_of(measured, "measured");
-  if (plan != nullptr) warn_about_difference(origin_of(*plan), truth, comparison.warnings);
-  for (const Trace& trace : predicted) {
-    warn_about_difference(origin_of(trace, printable(trace.source, 14)), truth, comparison.warnings);
+  const std::vector<Column> columns = add_rungs(comparison, plan, predicted, files);
+  const Origin truth = origin_of(measured, files.measured.empty() ? "measured" : files.measured);
+  for (const Origin& origin : origins_of(comparison, plan, predicted, files)) {
+    warn_about_difference(origin, truth, comparison.warnings);
   }
-  const std::vector<Column> columns = add_rungs(comparison, plan, predicted);
   for (const std::string& warning : measured.warnings) comparison.warnings.push_back("measured: " + warning);
   fill_rows(comparison, columns, column_of(measured));
   return comparison;

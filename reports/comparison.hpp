@@ -52,6 +52,7 @@ struct RungError {
 
 struct Comparison {
   std::vector<std::string> rungs;  // of the predictions, rising in truth: "closed form", "timeline", "simgrid"
+  std::vector<std::string> files;  // by rung; empty unless known and needed to tell two rungs of one engine apart
   std::string measured;            // source of the measured trace: "cpu"; empty without one
   std::string machine, date, network, schedule;
   int steps = 0;  // measured
@@ -64,11 +65,19 @@ struct Comparison {
   bool exceeds(double percent) const;
 };
 
+// Where the documents were read, to name them by; empty: unknown.
+struct ComparisonFiles {
+  std::string plan, plan_digest;
+  std::vector<std::string> predicted;  // none, or by trace
+  std::string measured;
+};
+
 // `plan` may be null: no closed form then. Throws bad_input naming a trace without events or step times.
-Comparison compare(const Plan* plan, std::span<const Trace> predicted, const Trace& measured);
+Comparison compare(const Plan* plan, std::span<const Trace> predicted, const Trace& measured,
+                   const ComparisonFiles& files = {});
 
 // The same without a measurement: what each rung says, and no errors. Texts then have no column for them.
-Comparison tabulate(const Plan* plan, std::span<const Trace> predicted);
+Comparison tabulate(const Plan* plan, std::span<const Trace> predicted, const ComparisonFiles& files = {});
 
 // As people read it: with more than `limit` stages or ranks, one row a kind of action (medians over the stages) and
 // one for the memory (largest of the ranks). Errors of the rungs stay those of all rows.

@@ -51,6 +51,15 @@ std::string context_line(const Comparison& comparison) {
   return line;
 }
 
+// "timeline: a.json, timeline #2: b.json"; empty where no file is named.
+std::string files_line(const Comparison& comparison) {
+  std::vector<std::string> named;
+  for (std::size_t rung = 0; rung < comparison.files.size(); ++rung) {
+    named.push_back(comparison.rungs[rung] + ": " + printable(comparison.files[rung], 80));
+  }
+  return join(named);
+}
+
 void put(Json& object, const std::string& rung, const std::optional<double>& value) {
   object[rung] = value ? Json(*value) : Json(nullptr);
 }
@@ -128,7 +137,9 @@ std::string format_error(Figure figure, const std::optional<double>& error) {
 
 std::string to_text(const Comparison& comparison) {
   const Comparison shown = condensed(comparison);
-  std::string out = wrap(context_line(shown)) + "\n";
+  std::string out = wrap(context_line(shown));
+  if (!shown.files.empty()) out += wrap(files_line(shown));
+  out += "\n";
   const std::size_t rungs = shown.rungs.size();
   for (std::size_t first = 0; first < rungs || first == 0;) {
     std::size_t last = rungs;
@@ -149,6 +160,7 @@ std::string to_text(const Comparison& comparison) {
 std::string to_markdown(const Comparison& comparison) {
   const Comparison shown = condensed(comparison);
   std::string out = markdown_text(context_line(shown)) + "\n\n";
+  if (!shown.files.empty()) out += markdown_text(files_line(shown)) + "\n\n";
   out += markdown_table(table_rows(shown, 0, shown.rungs.size()));
   out += "\n";
   for (std::size_t rung = 0; rung < shown.rungs.size() && !shown.measured.empty(); ++rung) {
@@ -172,6 +184,9 @@ Json to_json(const Comparison& comparison) {
   json["network"] = comparison.network;
   json["schedule"] = comparison.schedule;
   json["rungs"] = comparison.rungs;
+  for (std::size_t rung = 0; rung < comparison.files.size(); ++rung) {
+    json["files"][comparison.rungs[rung]] = comparison.files[rung];
+  }
   for (const ComparisonRow& row : comparison.rows) put_row(json, comparison, row);
   json["errors"] = Json::object();
   for (std::size_t rung = 0; rung < comparison.rungs.size(); ++rung) {

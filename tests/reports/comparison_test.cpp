@@ -147,6 +147,25 @@ TEST(Comparison, WithoutAMeasurementHoldsThePredictionsAgainstThePlanOrTheFirst)
               ElementsAre("not the same network: timeline has toy; simgrid gpt2"));
 }
 
+TEST(Comparison, NamesTheFilesOfTwoTracesOfOneEngine) {
+  Example example;
+  ComparisonFiles files{"plan.json", "00112233aabbccdd", {"a.json"}, "m.json"};
+  EXPECT_THAT(compare(&example.plan, example.predicted, example.measured, files).files, IsEmpty());
+  example.predicted.push_back(example_trace("timeline", 2, 3));
+  example.predicted[1].network = "gpt2";
+  files.predicted = {"a.json", "b.json"};
+  const Comparison measured = compare(&example.plan, example.predicted, example.measured, files);
+  EXPECT_THAT(measured.files, ElementsAre("plan.json", "a.json", "b.json"));
+  EXPECT_THAT(measured.warnings, ElementsAre("not the same network: b.json has gpt2; m.json toy"));
+  EXPECT_EQ(to_json(measured)["files"]["timeline #2"], "b.json");
+  const char* const line = "\nclosed form: plan.json, timeline: a.json, timeline #2: b.json\n";
+  EXPECT_THAT(to_text(measured), HasSubstr(line));
+  EXPECT_THAT(to_text(tabulate(&example.plan, example.predicted, files)), HasSubstr(line));
+  files.plan_digest = "other";
+  EXPECT_THAT(compare(&example.plan, example.predicted, example.measured, files).warnings,
+              Contains("not the same plan: plan.json has other; m.json 00112233aabbccdd"));
+}
+
 TEST(Comparison, WarnsOfFewStepsAndOfWideSpread) {
   Example example;
   example.measured.step_times = {Seconds(10), Seconds(10), Seconds(20)};
