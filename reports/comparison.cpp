@@ -220,7 +220,7 @@ void warn_about_measurement(const Trace& measured, std::vector<std::string>& war
   const double middle = median(steps);
   const double spread = percentile(steps, 0.9) - percentile(steps, 0.1);
   if (middle > 0 && spread > wide_spread * middle) {
-    warnings.push_back(fmt::format("measured step times spread over {:.0f}% of their median (10th to 90th percentile)",
+    warnings.push_back(fmt::format("measured step times spread over {:.0f} % of their median (10th to 90th percentile)",
                                    100 * spread / middle));
   }
 }

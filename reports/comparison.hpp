@@ -92,9 +92,9 @@ Json to_json(const Comparison& comparison);
 // Throws bad_input naming a trace without events or step times: it cannot be reported on.
 void require_complete(const Trace& trace);
 
-// "12.3 ms", "1.50 GiB", "25.0%", or "-" for nothing; as the tables and the HTML report print them.
+// "12.3 ms", "1.50 GiB", "25.0 %", or "-" for nothing; as the tables and the HTML report print them.
 std::string format_value(Figure figure, const std::optional<double>& value);
-// "+2.1%", of shares "+2.1 pp", or "-".
+// "+2.1 %", of shares "+2.1 pp", or "-".
 std::string format_error(Figure figure, const std::optional<double>& error);
 
 }  // namespace stagecraft

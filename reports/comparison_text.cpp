@@ -36,7 +36,7 @@ Rows table_rows(const Comparison& comparison, std::size_t first, std::size_t las
 std::string rung_summary(const Comparison& comparison, std::size_t rung) {
   const RungError& error = comparison.errors[rung];
   if (!error.worst_pct) return comparison.rungs[rung] + ": nothing to compare";
-  return fmt::format("{}: step time {}, median error {:.1f}%, worst {:.1f}% ({})", comparison.rungs[rung],
+  return fmt::format("{}: step time {}, median error {:.1f} %, worst {:.1f} % ({})", comparison.rungs[rung],
                      format_error(Figure::step_time, error.step_pct), *error.median_pct, *error.worst_pct,
                      error.worst_row);
 }
@@ -124,15 +124,15 @@ void put_row(Json& json, const Comparison& comparison, const ComparisonRow& row)
 
 std::string format_value(Figure figure, const std::optional<double>& value) {
   if (!value) return "-";
-  if (is_share(figure)) return fmt::format("{:.1f}%", 100 * *value);
+  if (is_share(figure)) return fmt::format("{:.1f} %", 100 * *value);
   return figure == Figure::peak_memory ? to_string(Bytes(*value)) : to_string(Seconds(*value));
 }
 
 std::string format_error(Figure figure, const std::optional<double>& error) {
   if (!error) return "-";
   const double shown = *error > -0.05 && *error < 0.05 ? 0.0 : *error;  // no "-0.0"
-  if (is_share(figure)) return fmt::format("{:+.1f}pp", shown);
-  return shown >= 999.5 ? fmt::format("{:+.0f}%", shown) : fmt::format("{:+.1f}%", shown);
+  if (is_share(figure)) return fmt::format("{:+.1f} pp", shown);
+  return shown >= 999.5 ? fmt::format("{:+.0f} %", shown) : fmt::format("{:+.1f} %", shown);
 }
 
 std::string to_text(const Comparison& comparison) {

@@ -77,10 +77,11 @@ void put_comparison(std::string& out, const Comparison& comparison) {
   const bool measured = !comparison.measured.empty();
   put(out, "<section>\n<h2>{}</h2>\n<p class=\"note\">{}</p>\n<div class=\"scroll\">\n<table>\n<thead><tr><th></th>",
       measured ? "How far each prediction is off" : "What each prediction says",
-      measured ? "Medians over the traced steps; error relative to the measured value, of the bubbles in percentage "
-                 "points; grey where the action takes less than 0.1% of the step. The closed form shows the costs that "
-                 "the plan was made with."
-               : "Medians. The closed form shows the costs that the plan was made with.");
+      measured
+          ? "Medians over the traced steps; error relative to the measured value, of the bubbles in percentage "
+            "points; grey where the action takes less than 0.1 % of the step. The closed form shows the costs that "
+            "the plan was made with."
+          : "Medians. The closed form shows the costs that the plan was made with.");
   for (const std::string& rung : comparison.rungs) {
     put(out, "<th>{}</th>{}", escape(rung), measured ? "<th class=\"err\">error</th>" : "");
   }
@@ -113,7 +114,7 @@ void put_comparison(std::string& out, const Comparison& comparison) {
     for (std::size_t rung = 0; rung < comparison.rungs.size(); ++rung) {
       const RungError& error = comparison.errors[rung];
       if (!error.worst_pct) continue;
-      put(out, "<b>{}</b>: step time {}, median error {:.1f}%, worst {:.1f}% ({}). ", escape(comparison.rungs[rung]),
+      put(out, "<b>{}</b>: step time {}, median error {:.1f} %, worst {:.1f} % ({}). ", escape(comparison.rungs[rung]),
           format_error(Figure::step_time, error.step_pct), *error.median_pct, *error.worst_pct,
           escape(error.worst_row));
     }
@@ -256,7 +257,7 @@ void put_memory(std::string& out, std::vector<MemoryFact> memory) {
     put(out, "<tr><td>rank {}</td><td>{}</td>", fact.rank, bytes(fact.predicted));
     if (measured) put(out, "<td class=\"truth\">{}</td>", bytes(fact.measured));
     put(out, "<td>{}</td><td class=\"{}\">{}</td><td class=\"bars\">", bytes(fact.available), share > 100 ? "poor" : "",
-        known ? fmt::format("{:.1f}%", share) : "-");
+        known ? fmt::format("{:.1f} %", share) : "-");
     const double device = std::max(fact.available.value_or(0), most(fact));
     for (const auto& [value, css] : {std::pair(fact.predicted, "bar p"), std::pair(fact.measured, "bar")}) {
       if (!value) continue;

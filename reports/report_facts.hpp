@@ -47,7 +47,7 @@ ReportFacts report_facts(const ReportInput& input);
 
 // "12.3 ms", or "-".
 std::string time_or_dash(const std::optional<double>& seconds);
-// "+1.20 ms (+4.1%)", or "-" when one is missing.
+// "+1.20 ms (+4.1 %)", or "-" when one is missing.
 std::string difference_text(const std::optional<double>& from, const std::optional<double>& to);
 
 }  // namespace stagecraft

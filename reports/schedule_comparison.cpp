@@ -63,7 +63,7 @@ void rank(ScheduleComparison& comparison) {
       });
 }
 
-std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
+std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
 
 }  // namespace
 

@@ -183,7 +183,7 @@ std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan) {
                                                                  : prediction.closed_form_step;
   if (best && best->value() > 0) {
     const double tokens = static_cast<double>(batch.global) * static_cast<double>(batch.sequence) / best->value();
-    facts.emplace_back("expected", fmt::format("{} tokens/s, bubble {:.1f}% (idle/total)",
+    facts.emplace_back("expected", fmt::format("{} tokens/s, bubble {:.1f} % (idle/total)",
                                                rounded_with_thousands(tokens), 100 * prediction.bubble));
   }
   return facts;
@@ -358,7 +358,7 @@ std::string schedule_table(const ComputeSchedule& schedule, const StageTimes& ti
     shape += fmt::format(", a step every {}, without flush", counted(schedule.update_group, "micro-batch"));
   }
   std::string out = wrap(shape);
-  out += wrap(fmt::format("with {}: {:g} units, bubble {:.1f}% (idle/total), {:.1f}% (zero-bubble span)",
+  out += wrap(fmt::format("with {}: {:g} units, bubble {:.1f} % (idle/total), {:.1f} % (zero-bubble span)",
                           times_text(schedule, times, message), clock.makespan, 100 * clock.idle_share(),
                           100 * clock.span_bubble()));
   if (!schedule.forward_only) {

@@ -27,7 +27,7 @@ class Schedules : public testing::Test {
 TEST_F(Schedules, AreShownAsAGridInProportionToTime) {
   EXPECT_EQ(out_of("show schedule 1f1b -p 2 -m 2"),
             "1f1b: 2 stages on 2 ranks, 2 micro-batches\n"
-            "with F 1, B 2: 9 units, bubble 33.3% (idle/total), 33.3% (zero-bubble span)\n"
+            "with F 1, B 2: 9 units, bubble 33.3 % (idle/total), 33.3 % (zero-bubble span)\n"
             "in flight, by rank: 2 1\n"
             "\n"
             "rank 0 | F0 F1 .  .  B0 -- .  B1 --\n"

@@ -39,7 +39,7 @@ TEST(HtmlReport, ShowsEveryPartWithoutItsScript) {
                            "Peak memory", "Stages of the plan", "What ran"}) {
     EXPECT_THAT(page, HasSubstr(std::string(">") + part + "</h2>"));
   }
-  EXPECT_THAT(page, HasSubstr("<td>18.0 s</td><td class=\"err poor\">-25.0%</td>"));
+  EXPECT_THAT(page, HasSubstr("<td>18.0 s</td><td class=\"err poor\">-25.0 %</td>"));
   EXPECT_THAT(page, HasSubstr("<td class=\"truth\">24.0 s</td>"));
 }
 
@@ -124,7 +124,7 @@ TEST(ReportFacts, FillTheHeadlines) {
   EXPECT_EQ(facts.title, "toy, gpipe");
   ASSERT_EQ(facts.headlines.size(), 5U);
   EXPECT_EQ(facts.headlines[0].value, "24.0 s");
-  EXPECT_EQ(facts.headlines[0].note, "simgrid 18.0 s, -25.0%");
+  EXPECT_EQ(facts.headlines[0].note, "simgrid 18.0 s, -25.0 %");
   EXPECT_EQ(facts.headlines[3].note, "rank 0 of 4.00 KiB");
   EXPECT_EQ(facts.headlines[4].value, "2");
 }
@@ -148,8 +148,8 @@ TEST(LossChart, IsBoundedForLongRunsAndEmptyForShortOnes) {
 TEST(MarkdownReport, HasTheSameContent) {
   const std::string text = markdown_report(ReportExample().input());
   EXPECT_THAT(text, HasSubstr("# toy, gpipe\n"));
-  EXPECT_THAT(text, HasSubstr("| step time | 16.0 s | -33.3% | 18.0 s | -25.0% | 18.0 s | -25.0% | 24.0 s |\n"));
-  EXPECT_THAT(text, HasSubstr("| forward | 8.00 s | 8.00 s | 16.0 s | +8.00 s (+100.0%) |\n"));
+  EXPECT_THAT(text, HasSubstr("| step time | 16.0 s | -33.3 % | 18.0 s | -25.0 % | 18.0 s | -25.0 % | 24.0 s |\n"));
+  EXPECT_THAT(text, HasSubstr("| forward | 8.00 s | 8.00 s | 16.0 s | +8.00 s (+100.0 %) |\n"));
   EXPECT_THAT(text, HasSubstr("| 3 | 2.0000 |\n"));
   EXPECT_THAT(text, HasSubstr("| 1 | 1.00 KiB | 1.00 KiB | 4.00 KiB |\n"));
   EXPECT_THAT(text, HasSubstr("| 1 | block.2..block.3 | 1 | core |"));

@@ -90,7 +90,7 @@ batch      2 samples of 32 tokens a step: 2 micro-batches of 1 a replica
 training   fp32, adamw, recompute none
 costs      figures of the devices
 step time  closed form 16.0 s, timeline -, SimGrid -
-expected   4 tokens/s, bubble 0.0% (idle/total)
+expected   4 tokens/s, bubble 0.0 % (idle/total)
 
 stage  layers            rank  device  forward  backward  sends  rank mem.        of
     0  block.0..block.1     0  core     2.00 s    3.00 s  100 B   2.00 KiB  4.00 KiB
@@ -135,11 +135,11 @@ TEST(Tables, KeepPlansWithLongNamesWithinAHundredColumns) {
 TEST(Tables, ShowASchedule) {
   const std::string table = schedule_table(make_schedule("gpipe", {2, 1, 2}));
   EXPECT_THAT(table, HasSubstr("gpipe: 2 stages on 2 ranks, 2 micro-batches\n"
-                               "with F 1, B 2: 9 units, bubble 33.3% (idle/total), 33.3% (zero-bubble span)\n"
+                               "with F 1, B 2: 9 units, bubble 33.3 % (idle/total), 33.3 % (zero-bubble span)\n"
                                "in flight, by rank: 2 2\n"));
   EXPECT_LE(longest_line(schedule_table(make_schedule("1f1b", {8, 1, 64}))), max_columns);
   EXPECT_THAT(schedule_table(make_schedule("zb-h1", {2, 1, 2}), {2, 2, 1}, 0.5),
-              HasSubstr("with F 2, I 2, W 1, messages 0.5: 14 units, bubble 28.6% (idle/total), 28.6% (zero-bubble "
+              HasSubstr("with F 2, I 2, W 1, messages 0.5: 14 units, bubble 28.6 % (idle/total), 28.6 % (zero-bubble "
                         "span)\nin flight, by rank: 2 2 (until I: 2 1)\n"));
   EXPECT_THAT(schedule_table(make_schedule("inference", {2, 1, 2})),
               HasSubstr("2 micro-batches, forwards alone\nwith F 1: 3 units"));
