@@ -54,7 +54,8 @@ void validate_order(const Plan& plan, const std::string& file) {
   const std::size_t layers = plan.network.graph.layers();
   if (plan.order.size() != layers) {
     fail(file, "order",
-         fmt::format("expected each of the network's {} layers once, got {}", layers, plan.order.size()));
+         fmt::format("expected each of the network's {} once, got {}", counted(static_cast<long long>(layers), "layer"),
+                     plan.order.size()));
   }
   std::vector<bool> seen(layers, false);
   for (std::size_t i = 0; i < layers; ++i) {
@@ -86,7 +87,7 @@ void validate_stages(const Plan& plan, const std::string& file) {
     if (range.first > next) fail(file, field, fmt::format("layers {} to {} are in no stage", next, range.first - 1));
     if (range.last <= range.first) fail(file, field, "expected at least one layer");
     if (range.last > layers) {
-      fail(file, field, fmt::format("ends at {}, but the network has {} layers", range.last, layers));
+      fail(file, field, fmt::format("ends at {}, but the network has {}", range.last, counted(layers, "layer")));
     }
     next = range.last;
   }
@@ -150,15 +151,15 @@ void validate_devices(const Plan& plan, const std::string& file) {
   if (plan.devices.empty() || plan.devices.front().empty()) fail(file, "devices", "expected at least one replica");
   if (plan.devices.size() % static_cast<std::size_t>(plan.shards()) != 0) {
     fail(file, "devices",
-         fmt::format("expected {} rows a replica (tensor {} x context {}), got {} rows", plan.shards(),
-                     plan.layout.tensor, plan.layout.context, plan.devices.size()));
+         fmt::format("expected {} a replica (tensor {} x context {}), got {}", counted(plan.shards(), "row"),
+                     plan.layout.tensor, plan.layout.context, counted(std::ssize(plan.devices), "row")));
   }
   std::set<DeviceId> used;
   const auto count = static_cast<std::int64_t>(plan.cluster.devices.size());
   for (std::size_t r = 0; r < plan.devices.size(); ++r) {
     if (plan.devices[r].size() != plan.devices.front().size()) {
       fail(file, fmt::format("devices[{}]", r),
-           fmt::format("expected {} devices as in the first row, got {}", plan.devices.front().size(),
+           fmt::format("expected {} as in the first row, got {}", counted(std::ssize(plan.devices.front()), "device"),
                        plan.devices[r].size()));
     }
     for (std::size_t i = 0; i < plan.devices[r].size(); ++i) {
@@ -193,19 +194,22 @@ void validate_schedule(const Plan& plan, const std::string& file) {
   }
   const ComputeSchedule& schedule = plan.schedule;
   if (static_cast<std::size_t>(schedule.stages) != plan.stages.size()) {
-    fail(file, "schedule", fmt::format("has {} stages, the plan {}", schedule.stages, plan.stages.size()));
+    fail(file, "schedule", fmt::format("has {}, the plan {}", counted(schedule.stages, "stage"), plan.stages.size()));
   }
   if (schedule.slices < 1 || schedule.microbatches != batch.microbatches * schedule.slices) {
     fail(file, "schedule",
-         fmt::format("has {} micro-batches in {} slices each, the plan {}",
-                     schedule.microbatches / std::max(schedule.slices, 1), schedule.slices, batch.microbatches));
+         fmt::format("has {} in {} each, the plan {}",
+                     counted(schedule.microbatches / std::max(schedule.slices, 1), "micro-batch"),
+                     counted(schedule.slices, "slice"), batch.microbatches));
   }
   if (batch.sequence % schedule.slices != 0) {
-    fail(file, "schedule", fmt::format("cuts {} tokens into {} unequal slices", batch.sequence, schedule.slices));
+    fail(file, "schedule",
+         fmt::format("cuts {} into {} unequal slices", counted(batch.sequence, "token"), schedule.slices));
   }
   if (schedule.ranks.size() != plan.devices.front().size()) {
     fail(file, "schedule",
-         fmt::format("has {} ranks, the plan has devices for {}", schedule.ranks.size(), plan.devices.front().size()));
+         fmt::format("has {}, the plan has devices for {}", counted(std::ssize(schedule.ranks), "rank"),
+                     plan.devices.front().size()));
   }
   if (const auto faults = check(schedule); !faults.empty()) {
     fail(file, "schedule", fmt::format("{}\n{}", faults.front().message, format_grid(schedule, faults)));

@@ -137,8 +137,8 @@ std::vector<Action> actions_from_json(const JsonValue& value) {
 // file of torch's.
 ComputeSchedule schedule_from_json(const JsonValue& value, int ranks, int stages, std::int64_t microbatches) {
   if (ranks * max_actions / 1000 < 1 || microbatches * 2 * stages > max_actions) {
-    throw value.complain(fmt::format("{} stages x {} micro-batches are too many: expected at most {} actions", stages,
-                                     microbatches, max_actions));
+    throw value.complain(fmt::format("{} x {} are too many: expected at most {} actions", counted(stages, "stage"),
+                                     counted(microbatches, "micro-batch"), max_actions));
   }
   if (value.json().is_string() && value.string().ends_with(".csv")) {
     // Relative to the plan, whose JSON will hold the actions when it is written again.
@@ -148,7 +148,8 @@ ComputeSchedule schedule_from_json(const JsonValue& value, int ranks, int stages
   }
   if (value.json().is_string()) {
     if (stages % ranks != 0) {
-      throw value.complain(fmt::format("{} stages do not divide over {} ranks: give the actions", stages, ranks));
+      throw value.complain(
+          fmt::format("{} over {} do not divide: give the actions", counted(stages, "stage"), counted(ranks, "rank")));
     }
     const ScheduleShape shape{ranks, stages / ranks, static_cast<int>(microbatches)};
     return with_context(value.file() + ": " + value.path(), [&] { return make_schedule(value.string(), shape); });

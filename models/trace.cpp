@@ -7,6 +7,7 @@
 
 #include "models/files.hpp"
 #include "models/statistics.hpp"
+#include "models/text.hpp"
 #include "models/version.hpp"
 
 namespace stagecraft {
@@ -139,7 +140,7 @@ Trace trace_from_json(const JsonValue& value) {
     trace.stage_ranks.push_back(RankId{static_cast<std::int32_t>(rank.integer(0, trace.ranks - 1))});
   }
   if (trace.stage_ranks.size() != static_cast<std::size_t>(trace.stages)) {
-    throw stage_ranks.expected(fmt::format("{} ranks, one a stage", trace.stages));
+    throw stage_ranks.expected(counted(trace.stages, "rank") + ", one a stage");
   }
   for (const JsonValue& warning : object.required("warnings").array(1000))
     trace.warnings.push_back(warning.string(10'000));

@@ -116,10 +116,9 @@ std::string help(const LayoutSpace& space) {
   const double held = static_cast<double>(total_parameters(build_graph(model.job().network))) *
                       (bytes.weight + bytes.gradient + bytes.optimizer_state).value();
   return fmt::format(
-      "weights, gradients and optimizer state alone are {} and the {} devices together have {}: more or larger "
-      "devices, "
-      "a smaller network, batch or sequence would help",
-      to_string(Bytes(held)), space.choices().devices,
+      "weights, gradients and optimizer state alone are {}, the memory of {} is {}: more or larger devices, a smaller "
+      "network, batch or sequence would help",
+      to_string(Bytes(held)), counted(space.choices().devices, "device"),
       to_string(model.machine().device.memory * static_cast<double>(space.choices().devices)));
 }
 

@@ -293,8 +293,8 @@ void LayoutSpace::explain_nothing() const {
     throw bad_input("--expert: expected 1, as the network has no experts, got {}", *c.expert);
   }
   if (c.pipeline.value_or(1) > model_->job().network.layers || c.stages.value_or(1) > model_->job().network.layers) {
-    throw bad_input("--stages: {} stages for {} blocks", std::max(c.pipeline.value_or(1), c.stages.value_or(1)),
-                    model_->job().network.layers);
+    throw bad_input("--stages: {} for {}", counted(std::max(c.pipeline.value_or(1), c.stages.value_or(1)), "stage"),
+                    counted(model_->job().network.layers, "block"));
   }
   const std::int64_t needed =
       std::int64_t{c.tensor.value_or(1)} * c.context.value_or(1) * c.pipeline.value_or(1) * c.data.value_or(1);

@@ -74,7 +74,8 @@ std::vector<ScaledLayout> scale(const StepModel& model, const LayoutChoices& cho
     TrainingJob job = model.job();
     if (weak) {
       if (batch * count % base != 0) {
-        throw bad_input("--weak: {} samples on {} devices do not scale to {}", batch, base, count);
+        throw bad_input("--weak: {} on {} do not scale to {}", counted(batch, "sample"), counted(base, "device"),
+                        count);
       }
       job.global_batch = batch * count / base;
     }

@@ -133,8 +133,8 @@ class MegatronArguments {
     const bool all = framework::recomputes_all(plan_);
     const std::int64_t chunks = static_cast<std::int64_t>(plan_.stages.size()) / plan_.ranks();
     if (!all && plan_.layout.recomputed_layers % chunks != 0) {
-      throw refused(fmt::format("{} recomputed blocks a rank do not divide over its {} stages",
-                                plan_.layout.recomputed_layers, chunks));
+      throw refused(fmt::format("{} a rank do not divide over its {} stages",
+                                counted(plan_.layout.recomputed_layers, "recomputed block"), chunks));
     }
     add("--recompute-method", all ? "uniform" : "block");
     add("--recompute-num-layers", all ? 1 : plan_.layout.recomputed_layers / chunks);

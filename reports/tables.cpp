@@ -47,13 +47,13 @@ std::vector<LayerGroup> group_layers(const Network& network, const Workload& wor
 }
 
 std::string describe(const Transformer& transformer) {
-  std::string text = fmt::format("{}: {} blocks, hidden {}, {} heads", transformer.family, transformer.layers,
-                                 transformer.hidden, transformer.heads);
+  std::string text = fmt::format("{}: {}, hidden {}, {}", transformer.family, counted(transformer.layers, "block"),
+                                 transformer.hidden, counted(transformer.heads, "head"));
   if (transformer.kv_heads != transformer.heads) text += fmt::format(" ({} for keys and values)", transformer.kv_heads);
   text += fmt::format(" of {}, MLP {}, vocabulary {}, up to {} tokens", transformer.head_size, transformer.ffn,
                       with_thousands(transformer.vocabulary), with_thousands(transformer.max_sequence));
   if (transformer.experts > 0) {
-    text += fmt::format(", {} experts, {} a token", transformer.experts, transformer.experts_per_token);
+    text += fmt::format(", {}, {} a token", counted(transformer.experts, "expert"), transformer.experts_per_token);
   }
   if (transformer.tied_head) text += ", head tied to the embedding";
   return text;
@@ -102,7 +102,7 @@ std::string rank_text(const PlanLayout& layout, Recompute recompute) {
   if (recompute != Recompute::none && layout.recomputed_layers != all_layers) {
     parts.push_back(layout.recomputed_layers == fewest_layers
                         ? "recomputes as few blocks as each rank needs"
-                        : fmt::format("recomputes {} blocks", layout.recomputed_layers));
+                        : "recomputes " + counted(layout.recomputed_layers, "block"));
   }
   if (layout.offload_optimizer) parts.emplace_back("optimizer offloaded");
   if (layout.offload_activations) parts.emplace_back("activations offloaded");

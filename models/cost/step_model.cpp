@@ -6,6 +6,7 @@
 
 #include "models/cost/layer_split.hpp"
 #include "models/cost/schedule_forms.hpp"
+#include "models/text.hpp"
 
 namespace stagecraft {
 namespace {
@@ -99,20 +100,24 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
                        l.microbatches, job_.global_batch);
   }
   // The first and the last stage may hold the embedding and the head alone.
-  if (l.stages() > t.layers + 2) return fmt::format("{} stages for {} layers", l.stages(), t.layers);
-  if (!divides(l.tensor, t.heads)) return fmt::format("tensor {} does not divide {} heads", l.tensor, t.heads);
+  if (l.stages() > t.layers + 2)
+    return fmt::format("{} for {}", counted(l.stages(), "stage"), counted(t.layers, "layer"));
+  if (!divides(l.tensor, t.heads))
+    return fmt::format("tensor {} does not divide {}", l.tensor, counted(t.heads, "head"));
   if (!divides(l.tensor, t.kv_heads) && !divides(t.kv_heads, l.tensor)) {
-    return fmt::format("tensor {} and {} key/value heads do not divide each other", l.tensor, t.kv_heads);
+    return fmt::format("tensor {} and {} do not divide each other", l.tensor, counted(t.kv_heads, "key/value head"));
   }
   if (!divides(l.tensor, t.ffn)) return fmt::format("tensor {} does not divide the MLP's width {}", l.tensor, t.ffn);
   if (l.sequence_parallel && l.tensor == 1) return "sequence parallelism needs tensor parallelism";
   if (!divides(std::int64_t{l.context} * (l.context > 1 ? 2 : 1) * (l.sequence_parallel ? l.tensor : 1),
                job_.sequence)) {
-    return fmt::format("{} tokens cannot be cut for context {} and tensor {}", job_.sequence, l.context, l.tensor);
+    return fmt::format("{} cannot be cut for context {} and tensor {}", counted(job_.sequence, "token"), l.context,
+                       l.tensor);
   }
   if (l.expert > 1) {
     if (t.experts == 0) return "expert parallelism needs a mixture of experts";
-    if (!divides(l.expert, t.experts)) return fmt::format("expert {} does not divide {} experts", l.expert, t.experts);
+    if (!divides(l.expert, t.experts))
+      return fmt::format("expert {} does not divide {}", l.expert, counted(t.experts, "expert"));
     if (!divides(l.expert, std::int64_t{l.data} * l.context)) {
       return fmt::format("expert {} does not divide data x context {}", l.expert, l.data * l.context);
     }
@@ -121,8 +126,8 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
   if (l.virtual_stages > 1 && uneven) return "uneven ends need one stage a rank";
   if (l.pipeline == 1 && uneven) return "uneven ends need a pipeline";
   if (uneven && !LayerSplit(l, t.layers).adds_up()) {
-    return fmt::format("{} and {} layers at the ends do not fit {} layers on {} stages", l.first_stage_layers,
-                       l.last_stage_layers, t.layers, l.pipeline);
+    return fmt::format("{} and {} at the ends do not fit {} on {}", l.first_stage_layers,
+                       counted(l.last_stage_layers, "layer"), counted(t.layers, "layer"), counted(l.pipeline, "stage"));
   }
   if (l.recomputed_layers == fewest_layers && l.offload_activations) {
     return "offloaded activations go with no recomputation or with that of a number of blocks";

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
+
+#include "models/text.hpp"
 
 namespace stagecraft {
 namespace {
@@ -54,20 +57,20 @@ class ComputeCheck {
     std::size_t actions = 0;
     for (const auto& rank : schedule_.ranks) actions += rank.size();
     if (schedule_.ranks.empty() || schedule_.stages < 1 || schedule_.microbatches < 1) {
-      return fault(
-          fmt::format("needs at least one rank, stage and micro-batch; has {} ranks, {} stages, {} micro-batches",
-                      schedule_.ranks.size(), schedule_.stages, schedule_.microbatches));
+      return fault(fmt::format("needs at least one rank, stage and micro-batch; has {}, {}, {}",
+                               counted(std::ssize(schedule_.ranks), "rank"), counted(schedule_.stages, "stage"),
+                               counted(schedule_.microbatches, "micro-batch")));
     }
     const bool inference = schedule_.forward_only;
     const double needed = (inference ? 1.0 : 2.0) * schedule_.stages * schedule_.microbatches;
     if (static_cast<double>(actions) < needed) {
-      return fault(fmt::format("{} stages and {} micro-batches need a forward{} each, at least {} actions; has {}",
-                               schedule_.stages, schedule_.microbatches, inference ? "" : " and a backward", needed,
-                               actions));
+      return fault(fmt::format("{} and {} need a forward{} each, at least {} actions; has {}",
+                               counted(schedule_.stages, "stage"), counted(schedule_.microbatches, "micro-batch"),
+                               inference ? "" : " and a backward", needed, actions));
     }
     if (schedule_.slices < 1 || schedule_.microbatches % schedule_.slices != 0) {
-      fault(fmt::format("{} slices of micro-batches do not make micro-batches of {} slices", schedule_.microbatches,
-                        schedule_.slices));
+      fault(fmt::format("{} of micro-batches do not make micro-batches of {}", counted(schedule_.microbatches, "slice"),
+                        counted(schedule_.slices, "slice")));
     }
   }
 

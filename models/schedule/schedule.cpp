@@ -49,13 +49,14 @@ std::string refuse_any(const ScheduleShape& shape) {
   const double computes = 2.0 * shape.ranks * shape.stages_per_rank * microbatches;
   if (computes > static_cast<double>(max_computes)) {
     return fmt::format(
-        "{} ranks with {} stages each and {} micro-batches{} are {:.3g} actions; at most {} are accepted", shape.ranks,
-        shape.stages_per_rank, shape.microbatches, shape.slices > 1 ? fmt::format(" of {} slices", shape.slices) : "",
-        computes, with_thousands(max_computes));
+        "{} with {} each and {}{} are {:.3g} actions; at most {} are accepted", counted(shape.ranks, "rank"),
+        counted(shape.stages_per_rank, "stage"), counted(shape.microbatches, "micro-batch"),
+        shape.slices > 1 ? fmt::format(" of {} slices", shape.slices) : "", computes, with_thousands(max_computes));
   }
   const std::size_t stages = static_cast<std::size_t>(shape.ranks) * static_cast<std::size_t>(shape.stages_per_rank);
   if (!shape.times.empty() && shape.times.size() != stages) {
-    return fmt::format("needs the times of {} stages, got {}", stages, shape.times.size());
+    return fmt::format("needs the times of {}, got {}", counted(static_cast<long long>(stages), "stage"),
+                       shape.times.size());
   }
   return "";
 }

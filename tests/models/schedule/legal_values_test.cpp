@@ -78,7 +78,7 @@ TEST(MakeSchedule, CountsSlicesAndTimes) {
   shape.slices = 1000;
   EXPECT_EQ(
       message_of("seq-1f1b", shape),
-      "schedule 'seq-1f1b': 4 ranks with 1 stages each and 100000 micro-batches of 1000 slices are 8e+08 actions; "
+      "schedule 'seq-1f1b': 4 ranks with 1 stage each and 100,000 micro-batches of 1000 slices are 8e+08 actions; "
       "at most 50,000,000 are accepted");
   shape = {4, 1, 8};
   shape.times.resize(3);
