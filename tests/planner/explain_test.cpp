@@ -66,11 +66,12 @@ TEST(Verdicts, SayWhatContentionCosts) {
   EXPECT_THAT(why_best(winner, &runner_up), HasSubstr("11.0 s a step without contention, +10 %; saves 1.00 s"));
 }
 
-// Two replicas of two ranks on two nodes: replicas side by side share the ports of their nodes.
+// Two replicas of two ranks on two nodes: replicas side by side share the ports of their nodes. Their messages take
+// longer than a stage computes; those of all micro-batches at once, as GPipe's, hold each other up the most.
 TEST(Verdicts, FollowTheConfirmedRanking) {
   Network network;
   network.name = "test";
-  network.graph = make_chain(4, 1e9);
+  network.graph = make_chain(4, 2e9);
   for (LayerId layer = 0; layer < network.graph.layers(); ++layer) {
     network.graph[layer].kind = "layer";
     network.graph[layer].matmul_flops.per_sample = 1;
@@ -84,9 +85,11 @@ TEST(Verdicts, FollowTheConfirmedRanking) {
   EXPECT_EQ(result.why, "");
   EXPECT_EQ(result.ranked.front().candidate.verdict, "");
   const std::size_t all = result.ranked.size();
+  EXPECT_EQ(result.ranked.front().candidate.layout.schedule, "gpipe");
   confirm_best(result, 1000);
   give_verdicts(result);
   ASSERT_EQ(result.ranked.size(), all);
+  EXPECT_EQ(result.ranked.front().candidate.layout.schedule, "1f1b") << "another plan is the best with contention";
   for (std::size_t i = 0; i < all; ++i) {
     const RankedPlan& ranked = result.ranked[i];
     EXPECT_EQ(ranked.candidate.simgrid, ranked.plan.prediction.simgrid_step);
