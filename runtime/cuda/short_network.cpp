@@ -1,7 +1,6 @@
 #include "runtime/cuda/short_network.hpp"
 
 #include <algorithm>
-#include <array>
 #include <barrier>
 #include <exception>
 #include <memory>
@@ -123,16 +122,9 @@ class Runner {
   }
 
  private:
-  // Chooses the micro-batches that go through embedding and head: other ones each step, in six steps all.
   void begin() {
     executor_->begin_step(++step_, true);
-    const auto due = [this](std::int64_t steps) {
-      return static_cast<int>(share_of_ends_ * microbatches * static_cast<double>(steps));
-    };
-    const int count = step_ <= warm_up_steps ? microbatches : std::max(1, due(step_) - due(step_ - 1));
-    ends_.fill(false);
-    for (int i = 0; i < count; ++i)
-      ends_[static_cast<std::size_t>((step_ + i * microbatches / count) % microbatches)] = true;
+    ends_ = with_ends(step_ <= warm_up_steps ? 1 : share_of_ends_, step_, microbatches);
   }
 
   bool takes_part(const Action& action) const {
@@ -184,7 +176,7 @@ class Runner {
 
   const Plan& plan_;
   double share_of_ends_;
-  std::array<bool, microbatches> ends_{};  // which go through embedding and head
+  std::vector<bool> ends_;  // which micro-batches go through embedding and head
   LoweredSchedule schedule_;
   Placement placement_;
   std::uint32_t next_ = 1;
@@ -322,6 +314,14 @@ class Measurement {
 };
 
 }  // namespace
+
+std::vector<bool> with_ends(double share, std::int64_t step, int count) {
+  const auto due = [&](std::int64_t steps) { return static_cast<int>(share * count * static_cast<double>(steps)); };
+  const int taken = std::max(1, due(step) - due(step - 1));
+  std::vector<bool> ends(static_cast<std::size_t>(count), false);
+  for (int i = 0; i < taken; ++i) ends[static_cast<std::size_t>((step + i * count / taken) % count)] = true;
+  return ends;
+}
 
 Plan short_plan(Plan whole, DeviceId device) {
   Transformer& t = *whole.network.transformer;

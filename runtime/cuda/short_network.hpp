@@ -48,6 +48,10 @@ struct ShortRuns {
   std::vector<Rested> rested;      // beside all of the others, with a rest of all after each step; by falling load
 };
 
+// Whether each of the `count` micro-batches of a step, which count from 1, goes through embedding and head: `share` of
+// them on average and one at least, other ones each step. REQUIRES: share from 0 to 1.
+std::vector<bool> with_ends(double share, std::int64_t step, int count);
+
 // Measures plans.front(); the devices of the others are on the same GPU. `share_of_ends`, from least_share_of_ends to
 // 1: of the micro-batches that go through embedding and head, so that these take as much of the time as in a network of
 // more blocks (on CPU cores 1: their backwards need what the actions left out would have made). Each of the `levels`

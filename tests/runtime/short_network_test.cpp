@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "tests/runtime/plans.hpp"
@@ -33,6 +34,28 @@ TEST(ShortNetwork, RestsAFifthAndFourFifthsOfAStepAfterEachStep) {
       EXPECT_GT(rested.load, 0) << devices;
       EXPECT_LT(rested.load, most) << devices;
     }
+  }
+}
+
+TEST(ShortNetwork, SendsAShareOfTheMicrobatchesThroughItsEnds) {
+  constexpr int count = 6, steps = 60;
+  EXPECT_EQ(with_ends(1.0 / 6, 1, count), (std::vector<bool>{false, true, false, false, false, false}));
+  EXPECT_EQ(with_ends(0.5, 2, count), (std::vector<bool>{true, false, true, false, true, false}));
+  EXPECT_EQ(with_ends(1, 3, count), std::vector<bool>(count, true));
+  for (const double share : {1.0 / 6, 0.3, 0.5, 0.8, 1.0}) {
+    std::vector<int> times(count, 0);
+    int all = 0;
+    for (int step = 1; step <= steps; ++step) {
+      const std::vector<bool> ends = with_ends(share, step, count);
+      const auto taken = static_cast<int>(std::count(ends.begin(), ends.end(), true));
+      EXPECT_GE(taken, 1) << share;
+      for (int m = 0; m < count; ++m) times[static_cast<std::size_t>(m)] += ends[static_cast<std::size_t>(m)] ? 1 : 0;
+      all += taken;
+    }
+    EXPECT_NEAR(all, share * count * steps, 1) << share;
+    const auto [least, most] = std::minmax_element(times.begin(), times.end());
+    EXPECT_GE(*least, share * steps * 0.5) << share << ": none is left out";
+    EXPECT_LE(*most, share * steps * 1.5 + 1) << share << ": none is preferred";
   }
 }
 
