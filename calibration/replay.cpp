@@ -39,11 +39,11 @@ std::vector<double> ranks_of(std::span<const double> values) {
   return ranks;
 }
 
-// Scales the rule of thumb so that half of the rows lie on either side.
-void fit_baseline(std::vector<Replayed>& rows) {
+// Scales the rule of thumb so that half of the rows that are scored lie on either side.
+void fit_baseline(std::vector<Replayed>& rows, double mfu_floor) {
   std::vector<double> ratios;
   for (const Replayed& row : rows) {
-    if (row.time_error) ratios.push_back(*row.measurement->time_s / row.baseline_s);
+    if (row.time_error && row.mfu >= mfu_floor) ratios.push_back(*row.measurement->time_s / row.baseline_s);
   }
   const double constant = ratios.empty() ? 1 : median(ratios);
   for (Replayed& row : rows) row.baseline_s *= constant;
@@ -212,7 +212,7 @@ SourceScore replay(const MeasurementTable& table) {
   result.skipped = table.skipped;
   result.mfu_floor = mfu_floor_of(table.source);
   for (const Measurement& measurement : table.measurements) result.rows.push_back(replay(measurement));
-  fit_baseline(result.rows);
+  fit_baseline(result.rows, result.mfu_floor);
   Rows above, below;
   for (const Replayed& row : result.rows) {
     if (row.time_error) (row.mfu >= result.mfu_floor ? above : below).push_back(&row);

@@ -55,6 +55,16 @@ TEST(Replay, FindsNoErrorInItsOwnPredictions) {
   EXPECT_DOUBLE_EQ(s.plans->rank_correlation, 1);
 }
 
+TEST(Replay, FitsTheBaselineToTheRowsThatAreScored) {
+  std::vector<std::map<std::string, std::string>> rows(5, complete_row());
+  for (std::size_t i = 2; i < rows.size(); ++i) rows[i]["iter_time_s"] = "4000";  // far below 5 % of the peak
+  const CsvTable table(csv_of(rows), "nanotron.csv");
+  const MeasurementTable measured = read_measurements(table, load_calibration());
+  const SourceScore s = replay(measured);
+  EXPECT_EQ(s.baseline.rows, 2);
+  EXPECT_NEAR(s.baseline.mape_pct, 0, 1e-9) << "two equal rows";
+}
+
 TEST(Replay, SumsUpTheErrorsOnADevice) {
   const MeasurementTable exact = read_rows(four_rows(1)), late = read_rows(four_rows(1.25));
   const std::vector<SourceScore> scores{replay(exact), replay(late)};
