@@ -11,6 +11,8 @@ namespace stagecraft {
 
 // Tables, 100 columns wide: times, then plans, memory and fits where they were measured.
 std::string to_text(std::span<const SourceScore> scores);
+// Each source by model, number of devices and precision, and each group of layouts that a plan was chosen from.
+std::string details_text(std::span<const SourceScore> scores);
 
 // {"sources": [{"source", "rows", "skipped": [...], "mape_pct", "median_pct", "worst_pct", "bias_pct", ...,
 // "predictions": [a line per row]}]}; docs/validation.md has all fields.

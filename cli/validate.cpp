@@ -16,6 +16,7 @@ struct ValidateOptions {
   std::vector<std::string> thresholds;
   std::string plot;
   bool json = false;
+  bool details = false;
 };
 
 struct Threshold {
@@ -59,7 +60,7 @@ void run(const ValidateOptions& options) {
   if (options.json) {
     print_json(to_json(scores));
   } else {
-    print(to_text(scores));
+    print(to_text(scores) + (options.details ? details_text(scores) : ""));
   }
   check(scores, thresholds);
 }
@@ -73,9 +74,11 @@ void add_validate_command(CLI::App& app) {
   command->add_option("--threshold", options->thresholds,
                       "Exit with 1 if a source's mean error is above (percent, or SOURCE=percent)");
   command->add_option("--plot", options->plot, "Write predicted against measured step times as a picture (.svg)");
+  command->add_flag("--details", options->details,
+                    "Also by model, number of devices and precision, and each group of layouts to choose from");
   command->add_flag("--json", options->json, "For scripts: every row with its prediction");
   set_examples(*command,
-               "  stagecraft validate validation --plot validation.svg\n"
+               "  stagecraft validate validation --plot validation.svg --details\n"
                "  stagecraft validate validation/korthikanti_2022_iteration_time.csv --threshold 8 --json");
   command->callback([options] { run(*options); });
 }
