@@ -207,6 +207,42 @@ std::string to_text(std::span<const SourceScore> scores) {
   return times(scores) + plans(scores) + memory(scores) + skipped(scores);
 }
 
+std::vector<MicrobenchmarkScore> scores_of(const Microbenchmarks& measured, const Presets& presets) {
+  constexpr std::string_view kernels[] = {"products", "attention forward", "attention backward"};
+  constexpr std::string_view collectives[] = {"all-reduce", "all-gather", "reduce-scatter"};
+  std::map<std::string, std::vector<double>> errors;
+  for (const KernelMeasurement& kernel : measured.kernels) {
+    errors[fmt::format("{} {}", kernel.device, kernels[static_cast<std::size_t>(kernel.kind)])].push_back(
+        100 * (ratio(kernel, presets) - 1));
+  }
+  for (const CollectiveMeasurement& collective : measured.collectives) {
+    errors[fmt::format("{} {}{}{}", collective.device, collectives[static_cast<std::size_t>(collective.kind)],
+                       collective.fabric.empty() ? "" : ", ", collective.fabric)]
+        .push_back(100 * (ratio(collective, presets) - 1));
+  }
+  std::vector<MicrobenchmarkScore> scores;
+  for (const auto& [what, all] : errors) scores.push_back({what, score(all)});
+  return scores;
+}
+
+std::string to_text(std::span<const MicrobenchmarkScore> scores) {
+  Table table = {{"kernels and collectives, errors in %", "rows", "MAPE", "median", "worst", "bias"}};
+  for (const MicrobenchmarkScore& s : scores) {
+    table.push_back({s.what, fmt::format("{}", s.time.rows), percent(s.time.mape_pct), percent(s.time.median_pct),
+                     percent(s.time.worst_pct), percent(s.time.bias_pct)});
+  }
+  return table.size() > 1 ? "\n" + format_table(table) : "";
+}
+
+Json to_json(std::span<const MicrobenchmarkScore> scores) {
+  Json json = Json::array();
+  for (const MicrobenchmarkScore& s : scores) {
+    json.push_back(with_rows(s.time));
+    json.back()["what"] = s.what;
+  }
+  return json;
+}
+
 std::string details_text(std::span<const SourceScore> scores) {
   return parts_text(scores, "model", &SourceScore::by_model) + parts_text(scores, "devices", &SourceScore::by_devices) +
          parts_text(scores, "precision", &SourceScore::by_precision) + groups_text(scores);

@@ -1,5 +1,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "calibration/score_svg.hpp"
 #include "calibration/score_text.hpp"
@@ -53,14 +55,18 @@ void check(const std::vector<SourceScore>& scores, const std::vector<Threshold>&
 void run(const ValidateOptions& options) {
   std::vector<Threshold> thresholds;
   for (const std::string& text : options.thresholds) thresholds.push_back(parse_threshold(text));
-  const PublishedTables tables = load_tables(options.paths, load_calibration());
+  const Presets presets = load_calibration();
+  const PublishedTables tables = load_tables(options.paths, presets);
+  const std::vector<MicrobenchmarkScore> microbenchmarks = scores_of(tables.microbenchmarks, presets);
   std::vector<SourceScore> scores;
   for (const MeasurementTable& table : tables.steps) scores.push_back(replay(table));
   if (!options.plot.empty()) write_file(options.plot, to_svg(scores));
   if (options.json) {
-    print_json(to_json(scores));
+    Json json = to_json(scores);
+    json["microbenchmarks"] = to_json(microbenchmarks);
+    print_json(json);
   } else {
-    print(to_text(scores) + (options.details ? details_text(scores) : ""));
+    print(to_text(scores) + to_text(microbenchmarks) + (options.details ? details_text(scores) : ""));
   }
   check(scores, thresholds);
 }
