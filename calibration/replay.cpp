@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <tuple>
 
 #include "models/cost/schedule_forms.hpp"
 #include "models/statistics.hpp"
@@ -39,11 +40,11 @@ std::vector<double> ranks_of(std::span<const double> values) {
   return ranks;
 }
 
-// Scales the rule of thumb so that half of the rows lie on either side.
-void fit_baseline(std::vector<Replayed>& rows) {
+// Scales the rule of thumb so that half of the rows that are scored lie on either side.
+void fit_baseline(std::vector<Replayed>& rows, double mfu_floor) {
   std::vector<double> ratios;
   for (const Replayed& row : rows) {
-    if (row.time_error) ratios.push_back(*row.measurement->time_s / row.baseline_s);
+    if (row.time_error && row.mfu >= mfu_floor) ratios.push_back(*row.measurement->time_s / row.baseline_s);
   }
   const double constant = ratios.empty() ? 1 : median(ratios);
   for (Replayed& row : rows) row.baseline_s *= constant;
@@ -86,6 +87,7 @@ std::optional<PlanScore> plan_score(const Rows& rows) {
     groups[fmt::format("{} {} {} {}", m.model, m.layout.devices(), m.job.sequence, m.job.global_batch)].push_back(row);
   }
   std::vector<double> regrets, correlations;
+  std::vector<PlanGroup> by_group;
   for (const auto& entry : groups) {
     const Rows& group = entry.second;
     if (group.size() < static_cast<std::size_t>(least_group)) continue;
@@ -101,10 +103,19 @@ std::optional<PlanScore> plan_score(const Rows& rows) {
     }
     regrets.push_back(100 * (truth[chosen] / *std::min_element(truth.begin(), truth.end()) - 1));
     correlations.push_back(rank_correlation(truth, guess));
+    const Measurement& m = *group.front()->measurement;
+    by_group.push_back({m.model, m.layout.devices(), m.job.sequence, m.job.global_batch, static_cast<int>(group.size()),
+                        regrets.back(), correlations.back()});
   }
   if (regrets.empty()) return std::nullopt;
-  return PlanScore{static_cast<int>(regrets.size()), median(regrets), mean(regrets),
-                   *std::max_element(regrets.begin(), regrets.end()), mean(correlations)};
+  const auto order = [](const PlanGroup& g) { return std::tie(g.model, g.devices, g.sequence, g.batch); };
+  std::sort(by_group.begin(), by_group.end(), [&](const auto& a, const auto& b) { return order(a) < order(b); });
+  return PlanScore{std::move(by_group),
+                   static_cast<int>(regrets.size()),
+                   median(regrets),
+                   mean(regrets),
+                   *std::max_element(regrets.begin(), regrets.end()),
+                   mean(correlations)};
 }
 
 std::optional<ErrorScore> memory_score(const std::vector<Replayed>& rows) {
@@ -212,7 +223,7 @@ SourceScore replay(const MeasurementTable& table) {
   result.skipped = table.skipped;
   result.mfu_floor = mfu_floor_of(table.source);
   for (const Measurement& measurement : table.measurements) result.rows.push_back(replay(measurement));
-  fit_baseline(result.rows);
+  fit_baseline(result.rows, result.mfu_floor);
   Rows above, below;
   for (const Replayed& row : result.rows) {
     if (row.time_error) (row.mfu >= result.mfu_floor ? above : below).push_back(&row);

@@ -34,7 +34,15 @@ ErrorScore score(std::span<const double> errors);
 
 // Choosing among the measured layouts of one network, number of devices and sequence: how much longer the predicted
 // best takes than the measured best, and how alike the orders are.
+struct PlanGroup {
+  std::string model;
+  std::int64_t devices = 0, sequence = 0, batch = 0;
+  int rows = 0;
+  double regret_pct = 0;
+  double rank_correlation = 0;
+};
 struct PlanScore {
+  std::vector<PlanGroup> by_group;
   int groups = 0;  // of at least `least_group` measured layouts
   double median_regret_pct = 0;
   double mean_regret_pct = 0;

@@ -10,6 +10,8 @@ namespace {
 
 using Table = std::vector<std::vector<std::string>>;
 
+constexpr std::size_t longest_name = 24;  // of a model, in tables
+
 std::string percent(double value) { return fmt::format("{:.1f}", value); }
 
 std::string times(std::span<const SourceScore> scores) {
@@ -60,6 +62,45 @@ std::string skipped(std::span<const SourceScore> scores) {
     for (const auto& [reason, rows] : reasons) table.push_back({s.source, fmt::format("{}", rows), printable(reason)});
   }
   return table.size() > 1 ? "\n" + format_table(table) : "";
+}
+
+std::string parts_text(std::span<const SourceScore> scores, const char* heading, std::vector<Part> SourceScore::*by) {
+  Table table = {{"step time, errors in %", heading, "rows", "MAPE", "median", "worst", "bias"}};
+  for (const SourceScore& s : scores) {
+    for (const Part& part : s.*by) {
+      table.push_back({s.source, printable(part.name, longest_name), fmt::format("{}", part.time.rows),
+                       percent(part.time.mape_pct), percent(part.time.median_pct), percent(part.time.worst_pct),
+                       percent(part.time.bias_pct)});
+    }
+  }
+  return table.size() > 1 ? "\n" + format_table(table) : "";
+}
+
+std::string groups_text(std::span<const SourceScore> scores) {
+  Table table = {{"choice of plan", "model", "devices", "tokens", "batch", "rows", "regret %", "rank"}};
+  for (const SourceScore& s : scores) {
+    if (!s.plans) continue;
+    for (const PlanGroup& group : s.plans->by_group) {
+      table.push_back({s.source, printable(group.model, longest_name), fmt::format("{}", group.devices),
+                       fmt::format("{}", group.sequence), fmt::format("{}", group.batch), fmt::format("{}", group.rows),
+                       percent(group.regret_pct), fmt::format("{:.3f}", group.rank_correlation)});
+    }
+  }
+  return table.size() > 1 ? "\n" + format_table(table) : "";
+}
+
+Json groups_json(const std::vector<PlanGroup>& groups) {
+  Json json = Json::array();
+  for (const PlanGroup& group : groups) {
+    json.push_back({{"model", group.model},
+                    {"devices", group.devices},
+                    {"sequence", group.sequence},
+                    {"global_batch", group.batch},
+                    {"rows", group.rows},
+                    {"regret_pct", group.regret_pct},
+                    {"rank_correlation", group.rank_correlation}});
+  }
+  return json;
 }
 
 void add(Json& json, const ErrorScore& score) {
@@ -144,7 +185,8 @@ Json source(const SourceScore& s) {
                      {"median_regret_pct", s.plans->median_regret_pct},
                      {"mean_regret_pct", s.plans->mean_regret_pct},
                      {"worst_regret_pct", s.plans->worst_regret_pct},
-                     {"rank_correlation", s.plans->rank_correlation}};
+                     {"rank_correlation", s.plans->rank_correlation},
+                     {"by_group", groups_json(s.plans->by_group)}};
   }
   if (s.memory) json["memory"] = with_rows(*s.memory);
   if (s.fits) {
@@ -163,6 +205,47 @@ Json source(const SourceScore& s) {
 
 std::string to_text(std::span<const SourceScore> scores) {
   return times(scores) + plans(scores) + memory(scores) + skipped(scores);
+}
+
+std::vector<MicrobenchmarkScore> scores_of(const Microbenchmarks& measured, const Presets& presets) {
+  constexpr std::string_view kernels[] = {"products", "attention forward", "attention backward"};
+  constexpr std::string_view collectives[] = {"all-reduce", "all-gather", "reduce-scatter"};
+  std::map<std::string, std::vector<double>> errors;
+  for (const KernelMeasurement& kernel : measured.kernels) {
+    errors[fmt::format("{} {}", kernel.device, kernels[static_cast<std::size_t>(kernel.kind)])].push_back(
+        100 * (ratio(kernel, presets) - 1));
+  }
+  for (const CollectiveMeasurement& collective : measured.collectives) {
+    errors[fmt::format("{} {}{}{}", collective.device, collectives[static_cast<std::size_t>(collective.kind)],
+                       collective.fabric.empty() ? "" : ", ", collective.fabric)]
+        .push_back(100 * (ratio(collective, presets) - 1));
+  }
+  std::vector<MicrobenchmarkScore> scores;
+  for (const auto& [what, all] : errors) scores.push_back({what, score(all)});
+  return scores;
+}
+
+std::string to_text(std::span<const MicrobenchmarkScore> scores) {
+  Table table = {{"kernels and collectives, errors in %", "rows", "MAPE", "median", "worst", "bias"}};
+  for (const MicrobenchmarkScore& s : scores) {
+    table.push_back({s.what, fmt::format("{}", s.time.rows), percent(s.time.mape_pct), percent(s.time.median_pct),
+                     percent(s.time.worst_pct), percent(s.time.bias_pct)});
+  }
+  return table.size() > 1 ? "\n" + format_table(table) : "";
+}
+
+Json to_json(std::span<const MicrobenchmarkScore> scores) {
+  Json json = Json::array();
+  for (const MicrobenchmarkScore& s : scores) {
+    json.push_back(with_rows(s.time));
+    json.back()["what"] = s.what;
+  }
+  return json;
+}
+
+std::string details_text(std::span<const SourceScore> scores) {
+  return parts_text(scores, "model", &SourceScore::by_model) + parts_text(scores, "devices", &SourceScore::by_devices) +
+         parts_text(scores, "precision", &SourceScore::by_precision) + groups_text(scores);
 }
 
 Json to_json(std::span<const SourceScore> scores) {

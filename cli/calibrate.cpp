@@ -72,6 +72,7 @@ std::string cross_validation(const PublishedTables& tables, const Presets& prese
     }
   }
   for (std::size_t t = 0; t < tables.steps.size(); ++t) {
+    if (tables.steps[t].measurements.empty()) continue;
     std::vector<std::string> line = {tables.steps[t].source, fmt::format("{}", tables.steps[t].measurements.size())};
     line.insert(line.end(), cells[t].begin(), cells[t].end());
     lines.push_back(line);

@@ -76,14 +76,19 @@ LayoutAnswer answer(const PlanOptions& options, const SearchSpace& search_space,
                            .staggered = options.layout.staggered_steps};
   // What is to run here is foreseen as `run` lays it out.
   if (is_this_machine(options.cluster)) planning.memory = needed_memory;
-  // As many again, should some not fit in full.
-  const std::size_t found = 2 * std::max(planning.keep, planning.confirm);
   LayoutAnswer answer{options, model, precision, {}, {}, {}, {}};
-  answer.result = search_layouts(space, {.objective = objective, .keep = found, .near_misses = planning.keep});
-  if (answer.result.best.empty()) throw no_layout_fits(space, network.name, cluster.name);
+  // Twice as many as wanted, should some not fit in full; more while none does and there are more.
+  std::size_t found = 2 * std::max(planning.keep, planning.confirm);
+  while (true) {
+    answer.result = search_layouts(space, {.objective = objective, .keep = found, .near_misses = planning.keep});
+    if (answer.result.best.empty()) throw no_layout_fits(space, network.name, cluster.name);
+    progress.show("confirming with SimGrid ...");
+    answer.planned = plan_in_full(model, network, cluster, answer.result.best, planning);
+    if (answer.planned.best.front().memory() <= model.machine().device.memory) break;
+    if (answer.result.best.size() < found) break;
+    found *= 8;
+  }
   if (options.pareto) answer.result.front = pareto_front(space);
-  progress.show("confirming with SimGrid ...");
-  answer.planned = plan_in_full(model, network, cluster, answer.result.best, planning);
   if (options.explain || !options.scaling.empty()) progress.show("asking what if ...");
   if (options.explain) answer.what_if = what_if(space, answer.planned.best.front().judged, objective);
   if (!options.scaling.empty()) {

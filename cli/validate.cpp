@@ -1,5 +1,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "calibration/score_svg.hpp"
 #include "calibration/score_text.hpp"
@@ -16,6 +18,7 @@ struct ValidateOptions {
   std::vector<std::string> thresholds;
   std::string plot;
   bool json = false;
+  bool details = false;
 };
 
 struct Threshold {
@@ -52,14 +55,18 @@ void check(const std::vector<SourceScore>& scores, const std::vector<Threshold>&
 void run(const ValidateOptions& options) {
   std::vector<Threshold> thresholds;
   for (const std::string& text : options.thresholds) thresholds.push_back(parse_threshold(text));
-  const PublishedTables tables = load_tables(options.paths, load_calibration());
+  const Presets presets = load_calibration();
+  const PublishedTables tables = load_tables(options.paths, presets);
+  const std::vector<MicrobenchmarkScore> microbenchmarks = scores_of(tables.microbenchmarks, presets);
   std::vector<SourceScore> scores;
   for (const MeasurementTable& table : tables.steps) scores.push_back(replay(table));
   if (!options.plot.empty()) write_file(options.plot, to_svg(scores));
   if (options.json) {
-    print_json(to_json(scores));
+    Json json = to_json(scores);
+    json["microbenchmarks"] = to_json(microbenchmarks);
+    print_json(json);
   } else {
-    print(to_text(scores));
+    print(to_text(scores) + to_text(microbenchmarks) + (options.details ? details_text(scores) : ""));
   }
   check(scores, thresholds);
 }
@@ -73,9 +80,11 @@ void add_validate_command(CLI::App& app) {
   command->add_option("--threshold", options->thresholds,
                       "Exit with 1 if a source's mean error is above (percent, or SOURCE=percent)");
   command->add_option("--plot", options->plot, "Write predicted against measured step times as a picture (.svg)");
+  command->add_flag("--details", options->details,
+                    "Also by model, number of devices and precision, and each group of layouts to choose from");
   command->add_flag("--json", options->json, "For scripts: every row with its prediction");
   set_examples(*command,
-               "  stagecraft validate validation --plot validation.svg\n"
+               "  stagecraft validate validation --plot validation.svg --details\n"
                "  stagecraft validate validation/korthikanti_2022_iteration_time.csv --threshold 8 --json");
   command->callback([options] { run(*options); });
 }

@@ -176,6 +176,12 @@ void LayoutSpace::list_shapes() {
     auto& list = ends[ranks];
     if (!list.empty()) return list;
     list.emplace_back();
+    if (ranks == 2) {
+      // The one with the head, which outweighs the embedding.
+      for (std::int32_t last = layers / 2 - 1; last >= std::max(1, layers / 2 - shortest_end); --last) {
+        list.push_back({1, PipelineSchedule::one_f_one_b, 0, last});
+      }
+    }
     const std::int32_t even = (layers + ranks - 1) / ranks;
     for (std::int32_t first = std::max(1, even - shortest_end); ranks > 2 && first <= even; ++first) {
       for (std::int32_t last = std::max(1, even - shortest_end); last <= even; ++last) {

@@ -6,7 +6,8 @@
 namespace stagecraft {
 
 // Memory of a middle rank with one micro-batch in flight and everything recomputed. End stages may be shorter than even
-// ones, and then the others are longer: the shortest that the longest can be is the mean, rounded down.
+// ones, and then the others are longer: the shortest that the longest can be is the mean, rounded down. Of two ranks
+// either may be the longest.
 ResidenceBound residence_bound(const StepModel& model, ParallelLayout layout, const Shard& shard,
                                const Residence& residence) {
   layout.microbatches = 1;
@@ -18,14 +19,19 @@ ResidenceBound residence_bound(const StepModel& model, ParallelLayout layout, co
   LayoutSpace::apply(residence, layout);
   const std::int64_t least = model.job().network.layers / layout.pipeline;
   const auto mean = static_cast<double>(least);
-  const double share = mean / static_cast<double>(model.layers_of(layout, layout.pipeline / 2));
-  StageMemory memory = model.memory(layout, shard, layout.pipeline / 2);
-  memory.weights *= share;
-  memory.gradients *= share;
-  memory.optimizer_state *= share;
-  memory.activations *= share;
+  const auto total = [&](std::int32_t rank) {
+    const double share = mean / static_cast<double>(model.layers_of(layout, rank));
+    StageMemory memory = model.memory(layout, shard, rank);
+    memory.weights *= share;
+    memory.gradients *= share;
+    memory.optimizer_state *= share;
+    memory.activations *= share;
+    return memory.total();
+  };
+  double memory = total(layout.pipeline / 2);
+  if (layout.pipeline == 2) memory = std::min(memory, total(0));
   return {with_room(model.optimizer_time(layout, mean * shard.block.parameters, mean * shard.block.expert_parameters)),
-          with_room(memory.total())};
+          with_room(memory)};
 }
 
 double WidthBounds::time(const Widths& widths) {

@@ -248,7 +248,7 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
   const double head = P > 1 || job_.network.tied_head ? 0 : shard.head.parameters;
   const double dense = std::max((P > 2 ? on_middle : on_first) * shard.block.parameters,
                                 on_first * shard.block.parameters + shard.embedding.parameters + head);
-  const double expert = on_middle * shard.block.expert_parameters;
+  const double expert = (P > 2 ? on_middle : on_first) * shard.block.expert_parameters;
   terms.data = data_time(layout, dense, expert, inside.total() * 2 / 3, inside.total() / 3);
   if (P > 1 && job_.network.tied_head) {
     const double apart = static_cast<double>(inner_devices(layout, Dimension::pipeline)) * (P - 1);

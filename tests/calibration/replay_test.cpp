@@ -55,6 +55,16 @@ TEST(Replay, FindsNoErrorInItsOwnPredictions) {
   EXPECT_DOUBLE_EQ(s.plans->rank_correlation, 1);
 }
 
+TEST(Replay, FitsTheBaselineToTheRowsThatAreScored) {
+  std::vector<std::map<std::string, std::string>> rows(5, complete_row());
+  for (std::size_t i = 2; i < rows.size(); ++i) rows[i]["iter_time_s"] = "4000";  // far below 5 % of the peak
+  const CsvTable table(csv_of(rows), "nanotron.csv");
+  const MeasurementTable measured = read_measurements(table, load_calibration());
+  const SourceScore s = replay(measured);
+  EXPECT_EQ(s.baseline.rows, 2);
+  EXPECT_NEAR(s.baseline.mape_pct, 0, 1e-9) << "two equal rows";
+}
+
 TEST(Replay, SumsUpTheErrorsOnADevice) {
   const MeasurementTable exact = read_rows(four_rows(1)), late = read_rows(four_rows(1.25));
   const std::vector<SourceScore> scores{replay(exact), replay(late)};
@@ -89,7 +99,24 @@ TEST(Replay, CountsTheRegretOfAWrongChoice) {
   double second = 1e9;
   for (auto& row : rows) second = std::min(second, std::stod(row["iter_time_s"]));
   const MeasurementTable table = read_rows(rows);
-  EXPECT_NEAR(replay(table).plans->worst_regret_pct, 100 * (2 * slowest / second - 1), 1e-4);
+  const SourceScore s = replay(table);
+  EXPECT_NEAR(s.plans->worst_regret_pct, 100 * (2 * slowest / second - 1), 1e-4);
+  ASSERT_EQ(s.plans->by_group.size(), 1u);
+  const PlanGroup& group = s.plans->by_group.front();
+  EXPECT_EQ(std::tie(group.model, group.rows, group.devices, group.batch, group.sequence),
+            std::make_tuple("GPT", 4, 8, 64, 2048));
+  EXPECT_EQ(group.regret_pct, s.plans->worst_regret_pct);
+  EXPECT_EQ(to_json({&s, 1})["sources"][0]["plans"]["by_group"][0]["regret_pct"], group.regret_pct);
+}
+
+TEST(Replay, IsTakenApartByModelDevicesPrecisionAndGroup) {
+  const MeasurementTable table = read_rows(four_rows(1.25));
+  const SourceScore s = replay(table);
+  const std::string text = details_text({&s, 1});
+  EXPECT_THAT(text, testing::HasSubstr("rows                    GPT       4  20.0    20.0  -20.0  -20.0"));
+  EXPECT_THAT(text, testing::HasSubstr("devices"));
+  EXPECT_THAT(text, testing::HasSubstr("fp16"));
+  EXPECT_THAT(text, testing::HasSubstr("rows            GPT          8    2048     64     4       0.0  1.000"));
 }
 
 TEST(Replay, ComparesOutOfMemoryLabels) {

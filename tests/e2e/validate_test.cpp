@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -43,6 +44,20 @@ TEST_F(Validate, WritesALinePerRowAsJson) {
     const double error = row["predicted_s"].get<double>() / row["measured_s"].get<double>() - 1;
     EXPECT_NEAR(row["error_pct"].get<double>(), 100 * error, 1e-6);
   }
+}
+
+TEST_F(Validate, ComparesKernelsAndCollectives) {
+  const std::string folder = std::string(PROJECT_FOLDER) + "/validation/";
+  const Outcome outcome =
+      run("validate --json " + folder + "collectives_nccl.csv " + folder + "kernel_efficiency_simumax.csv");
+  ASSERT_EQ(outcome.exit, 0) << outcome.err;
+  std::map<std::string, nlohmann::json> by_name;
+  const nlohmann::json result = nlohmann::json::parse(outcome.out);
+  for (const auto& each : result["microbenchmarks"]) by_name[each["what"]] = each;
+  EXPECT_GT(by_name.at("A100-SXM4-80GB all-reduce")["rows"], 100);
+  EXPECT_LT(by_name.at("A100-SXM4-80GB all-reduce")["mape_pct"], 6);
+  EXPECT_LT(by_name.at("A100-PCIe-80GB products")["mape_pct"], 6);
+  EXPECT_NE(run("validate " + folder + "collectives_nccl.csv").out.find("all-reduce, infiniband"), std::string::npos);
 }
 
 TEST_F(Validate, ExitsWithOnePastAThreshold) {

@@ -286,6 +286,28 @@ TEST(ParetoFront, HoldsTheBestOfEveryNumberOfDevices) {
   }
 }
 
+TEST(LayoutSpace, GivesTheStageWithALargeHeadFewerBlocks) {
+  TrainingJob job;
+  job.network = *load_network("gpt3-1.3b").transformer;
+  job.network.layers = 16;
+  job.network.vocabulary = 250'000;  // the head takes as long as ten blocks
+  job.network.tied_head = false;
+  job.global_batch = 16;
+  job.sequence = 2048;
+  const StepModel model(job, machine_of(load_cluster("dgx-a100")));
+  for (const int ranks : {2, 4}) {
+    LayoutChoices choices;
+    choices.devices = ranks;
+    choices.pipeline = ranks;
+    choices.schedule = PipelineSchedule::one_f_one_b;
+    ParallelLayout layout = search_layouts(LayoutSpace(model, choices)).best.front().layout;
+    EXPECT_EQ(layout.last_stage_layers, ranks == 2 ? 4 : 1) << to_string(layout);
+    const Seconds uneven = model.estimate(layout).time;
+    layout.first_stage_layers = layout.last_stage_layers = 0;
+    EXPECT_LT(uneven, 0.9 * model.estimate(layout).time) << ranks;
+  }
+}
+
 std::string complaint(const Case& c) {
   const StepModel model = model_of(c);
   try {
