@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "models/cost/memory.hpp"
 #include "models/network/layer_graph.hpp"
@@ -30,6 +31,8 @@ struct Property {
   void (*scale)(Machine&, double factor);
 };
 
+std::span<NetworkLevel> between_nodes(Machine& machine) { return std::span(machine.levels).subspan(1); }
+
 std::vector<Property> properties(const Machine& machine) {
   std::vector<Property> list{
       {"products",
@@ -44,11 +47,15 @@ std::vector<Property> properties(const Machine& machine) {
          m.levels.front().start *= factor;
        }}};
   if (machine.levels.size() > 1) {
-    list.push_back({"network", [](Machine& m, double factor) { m.levels.back().bandwidth *= factor; }});
+    list.push_back({"network", [](Machine& m, double factor) {
+                      for (NetworkLevel& level : between_nodes(m)) level.bandwidth *= factor;
+                    }});
     list.push_back({"network latency", [](Machine& m, double factor) {
-                      m.levels.back().latency *= factor;
-                      m.levels.back().tree_latency *= factor;
-                      m.levels.back().start *= factor;
+                      for (NetworkLevel& level : between_nodes(m)) {
+                        level.latency *= factor;
+                        level.tree_latency *= factor;
+                        level.start *= factor;
+                      }
                     }});
   }
   return list;

@@ -22,6 +22,7 @@ constexpr NamedConstant<D> device_table[] = {{"matmul", &D::matmul, 0.05, 1},
                                              {"kernel_s", &D::kernel_s, 0, 1e-4},
                                              {"fp8_speedup", &D::fp8_speedup, 1, 2},
                                              {"host_bandwidth", &D::host_bandwidth, 1e8, 1e12},
+                                             {"host_memory", &D::host_memory, 1e8, 1e13},
                                              {"local_bandwidth", &D::local_bandwidth, 1e8, 2e12},
                                              {"local_latency_s", &D::local_latency_s, 0, 1e-3},
                                              {"local_start_s", &D::local_start_s, 0, 1e-3}};
@@ -277,8 +278,20 @@ Machine machine_of(const Cluster& cluster, std::string framework) {
   if (cluster.nodes.size() > 1) {
     FabricConstants constants;
     constants.latency_s = std::max(constants.latency_s, 2 * node.network.latency.value());
-    machine.levels.push_back(network_level(constants, static_cast<double>(cluster.devices.size()),
-                                           node.network.bandwidth.value() * node.nics / in_node));
+    const auto devices = static_cast<double>(cluster.devices.size());
+    machine.levels.push_back(network_level(constants, devices, node.network.bandwidth.value() * node.nics / in_node));
+    if (cluster.uplink && cluster.leaves > 1) {
+      // Below one leaf's switch, and the share that its devices have of its port to the others.
+      const auto nodes = std::count_if(cluster.nodes.begin(), cluster.nodes.end(),
+                                       [&](const Node& other) { return other.leaf == node.leaf; });
+      NetworkLevel& leaf = machine.levels.back();
+      leaf.devices = static_cast<double>(nodes) * in_node;
+      NetworkLevel spine = leaf;
+      spine.devices = devices;
+      spine.bandwidth = std::min(leaf.bandwidth, cluster.uplink->bandwidth.value() / leaf.devices);
+      spine.latency += 2 * cluster.uplink->latency.value();
+      machine.levels.push_back(spine);
+    }
   }
   return machine;
 }

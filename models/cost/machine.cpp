@@ -9,19 +9,33 @@ namespace {
 
 bool leaves_node(const GroupShape& group) { return group.members > group.per_node; }
 
+// The innermost level that holds as many devices side by side.
+std::size_t level_of(const Machine& machine, double reach) {
+  std::size_t i = 0;
+  while (i + 1 < machine.levels.size() && reach > machine.levels[i].devices) ++i;
+  return i;
+}
+
 const NetworkLevel& slowest_level(const Machine& machine, const GroupShape& group) {
-  return leaves_node(group) ? machine.levels.back() : machine.levels.front();
+  if (!leaves_node(group)) return machine.levels.front();
+  return machine.levels[std::max<std::size_t>(1, level_of(machine, group.stride * group.members))];
+}
+
+// How many of a group are together on a level below the outermost that it spans.
+double members_on(const NetworkLevel& level, const GroupShape& group) {
+  return std::clamp(std::floor(level.devices / group.stride), 1.0, group.members);
 }
 
 // What a ring through the group moves past each device a second. A group's devices on a node share their ports' rates:
-// the ring leaves the node once for all of them.
+// the ring leaves the node once for all of them. So it is with those below one switch.
 double ring_bandwidth(const Machine& machine, const GroupShape& group) {
   double bandwidth = machine.levels.front().bandwidth;
   const double reach = group.stride * group.members;
   for (std::size_t i = 1; i < machine.levels.size() && reach > machine.levels[i - 1].devices; ++i) {
+    const double together = i == 1 ? group.per_node : members_on(machine.levels[i - 1], group);
     const double spread = reach / machine.levels[i - 1].devices;
     const double left = std::pow(spread, -machine.levels[i].narrowing);
-    bandwidth = std::min(bandwidth, group.per_node * machine.levels[i].bandwidth * left);
+    bandwidth = std::min(bandwidth, together * machine.levels[i].bandwidth * left);
   }
   return bandwidth;
 }
@@ -103,13 +117,26 @@ double all_to_all_time(const Machine& machine, const GroupShape& group, double b
   if (group.members <= 1 || bytes <= 0) return 0;
   const double n = group.members;
   double time = (group.per_node - 1) / n * bytes / machine.levels.front().bandwidth;
-  if (leaves_node(group)) time = std::max(time, (n - group.per_node) / n * bytes / machine.levels.back().bandwidth);
+  if (!leaves_node(group)) return start_of(machine, group) + time;
+  const std::size_t outermost = std::max<std::size_t>(1, level_of(machine, group.stride * n));
+  for (std::size_t i = 1; i <= outermost; ++i) {
+    const double together = i == 1 ? group.per_node : members_on(machine.levels[i - 1], group);
+    time = std::max(time, (n - together) / n * bytes / machine.levels[i].bandwidth);
+  }
   return start_of(machine, group) + time;
 }
 
-double message_time(const Machine& machine, double stride, double bytes) {
-  const NetworkLevel& level = stride >= machine.levels.front().devices ? machine.levels.back() : machine.levels.front();
-  return level.latency + bytes / level.bandwidth;
+double message_time(const Machine& machine, double stride, double reach, double bytes) {
+  const bool leaves_node = stride >= machine.levels.front().devices && machine.levels.size() > 1;
+  const NetworkLevel& level = machine.levels[leaves_node ? 1 : 0];
+  double latency = level.latency, bandwidth = level.bandwidth;
+  if (const std::size_t i = level_of(machine, reach); i > 1) {
+    // All devices of a link of the chain send at once, and nobody else.
+    const double below = machine.levels[i - 1].devices;
+    latency = machine.levels[i].latency;
+    bandwidth = std::min(bandwidth, machine.levels[i].bandwidth * below / std::min(stride, below));
+  }
+  return latency + bytes / bandwidth;
 }
 
 double matmul_time(const Machine& machine, double peak, double m, double n, double k, double element) {

@@ -28,6 +28,9 @@ struct DeviceConstants {
   double kernel_s = 4e-6;          // shortest kernel
   double fp8_speedup = 1.6;        // of products against 16 bits, conversions included
   double host_bandwidth = 25e9;    // bytes/s to and from host memory, one direction
+  // Bytes/s of host memory, a device's share, that an optimizer on the host's cores moves. DeepSpeed's on 128 cores
+  // takes the larger part of 2.4 to 3.1 s for 3.1e9 parameters of 2 devices (its pull request 7474): 20 to 30e9.
+  double host_memory = 25e9;
   double local_bandwidth = 230e9;  // bytes/s, one direction, what a ring inside a node reaches
   double local_latency_s = 3e-6;   // a step of a ring inside a node
   double local_start_s = 3e-5;     // of a collective
@@ -140,8 +143,9 @@ double reduce_scatter_time(const Machine& machine, const GroupShape& group, doub
 double all_gather_time(const Machine& machine, const GroupShape& group, double bytes);
 double all_reduce_time(const Machine& machine, const GroupShape& group, double bytes);
 double all_to_all_time(const Machine& machine, const GroupShape& group, double bytes);
-// From a device to the one `stride` further.
-double message_time(const Machine& machine, double stride, double bytes);
+// From a device to the one `stride` further. In a chain of `reach` devices some hop crosses all levels below that; the
+// others wait for it.
+double message_time(const Machine& machine, double stride, double reach, double bytes);
 
 // A product (m, k) x (k, n), `element` bytes an element, seconds: 2 m n k / (peak * matmul * k / (k + depth)) times the
 // waves that its tiles take, or its bytes from memory, or the shortest kernel. REQUIRES: m, n, k > 0.

@@ -167,7 +167,8 @@ void ShardCosts::add_context_communication(LayerShard& layer) const {
   const auto inner = static_cast<double>(inner_devices(layout_, Dimension::context));
   const double steps = layout_.context - 1;
   const bool crosses = inner * layout_.context > machine_.levels.front().devices;
-  const double hop = message_time(machine_, crosses ? machine_.levels.front().devices : inner, bytes);
+  const double hop =
+      message_time(machine_, crosses ? machine_.levels.front().devices : inner, inner * layout_.context, bytes);
   const double attention = attention_forward();
   layer.context_forward = std::max(0.0, steps * hop - attention);
   layer.context_backward = std::max(0.0, 2 * steps * hop - 2 * attention);

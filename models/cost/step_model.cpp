@@ -183,7 +183,10 @@ double StepModel::optimizer_time(const ParallelLayout& layout, double parameters
   const double replicas = layout.zero > 0 ? static_cast<double>(layout.data) * layout.context : 1;
   const double updated = parameters / replicas + expert_parameters / std::max(1.0, replicas / layout.expert);
   if (layout.offload_optimizer) {
-    return updated * (machine_.framework.gradient_bytes + element_) / machine_.constants.host_bandwidth;
+    // Copies run behind the update, or it behind them.
+    const double copied = machine_.framework.gradient_bytes + element_;
+    return updated * std::max(copied / machine_.constants.host_bandwidth,
+                              parameter_bytes_.touched.value() / machine_.constants.host_memory);
   }
   return machine_.framework.optimizer * updated * parameter_bytes_.touched.value() /
          (machine_.device.memory_bandwidth.value() * machine_.constants.memory);
@@ -203,7 +206,7 @@ void StepModel::add_pipeline(const ParallelLayout& layout, const Shard& shard, d
                  std::max(0.0, whole_time(shard.embedding) + whole_time(shard.head) - excess) / V;
   const auto stride = static_cast<double>(inner_devices(layout, Dimension::pipeline));
   const double shown = layout.overlap_pipeline ? machine_.framework.exposed_pipeline : 1;
-  terms.pipeline = message_time(machine_, stride, shard.boundary) *
+  terms.pipeline = message_time(machine_, stride, stride * layout.pipeline, shard.boundary) *
                    (messages_in_latency(layout.pipeline, 1) + 2 * V * layout.microbatches * shown);
 }
 

@@ -99,6 +99,19 @@ TEST_F(Layouts, FitAlsoWhereTheFirstOfThemDoNot) {
   EXPECT_LT(best["memory_bytes"], 80e9);
 }
 
+// Half of the nodes behind a port of 2 GB/s: little of the plan goes through it, and SimGrid finds what was foreseen.
+TEST_F(Layouts, HeedASlowLinkBetweenTwoHalves) {
+  json cluster = json::parse(out_of("show cluster dgx-a100:8 --json"));
+  cluster["fabric"] = {{"nodes_per_leaf", 4}, {"uplink", {{"latency", "50 us"}, {"bandwidth", "2 GB/s"}}}};
+  std::ofstream(folder_.path() / "halves.json") << cluster;
+  const json best = json::parse(
+      out_of("plan --network llama-2-70b --cluster halves.json --global-batch 256 --top 1 --json"))["ranked"][0];
+  EXPECT_NEAR(best["step_s"].get<double>() / best["closed_form_step_s"].get<double>(), 1, 0.15) << best;
+  const json whole = json::parse(
+      out_of("plan --network llama-2-70b --cluster dgx-a100:8 --global-batch 256 --top 1 --json"))["ranked"][0];
+  EXPECT_LT(best["step_s"].get<double>(), 1.25 * whole["step_s"].get<double>());
+}
+
 TEST_F(Layouts, SayHowFarSuchPredictionsWereOff) {
   EXPECT_THAT(out_of(plan_ + "--confirm 0"),
               HasSubstr("published runs on 'A100-SXM4-80GB' so predicted: step times of"));

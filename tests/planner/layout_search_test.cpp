@@ -25,6 +25,7 @@ struct Case {
   double memory = 80e9;  // bytes of a device
   bool fused = true;
   LayoutChoices choices;
+  bool halves = false;  // a narrow port between the two nodes
 };
 
 StepModel model_of(const Case& c) {
@@ -37,6 +38,12 @@ StepModel model_of(const Case& c) {
   job.fused_attention = c.fused;
   Machine machine = machine_of(load_cluster("dgx-a100:2"));
   machine.device.memory = Bytes(c.memory);
+  if (c.halves) {
+    // Below one switch a node each.
+    machine.levels.push_back(machine.levels.back());
+    machine.levels[1].devices = 8;
+    machine.levels[2].bandwidth = 1e9;
+  }
   return {job, machine};
 }
 
@@ -53,6 +60,7 @@ std::vector<Case> cases() {
   sixteen.tensor = 2;
   sixteen.recompute = Recompute::none;
   list.push_back({"TwoNodes", 4, 0, 80e9, true, sixteen});
+  list.push_back({"TwoHalves", 4, 0, 80e9, true, sixteen, true});
   LayoutChoices experts;
   experts.devices = 4;
   experts.zero = 1;

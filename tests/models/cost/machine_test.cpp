@@ -112,6 +112,49 @@ TEST(Collectives, FindLessOfANarrowingNetworkTheMoreNodesTheySpan) {
   EXPECT_EQ(all_gather_time(m, group_of(m, 1, 8), 1600), all_gather_time(machine(), group_of(m, 1, 8), 1600));
 }
 
+// Four nodes below a switch, two such, and a tenth of the rate between them.
+Machine with_leaves() {
+  Machine m = machine();
+  m.levels.insert(m.levels.begin() + 1, m.levels.back());
+  m.levels[1].devices = 32;
+  m.levels[2].bandwidth = 1;
+  return m;
+}
+
+TEST(Collectives, LeaveASwitchThroughThePortOfAllDevicesBelowIt) {
+  const Machine m = with_leaves();
+  EXPECT_EQ(all_gather_time(m, group_of(m, 1, 32), 1600), all_gather_time(machine(), group_of(m, 1, 32), 1600));
+  EXPECT_EQ(all_gather_time(m, group_of(m, 8, 4), 1600), all_gather_time(machine(), group_of(m, 8, 4), 1600));
+  // Of 64 members 32 are below each switch, of 8 members 4.
+  EXPECT_DOUBLE_EQ(all_gather_time(m, group_of(m, 1, 64), 1600), 7 + 63 * 2 + 63.0 / 64 * 1600 / 32);
+  EXPECT_DOUBLE_EQ(all_gather_time(m, group_of(m, 8, 8), 1600), 7 + 7 * 2 + 7.0 / 8 * 1600 / 4);
+  EXPECT_DOUBLE_EQ(all_to_all_time(m, group_of(m, 8, 8), 1600), 7 + std::max({0.0, 7.0 / 8 * 160, 4.0 / 8 * 1600}));
+}
+
+TEST(Messages, WaitForTheSlowestHopOfTheChain) {
+  const Machine m = with_leaves();
+  EXPECT_EQ(message_time(m, 4, 8, 1600), 1 + 1600.0 / 100) << "in a node";
+  EXPECT_EQ(message_time(m, 8, 32, 1600), 2 + 1600.0 / 10) << "below a switch";
+  EXPECT_EQ(message_time(m, 8, 64, 1600), 2 + 1600.0 / 4) << "8 devices send through a port for 32";
+  EXPECT_EQ(message_time(m, 4, 64, 1600), 2 + 1600.0 / 8) << "4 do";
+  EXPECT_EQ(message_time(m, 1, 64, 1600), 2 + 1600.0 / 32) << "1 does, faster than a device's own port";
+}
+
+TEST(Machine, OfAClusterWithASlowLinkBetweenTwoHalvesHasThemAsALevel) {
+  Cluster cluster = load_cluster("dgx-a100:4");
+  ASSERT_EQ(machine_of(cluster).levels.size(), 2U);
+  cluster.leaves = 2;
+  cluster.nodes[2].leaf = cluster.nodes[3].leaf = 1;
+  cluster.uplink = {Seconds(50e-6), BytesPerSecond(16e9)};
+  const Machine m = machine_of(cluster);
+  ASSERT_EQ(m.levels.size(), 3U);
+  EXPECT_EQ(m.levels[1].devices, 16);
+  EXPECT_EQ(m.levels[1].bandwidth, machine_of(load_cluster("dgx-a100:4")).levels[1].bandwidth);
+  EXPECT_EQ(m.levels[2].devices, 32);
+  EXPECT_EQ(m.levels[2].bandwidth, 1e9) << "a sixteenth of the port";
+  EXPECT_NEAR(m.levels[2].latency - m.levels[1].latency, 100e-6, 1e-12);
+}
+
 TEST(Collectives, TakeNoTimeAloneOrForNothing) {
   for (const auto collective : {reduce_scatter_time, all_gather_time, all_reduce_time}) {
     EXPECT_EQ(collective(machine(), group_of(machine(), 1, 1), 100), 0);
