@@ -16,9 +16,14 @@ std::size_t level_of(const Machine& machine, double reach) {
   return i;
 }
 
+// The outermost level that the group's ring passes. Whoever leaves the node is on the next one, if there is one.
+std::size_t outermost_level(const Machine& machine, const GroupShape& group) {
+  if (!leaves_node(group)) return 0;
+  return std::max(level_of(machine, group.stride * group.members), std::min<std::size_t>(1, machine.levels.size() - 1));
+}
+
 const NetworkLevel& slowest_level(const Machine& machine, const GroupShape& group) {
-  if (!leaves_node(group)) return machine.levels.front();
-  return machine.levels[std::max<std::size_t>(1, level_of(machine, group.stride * group.members))];
+  return machine.levels[outermost_level(machine, group)];
 }
 
 // How many of a group are together on a level below the outermost that it spans.
@@ -117,9 +122,7 @@ double all_to_all_time(const Machine& machine, const GroupShape& group, double b
   if (group.members <= 1 || bytes <= 0) return 0;
   const double n = group.members;
   double time = (group.per_node - 1) / n * bytes / machine.levels.front().bandwidth;
-  if (!leaves_node(group)) return start_of(machine, group) + time;
-  const std::size_t outermost = std::max<std::size_t>(1, level_of(machine, group.stride * n));
-  for (std::size_t i = 1; i <= outermost; ++i) {
+  for (std::size_t i = 1; i <= outermost_level(machine, group); ++i) {
     const double together = i == 1 ? group.per_node : members_on(machine.levels[i - 1], group);
     time = std::max(time, (n - together) / n * bytes / machine.levels[i].bandwidth);
   }

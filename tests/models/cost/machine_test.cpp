@@ -131,6 +131,14 @@ TEST(Collectives, LeaveASwitchThroughThePortOfAllDevicesBelowIt) {
   EXPECT_DOUBLE_EQ(all_to_all_time(m, group_of(m, 8, 8), 1600), 7 + std::max({0.0, 7.0 / 8 * 160, 4.0 / 8 * 1600}));
 }
 
+TEST(Collectives, OnOneLevelHaveNoOtherWhateverTheirSize) {
+  Machine one = machine();
+  one.levels.pop_back();
+  const GroupShape larger{16, 8, 1};
+  EXPECT_DOUBLE_EQ(all_gather_time(one, larger, 1600), 5 + 15 * 1 + 15.0 / 16 * 1600 / 100);
+  EXPECT_DOUBLE_EQ(message_time(one, 16, 32, 1600), 1 + 1600.0 / 100);
+}
+
 TEST(Messages, WaitForTheSlowestHopOfTheChain) {
   const Machine m = with_leaves();
   EXPECT_EQ(message_time(m, 4, 8, 1600), 1 + 1600.0 / 100) << "in a node";
