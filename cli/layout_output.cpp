@@ -260,7 +260,9 @@ std::string published_text(const Machine& machine) {
     return fmt::format("{}, half within {:g} %, nine in ten within {:g} %", with_thousands(errors.rows), errors.median,
                        errors.nine_in_ten);
   };
-  std::string text = fmt::format("published runs on '{}' so predicted: step times of {}", device, of(time));
+  std::string text = fmt::format(
+      "published runs on '{}', each predicted with the constants of its framework (here {}'s): step times of {}",
+      device, machine.framework_name, of(time));
   if (memory.rows >= few) text += "; memory of " + of(memory);
   return wrap(text);
 }
@@ -294,6 +296,7 @@ Json to_json(const LayoutAnswer& answer) {
   Json json;
   json["ranked"] = ranked_json(answer);
   json["left_out_too_large"] = answer.planned.too_large;
+  json["framework"] = answer.model.machine().framework_name;
   json["published_errors"] = to_json(answer.model.machine().published);
   json["near_misses"] = Json::array();
   for (const JudgedLayout& miss : answer.result.near_misses) {

@@ -148,7 +148,7 @@ std::vector<std::string> layout_options_given(const CLI::App& command) {
 
 // Of those, what is asked of the layouts; the others fix them.
 bool is_about_layouts(std::string_view option) {
-  constexpr std::array options{"--objective", "--price", "--explain", "--pareto", "--scaling", "--weak"};
+  constexpr std::array options{"--framework", "--objective", "--price", "--explain", "--pareto", "--scaling", "--weak"};
   return std::find(options.begin(), options.end(), option) != options.end();
 }
 
@@ -279,6 +279,8 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
                     "Dimensions from neighbours outwards, e.g. tcdp: tensor, context, data, pipeline");
   group->add_flag("--staggered-steps", layout.staggered_steps,
                   "Also schedules that need ranks to begin the next step without a barrier: zb-h2, zb-2p, zb-v");
+  group->add_option("--framework", options.framework,
+                    "Whose code trains: its fitted constants and its overlaps\n(default: megatron-core)");
   group->add_option("--objective", options.objective, list_of(layout_objective_names()))->capture_default_str();
   group->add_option("--price", options.price, "US dollars an hour of one device (default: the cluster's)")
       ->check(positive_number());

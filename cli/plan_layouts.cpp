@@ -5,6 +5,7 @@
 #include "cli/console.hpp"
 #include "cli/layout_output.hpp"
 #include "cli/plan_options.hpp"
+#include "models/cost/constants.hpp"
 #include "planner/layout_plan.hpp"
 #include "planner/layouts.hpp"
 #include "runtime/memory_need.hpp"
@@ -26,6 +27,21 @@ void leave_runnable(LayoutChoices& choices) {
   }
 }
 
+// Where a framework's file says what it overlaps, it overlaps nothing else.
+void leave_possible(LayoutChoices& choices, const std::string& framework) {
+  for (const FrameworkPreset& preset : load_calibration().frameworks) {
+    if (preset.name != framework || preset.overlaps.empty()) continue;
+    const auto fix = [&](std::optional<bool>& choice, const char* overlap) {
+      const bool has = std::find(preset.overlaps.begin(), preset.overlaps.end(), overlap) != preset.overlaps.end();
+      if (!choice && !has) choice = false;
+    };
+    fix(choices.overlap_gradients, "gradients");
+    fix(choices.overlap_parameters, "parameters");
+    fix(choices.overlap_tensor, "tensor");
+    fix(choices.overlap_pipeline, "pipeline");
+  }
+}
+
 LayoutChoices choices_of(const PlanOptions& options, const SearchSpace& space, const Cluster& cluster) {
   LayoutChoices choices = options.layout;
   choices.devices = usable_devices(cluster, space);
@@ -34,6 +50,7 @@ LayoutChoices choices_of(const PlanOptions& options, const SearchSpace& space, c
   if (options.microbatch > 0) choices.microbatch = static_cast<std::int32_t>(options.microbatch);
   choices.recompute = space.recompute;
   if (is_this_machine(options.cluster)) leave_runnable(choices);
+  if (!options.framework.empty()) leave_possible(choices, options.framework);
   if (space.schedule) choices.schedule = choose("--schedule", *space.schedule, pipeline_schedule_names());
   if (!options.order.empty()) {
     choices.order = parse_order(options.order);
@@ -53,7 +70,7 @@ TrainingJob job_of(const SearchSpace& space, const Network& network) {
 StepModel model_of(const PlanOptions& options, const SearchSpace& space, const Network& network,
                    const Cluster& cluster) {
   check_space(space, network, cluster);
-  StepModel model(job_of(space, network), machine_of(cluster));
+  StepModel model(job_of(space, network), machine_of(cluster, options.framework));
   const DeviceType& device = model.machine().device;
   if (!(device.peak_of(space.precision) > FlopsPerSecond(0))) {
     throw bad_input("--precision: device '{}' does not compute in {}; it does in {}", printable(device.name),

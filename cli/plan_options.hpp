@@ -16,7 +16,7 @@ struct PlanOptions {
   std::vector<std::string> precisions;  // several: layouts only; empty: with_precision() chooses
   std::string precision_note;           // why that one, where it chose
   std::string optimizer = "adamw", recompute;
-  std::string schedule, order, objective = "time";
+  std::string schedule, order, framework, objective = "time";
   std::int64_t sequence = 0;  // 0: the network's longest
   std::int64_t microbatch = 0;
   int stages = 0, replicas = 0, devices = 0;

@@ -273,6 +273,7 @@ Machine machine_of(const Cluster& cluster, std::string framework) {
                     did_you_mean(framework, names));
   }
   machine.framework = software->constants;
+  machine.framework_name = framework;
   const auto in_node = static_cast<double>(node.devices.size());
   machine.levels.push_back(node_level(machine.constants, in_node, node.local.bandwidth.value()));
   if (cluster.nodes.size() > 1) {

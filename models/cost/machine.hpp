@@ -112,7 +112,9 @@ struct Machine {
   DeviceConstants constants;
   FrameworkConstants framework;
   std::vector<NetworkLevel> levels;  // innermost first; at least one
-  PublishedErrors published = {};    // of predictions with these constants
+  // Of predictions for the device, each with the constants of the framework that ran.
+  PublishedErrors published = {};
+  std::string framework_name = {};
   bool operator==(const Machine&) const = default;
 };
 

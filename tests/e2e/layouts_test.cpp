@@ -112,9 +112,20 @@ TEST_F(Layouts, HeedASlowLinkBetweenTwoHalves) {
   EXPECT_LT(best["step_s"].get<double>(), 1.25 * whole["step_s"].get<double>());
 }
 
+// nanotron overlaps nothing, and its constants are not Megatron-LM's.
+TEST_F(Layouts, AreThoseOfTheFrameworkThatIsToRunThem) {
+  const json usual = json::parse(out_of(plan_ + "--confirm 0 --json"));
+  const json other = json::parse(out_of(plan_ + "--confirm 0 --json --framework nanotron"));
+  EXPECT_EQ(usual["framework"], "megatron-core");
+  EXPECT_EQ(other["framework"], "nanotron");
+  EXPECT_THAT(usual["ranked"][0]["text"].get<std::string>(), HasSubstr("overlap="));
+  EXPECT_GT(other["ranked"][0]["step_s"].get<double>(), usual["ranked"][0]["step_s"].get<double>());
+  expect_error(plan_ + "--framework nanotrom", 2, "did you mean 'nanotron'");
+}
+
 TEST_F(Layouts, SayHowFarSuchPredictionsWereOff) {
   EXPECT_THAT(out_of(plan_ + "--confirm 0"),
-              HasSubstr("published runs on 'A100-SXM4-80GB' so predicted: step times of"));
+              HasSubstr("published runs on 'A100-SXM4-80GB', each predicted with the constants of its framework"));
   EXPECT_GT(json::parse(out_of(plan_ + "--confirm 0 --json"))["published_errors"]["step_time"]["rows"], 500);
   const std::string h200 = out_of("plan --network gpt3-1.3b --cluster hgx-h200 --global-batch 64 --confirm 0");
   EXPECT_THAT(h200, HasSubstr("too few to say how far off"));
