@@ -347,7 +347,9 @@ void add_plan_command(CLI::App& app) {
   fixed->add_option("--replicas,--data", options->replicas, "Data-parallel width")->check(positive);
   fixed->add_option("--micro-batch", options->microbatch, "Samples a micro-batch")->check(positive);
   fixed->add_option("--schedule", options->schedule, "Pipeline schedule (searched: those with a closed form)");
-  fixed->add_option("--recompute", options->recompute, list_of(recompute_names()));
+  fixed->add_option(
+      "--recompute", options->recompute,
+      list_of(recompute_names()) + "; of layouts as many blocks as it takes to fit, or --recompute-layers");
   fixed->add_option("--cuts", options->cuts, "First layer of each stage but the first, e.g. 7,13,19")->delimiter(',');
   command->add_option("--devices", options->devices, "Use at most this many")->check(positive);
   command

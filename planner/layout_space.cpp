@@ -235,6 +235,15 @@ void LayoutSpace::explain_stages() const {
   if (wanted > 0 && stages_a_rank != wanted) {
     throw bad_input("--schedule: {} has {} a rank, not {}", name(*c.schedule), counted(wanted, "stage"), stages_a_rank);
   }
+  if (c.schedule && wanted == 0 && stages_a_rank == 1) {
+    throw bad_input("--virtual-stages: expected at least 2 with {}, got 1", name(*c.schedule));
+  }
+  const std::int64_t stages = std::int64_t{stages_a_rank} * c.pipeline.value_or(1);
+  if (stages > model_->job().network.layers) {
+    throw bad_input("--virtual-stages: expected at most {} on a pipeline of {}, as there are {}, got {}",
+                    model_->job().network.layers / c.pipeline.value_or(1), c.pipeline.value_or(1),
+                    counted(model_->job().network.layers, "block"), stages_a_rank);
+  }
   if (c.pipeline.value_or(2) == 1 && stages_a_rank > 1) {
     throw bad_input("--virtual-stages: expected 1 on a pipeline of 1, got {}", stages_a_rank);
   }
@@ -313,6 +322,9 @@ void LayoutSpace::explain_nothing() const {
   if (c.zero.value_or(0) > 1 && depth > 1) {
     throw bad_input("--zero: ZeRO {} gathers or scatters for every micro-batch: expected a pipeline of 1, got {}",
                     *c.zero, depth);
+  }
+  if (c.zero.value_or(0) > 0 && c.data.value_or(2) == 1 && c.context.value_or(2) == 1) {
+    throw bad_input("--zero: expected 0 with one replica, which shares nothing out, got {}", *c.zero);
   }
   explain_stages();
   if (c.schedule && c.pipeline) {

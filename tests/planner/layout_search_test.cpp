@@ -384,6 +384,13 @@ TEST(LayoutSpace, NamesChoicesThatContradictEachOther) {
   EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.sequence_parallel = true, c.tensor = 2; }), "");
   EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.pipeline = 3, c.stages = 4; }),
             "--stages: expected a multiple of pipeline 3, got 4");
+  EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.pipeline = 2, c.virtual_stages = 4; }),
+            "--virtual-stages: expected at most 3 on a pipeline of 2, as there are 6 blocks, got 4");
+  EXPECT_EQ(complaint_about(
+                [](LayoutChoices& c) { c.virtual_stages = 1, c.schedule = PipelineSchedule::interleaved_one_f_one_b; }),
+            "--virtual-stages: expected at least 2 with interleaved-1f1b, got 1");
+  EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.zero = 1, c.data = c.context = 1; }),
+            "--zero: expected 0 with one replica, which shares nothing out, got 1");
   EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.pipeline = 1, c.virtual_stages = 2; }),
             "--virtual-stages: expected 1 on a pipeline of 1, got 2");
   EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.virtual_stages = 2, c.schedule = PipelineSchedule::one_f_one_b; }),
