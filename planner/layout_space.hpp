@@ -64,6 +64,11 @@ struct Residence {
   bool offload_optimizer = false, offload_activations = false;
 };
 
+// What sequence parallelism shards a sample into.
+inline std::int64_t sequence_pieces(const Widths& widths) {
+  return std::int64_t{widths.context} * (widths.context > 1 ? 2 : 1) * widths.tensor;
+}
+
 // Blocks that recompute: `layers` of them on a rank in `mode`, or fewest_layers; mode none: 0.
 struct Recomputation {
   Recompute mode = Recompute::none;

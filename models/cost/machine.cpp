@@ -26,9 +26,10 @@ const NetworkLevel& slowest_level(const Machine& machine, const GroupShape& grou
   return machine.levels[outermost_level(machine, group)];
 }
 
-// How many of a group are together on a level below the outermost that it spans.
-double members_on(const NetworkLevel& level, const GroupShape& group) {
-  return std::clamp(std::floor(level.devices / group.stride), 1.0, group.members);
+// How many of a group share the ports that lead from the level below to level `i`. REQUIRES: i > 0.
+double members_below(const Machine& machine, std::size_t i, const GroupShape& group) {
+  if (i == 1) return group.per_node;
+  return std::clamp(std::floor(machine.levels[i - 1].devices / group.stride), 1.0, group.members);
 }
 
 // What a ring through the group moves past each device a second. A group's devices on a node share their ports' rates:
@@ -37,10 +38,9 @@ double ring_bandwidth(const Machine& machine, const GroupShape& group) {
   double bandwidth = machine.levels.front().bandwidth;
   const double reach = group.stride * group.members;
   for (std::size_t i = 1; i < machine.levels.size() && reach > machine.levels[i - 1].devices; ++i) {
-    const double together = i == 1 ? group.per_node : members_on(machine.levels[i - 1], group);
     const double spread = reach / machine.levels[i - 1].devices;
     const double left = std::pow(spread, -machine.levels[i].narrowing);
-    bandwidth = std::min(bandwidth, together * machine.levels[i].bandwidth * left);
+    bandwidth = std::min(bandwidth, members_below(machine, i, group) * machine.levels[i].bandwidth * left);
   }
   return bandwidth;
 }
@@ -123,8 +123,7 @@ double all_to_all_time(const Machine& machine, const GroupShape& group, double b
   const double n = group.members;
   double time = (group.per_node - 1) / n * bytes / machine.levels.front().bandwidth;
   for (std::size_t i = 1; i <= outermost_level(machine, group); ++i) {
-    const double together = i == 1 ? group.per_node : members_on(machine.levels[i - 1], group);
-    time = std::max(time, (n - together) / n * bytes / machine.levels[i].bandwidth);
+    time = std::max(time, (n - members_below(machine, i, group)) / n * bytes / machine.levels[i].bandwidth);
   }
   return start_of(machine, group) + time;
 }

@@ -29,7 +29,7 @@ struct DeviceConstants {
   double fp8_speedup = 1.6;        // of products against 16 bits, conversions included
   double host_bandwidth = 25e9;    // bytes/s to and from host memory, one direction
   // Bytes/s of host memory, a device's share, that an optimizer on the host's cores moves. DeepSpeed's on 128 cores
-  // takes the larger part of 2.4 to 3.1 s for 3.1e9 parameters of 2 devices (its pull request 7474): 20 to 30e9.
+  // takes much of 2.4 to 3.1 s for 3.1e9 parameters of 2 devices (its pull request 7474): 20 to 30e9 if two thirds.
   double host_memory = 25e9;
   double local_bandwidth = 230e9;  // bytes/s, one direction, what a ring inside a node reaches
   double local_latency_s = 3e-6;   // a step of a ring inside a node

@@ -140,6 +140,10 @@ std::byte* Messages::destination(std::size_t index) const {
   return action(index).kind == ActionKind::recv_forward ? stage.input(place.slab) : stage.d_output(place.slab);
 }
 
+Messages::Awaited Messages::arrives_at_destination(std::size_t index, cudaEvent_t arrived) const {
+  return {index, arrived, destination(index), layout_.places[index].inbox ? inbox() : nullptr};
+}
+
 void Messages::wait_until_free(std::size_t index, cudaStream_t stream) {
   const Place& place = layout_.places[index];
   wait(stream, place.inbox ? inbox_freed_ : freed_[{action(index).stage.value, place.slab}]);
@@ -153,7 +157,7 @@ void Messages::receive(std::size_t index, int peer, Times& times) {
   }
   const cudaEvent_t arrived =
       context_.transport.one_process() ? gradient_arrived(index, peer) : receive_from_process(index, peer, times);
-  awaited_[a] = {index, arrived, destination(index), layout_.places[index].inbox ? inbox() : nullptr};
+  awaited_[a] = arrives_at_destination(index, arrived);
 }
 
 Messages::Awaited Messages::fetch_output(std::size_t index, int peer, Times& times) {
@@ -176,7 +180,7 @@ Messages::Awaited Messages::fetch_output(std::size_t index, int peer, Times& tim
     FetchedMessage fetched{times.arrived->get()};
     context_.transport.send(peer, {Lane::backward, a.stage.value, a.microbatch.value}, bytes_in(fetched));
   }
-  return {index, times.arrived->get(), destination(index), layout_.places[index].inbox ? inbox() : nullptr};
+  return arrives_at_destination(index, times.arrived->get());
 }
 
 cudaEvent_t Messages::gradient_arrived(std::size_t index, int peer) {

@@ -117,6 +117,7 @@ class Messages {
   bool is_reached(int gpu, const StageLayout& layout) const;
   // Where a RECV puts what comes.
   std::byte* destination(std::size_t index) const;
+  Awaited arrives_at_destination(std::size_t index, cudaEvent_t arrived) const;
   // The stream writes to an output's destination next.
   void wait_until_free(std::size_t index, cudaStream_t stream);
   void offer_output(std::size_t index, int peer, cudaEvent_t computed);

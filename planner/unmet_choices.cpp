@@ -1,0 +1,130 @@
+// LayoutSpace::explain_nothing: which of the user's choices no layout meets.
+#include <algorithm>
+#include <string>
+
+#include "models/cost/schedule_forms.hpp"
+#include "models/error.hpp"
+#include "models/text.hpp"
+#include "planner/layout_space.hpp"
+
+namespace stagecraft {
+
+void LayoutSpace::explain_stages() const {
+  const LayoutChoices& c = choices_;
+  if (c.pipeline && c.stages && *c.stages % *c.pipeline != 0) {
+    throw bad_input("--stages: expected a multiple of pipeline {}, got {}", *c.pipeline, *c.stages);
+  }
+  const std::int32_t stages_a_rank = c.virtual_stages.value_or(c.pipeline && c.stages ? *c.stages / *c.pipeline : 0);
+  if (stages_a_rank == 0) return;
+  const std::int32_t wanted = c.schedule ? stages_per_rank_of(*c.schedule) : 0;
+  if (wanted > 0 && stages_a_rank != wanted) {
+    throw bad_input("--schedule: {} has {} a rank, not {}", name(*c.schedule), counted(wanted, "stage"), stages_a_rank);
+  }
+  if (c.schedule && wanted == 0 && stages_a_rank == 1) {
+    throw bad_input("--virtual-stages: expected at least 2 with {}, got 1", name(*c.schedule));
+  }
+  const std::int64_t stages = std::int64_t{stages_a_rank} * c.pipeline.value_or(1);
+  if (stages > model_->job().network.layers) {
+    throw bad_input("--virtual-stages: expected at most {} on a pipeline of {}, as there are {}, got {}",
+                    model_->job().network.layers / c.pipeline.value_or(1), c.pipeline.value_or(1),
+                    counted(model_->job().network.layers, "block"), stages_a_rank);
+  }
+  if (c.pipeline.value_or(2) == 1 && stages_a_rank > 1) {
+    throw bad_input("--virtual-stages: expected 1 on a pipeline of 1, got {}", stages_a_rank);
+  }
+}
+
+void LayoutSpace::explain_recomputation() const {
+  const std::int32_t layers = choices_.recomputed_layers.value_or(0);
+  if (layers == 0) return;
+  const std::string given = layers == fewest_layers ? "fewest" : std::to_string(layers);
+  if (choices_.recompute == Recompute::none) {
+    throw bad_input("--recompute-layers: expected --recompute selective or full with it, got {} with none", given);
+  }
+  if (layers == fewest_layers && choices_.pipeline.value_or(choices_.stages.value_or(2)) == 1) {
+    throw bad_input("--recompute-layers: expected a number of blocks on a pipeline of 1, got fewest");
+  }
+  std::int32_t most = 0;  // blocks of a rank
+  for (const auto& [key, shapes] : shapes_) {
+    if (!shapes.by_layers.empty()) most = std::max(most, shapes.by_layers.rbegin()->first);
+  }
+  if (most > 0 && layers > most) {
+    throw bad_input("--recompute-layers: expected at most the {} of a rank, got {}", counted(most, "block"), given);
+  }
+  if (choices_.offload_activations.value_or(false)) {
+    throw bad_input("--recompute-layers: expected all blocks of a rank with --offload-activations on, got {}", given);
+  }
+}
+
+void LayoutSpace::explain_sequence_parallel() const {
+  const LayoutChoices& c = choices_;
+  if (!c.sequence_parallel.value_or(false)) return;
+  if (c.tensor.value_or(2) == 1 || c.devices == 1) {
+    throw bad_input("--sequence-parallel: expected off, as a tensor-parallel width of 1 shards nothing, got on");
+  }
+  const std::int64_t pieces = sequence_pieces({.tensor = c.tensor.value_or(1), .context = c.context.value_or(1)});
+  if (model_->job().sequence % pieces != 0) {
+    throw bad_input("--sequence-parallel: expected off, as {} do not divide into {}, got on",
+                    counted(model_->job().sequence, "token"), counted(pieces, "piece"));
+  }
+}
+
+void LayoutSpace::explain_nothing() const {
+  const auto try_one = [&](std::string_view option, auto apply) {
+    ParallelLayout layout;
+    layout.microbatches = static_cast<std::int32_t>(std::min<std::int64_t>(model_->job().global_batch, 1 << 30));
+    apply(layout);
+    const std::string refusal = model_->refuse(layout);
+    if (!refusal.empty()) throw bad_input("{}: {}", option, refusal);
+  };
+  const LayoutChoices& c = choices_;
+  const std::int64_t batch = model_->job().global_batch;
+  if (batch % (std::int64_t{c.data.value_or(1)} * c.microbatch.value_or(1)) != 0) {
+    throw bad_input("--global-batch: expected a multiple of replicas {} x micro-batch {}, got {}", c.data.value_or(1),
+                    c.microbatch.value_or(1), batch);
+  }
+  if (c.tensor) try_one("--tensor", [&](ParallelLayout& l) { l.tensor = *c.tensor; });
+  if (c.context) try_one("--context", [&](ParallelLayout& l) { l.context = *c.context; });
+  if (c.expert && *c.expert > 1 && model_->job().network.experts % *c.expert != 0) {
+    throw bad_input("--expert: expected a divisor of the network's {} experts, got {}", model_->job().network.experts,
+                    *c.expert);
+  }
+  if (c.expert && *c.expert > 1 && model_->job().network.experts == 0) {
+    throw bad_input("--expert: expected 1, as the network has no experts, got {}", *c.expert);
+  }
+  if (c.pipeline.value_or(1) > model_->job().network.layers || c.stages.value_or(1) > model_->job().network.layers) {
+    throw bad_input("--stages: {} for {}", counted(std::max(c.pipeline.value_or(1), c.stages.value_or(1)), "stage"),
+                    counted(model_->job().network.layers, "block"));
+  }
+  const std::int64_t needed =
+      std::int64_t{c.tensor.value_or(1)} * c.context.value_or(1) * c.pipeline.value_or(1) * c.data.value_or(1);
+  if (needed > c.devices) {
+    throw infeasible("tensor {} x context {} x pipeline {} x data {} need {} devices, but {} can be used",
+                     c.tensor.value_or(1), c.context.value_or(1), c.pipeline.value_or(1), c.data.value_or(1), needed,
+                     c.devices);
+  }
+  const std::int32_t depth = c.pipeline.value_or(c.stages.value_or(1));
+  if (c.zero.value_or(0) > 1 && depth > 1) {
+    throw bad_input("--zero: ZeRO {} gathers or scatters for every micro-batch: expected a pipeline of 1, got {}",
+                    *c.zero, depth);
+  }
+  if (c.zero.value_or(0) > 0 && c.data.value_or(2) == 1 && c.context.value_or(2) == 1) {
+    throw bad_input("--zero: expected 0 with one replica, which shares nothing out, got {}", *c.zero);
+  }
+  explain_stages();
+  if (c.schedule && c.pipeline) {
+    const auto stages = c.virtual_stages.value_or(std::max(1, stages_per_rank_of(*c.schedule)));
+    const std::int64_t samples = batch / c.data.value_or(1) / c.microbatch.value_or(1);
+    const std::string refusal = refuse_schedule(*c.schedule, *c.pipeline, stages,
+                                                static_cast<std::int32_t>(std::min<std::int64_t>(samples, 1 << 20)));
+    if (!refusal.empty()) throw bad_input("--schedule: {}", refusal);
+  }
+  explain_recomputation();
+  explain_sequence_parallel();
+  throw infeasible(
+      "no layout meets all options on {} with {} a step and {}: freeing one of them, such as --tensor, --data, "
+      "--stages, --micro-batch or --virtual-stages, would help",
+      counted(c.devices, "device"), counted(batch, "sample"), counted(model_->job().network.layers, "block"));
+}
+
+}  // namespace stagecraft
