@@ -37,7 +37,7 @@ std::string spread(const Measured& time) {
 // What the other slices did.
 std::string busy(const LayerProfile& layer) {
   std::string text = std::to_string(layer.busy_neighbours);
-  if (layer.load < 1) text += fmt::format(" ({:.0f} % of the time)", 100 * layer.load);
+  if (layer.rest > 0) text += fmt::format(", rest {:.0f} %", 100 * layer.rest);
   return text;
 }
 

@@ -49,6 +49,11 @@ LayerSample read_layer_sample(const JsonValue& value) {
   if (const auto backward = object.optional("backward")) sample.backward = read_measured(*backward);
   sample.stash = read_bytes(object.required("stash_bytes"));
   if (const auto split = object.optional("split_bytes")) sample.split = read_bytes(*split);
+  if (const auto clock = object.optional("clock_hz")) sample.clock = clock->number(0, 1e12);
+  if (const auto load = object.optional("load")) {
+    sample.load = load->number(0, 1);
+    if (sample.load == 0) throw load->expected("a number above zero");
+  }
   sample.workspace = read_bytes(object.required("workspace_bytes"));
   object.finish();
   return sample;
@@ -61,6 +66,10 @@ Json layer_sample_json(const LayerSample& sample) {
             {"backward_weight", measured_json(sample.backward_weight)},
             {"recompute", measured_json(sample.recompute)}};
   if (sample.backward) json["backward"] = measured_json(*sample.backward);
+  if (sample.clock > 0) {
+    json["clock_hz"] = sample.clock;
+    json["load"] = sample.load;
+  }
   json["stash_bytes"] = sample.stash.value();
   json["split_bytes"] = sample.split.value();
   json["workspace_bytes"] = sample.workspace.value();
@@ -75,10 +84,7 @@ LayerProfile read_layer(const JsonValue& value) {
   if (const auto busy = object.optional("busy_neighbours")) {
     layer.busy_neighbours = static_cast<int>(busy->integer(0, 1000));
   }
-  if (const auto load = object.optional("load")) {
-    layer.load = load->number(0, 1);
-    if (layer.load == 0) throw load->expected("a number above zero");
-  }
+  if (const auto rest = object.optional("rest")) layer.rest = rest->number(0, 1e6);
   layer.parameters = object.required("parameters").integer(0, std::numeric_limits<std::int64_t>::max());
   layer.optimizer = read_measured(object.required("optimizer"));
   const JsonValue samples = object.required("samples");
@@ -101,7 +107,7 @@ Json layer_json(const LayerProfile& layer) {
             {"parameters", layer.parameters},
             {"optimizer", measured_json(layer.optimizer)},
             {"samples", Json::array()}};
-  if (layer.load != 1) json["load"] = layer.load;
+  if (layer.rest > 0) json["rest"] = layer.rest;
   for (const LayerSample& sample : layer.samples) json["samples"].push_back(layer_sample_json(sample));
   return json;
 }
@@ -140,10 +146,10 @@ void read_layers(const JsonValue& value, std::vector<LayerProfile>& layers) {
     LayerProfile layer = read_layer(entry);
     for (const LayerProfile& other : layers) {
       if (other.kind == layer.kind && other.recompute == layer.recompute &&
-          other.busy_neighbours == layer.busy_neighbours && other.load == layer.load) {
+          other.busy_neighbours == layer.busy_neighbours && other.rest == layer.rest) {
         throw entry.complain(
-            fmt::format("kind '{}' with recompute {}, {} busy neighbours and a load of {} is given twice",
-                        printable(layer.kind), name(layer.recompute), layer.busy_neighbours, layer.load));
+            fmt::format("kind '{}' with recompute {}, {} busy neighbours and a rest of {} is given twice",
+                        printable(layer.kind), name(layer.recompute), layer.busy_neighbours, layer.rest));
       }
     }
     layers.push_back(std::move(layer));

@@ -28,6 +28,9 @@ struct Measured {
 // One layer kind at one micro-batch size.
 struct LayerSample {
   std::int64_t microbatch = 1;
+  // While it was measured: the mean clock of a GPU, in Hz, and the load that it followed (models/cost/clock.hpp); the
+  // clock is zero where nobody knows it.
+  double clock = 0, load = 1;
   Measured forward, backward_input, backward_weight;
   Measured recompute;  // repeated forward before the backward; zero for Recompute::none
   // Input and weight gradient as one action, recomputation not counted; absent: takes what they take apart.
@@ -42,7 +45,7 @@ struct LayerProfile {
   std::string kind;  // Layer::kind
   Recompute recompute = Recompute::none;
   int busy_neighbours = 0;  // other slices of the GPU that computed meanwhile
-  double load = 1;          // share of the time that they and the device computed; below 1: all rested together
+  double rest = 0;          // for how long, in steps, they and the device rested after each step
   std::int64_t parameters = 0;
   Measured optimizer;                // one step over the layer's parameters
   std::vector<LayerSample> samples;  // by ascending micro-batch
@@ -95,7 +98,7 @@ Cluster with_measured_link(Cluster cluster, const Profile& profile, std::string_
 std::vector<std::int64_t> measured_microbatches(const Profile& profile);
 
 // Throws bad_input: times below zero or out of order (low <= median <= high), samples that do not ascend, a layer kind,
-// recompute mode, number of neighbours and load given twice, no layers.
+// recompute mode, number of neighbours and rest given twice, no layers.
 Profile profile_from_json(const JsonValue& value);
 Json to_json(const Profile& profile);
 Profile load_profile(const std::filesystem::path& path);

@@ -110,6 +110,8 @@ class Executor {
 
   // When the device ran an action of the last step, which was timed; nothing where it ran within the call.
   virtual std::optional<Interval> device_time(std::size_t /*index*/) const { return std::nullopt; }
+  // Mean clock of the device's cores during the last step, in Hz; nothing where they do not say.
+  virtual std::optional<double> clock() const { return std::nullopt; }
   // Bytes that a message carries, or a reduction sums.
   virtual std::int64_t bytes_of(const Action& action) const = 0;
   // Memory that the executor holds, and how often it asked for some.

@@ -4,14 +4,13 @@
 #include <cmath>
 #include <map>
 
+#include "models/cost/clock.hpp"
 #include "sim/timeline.hpp"
 
 namespace stagecraft {
 namespace {
 
-// Over which the clock follows the load, in seconds: fitted to forwards and backwards of 188 stages on two pairs of
-// H200, whose errors are least from 0.03 to 0.04 (docs/validation.md).
-constexpr double averaging_time = 0.03;
+constexpr double averaging_time = clock_lag.value();
 
 template <class Value>
 std::size_t index(Value value) {

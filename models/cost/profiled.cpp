@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <cstdlib>
 #include <utility>
 
@@ -45,34 +46,78 @@ Workload beside_all(Workload workload) {
   return workload;
 }
 
-// How the clock of a GPU changes its times with its load: by what it was measured at several loads, all of it busy
-// between the rests.
+// How the clock of a GPU follows its load, and times the clock. `measured`: of one kind of layer and recompute mode.
 class Clock {
  public:
-  // `rested`: by falling load.
-  Clock(const LayerProfile& all, std::vector<const LayerProfile*> rested, std::int64_t microbatch)
-      : all_(all), rested_(std::move(rested)), microbatch_(microbatch) {}
-
-  // A time at a load over that of a GPU that never rests; `value` picks it from a sample.
-  template <class Value>
-  double relative(double load, Value value) const {
-    const Seconds steady = at(all_.samples, microbatch_, value);
-    double above = 1, relative = 1;  // at the measured load above
-    if (steady == Seconds(0)) return relative;
-    for (const LayerProfile* rested : rested_) {
-      // A GPU that rests more is not slower, and not twice as fast: more is noise.
-      const double next = std::clamp(at(rested->samples, microbatch_, value) / steady, relative / 2, relative);
-      if (load >= rested->load) return next + (relative - next) * (load - rested->load) / (above - rested->load);
-      above = rested->load;
-      relative = next;
+  Clock(const std::vector<const LayerProfile*>& measured, std::int64_t microbatch) : microbatch_(microbatch) {
+    for (const LayerProfile* profile : measured) {
+      const Point point{of(*profile, &LayerSample::load), of(*profile, &LayerSample::clock), profile};
+      if (point.clock == 0) continue;
+      points_.push_back(point);
+      for (const LayerSample& sample : profile->samples) highest_ = std::max(highest_, sample.clock);
     }
-    return relative;
+    std::stable_sort(points_.begin(), points_.end(), [](const auto& a, const auto& b) { return a.load > b.load; });
+    // What computes less does not tick slower: less is noise.
+    for (std::size_t i = 1; i < points_.size(); ++i)
+      points_[i].clock = std::max(points_[i].clock, points_[i - 1].clock);
+  }
+
+  bool is_known() const { return points_.size() > 1; }
+
+  // Hz at a load: linear between measured ones; below the least as from the first to the last, up to the highest that
+  // was ever measured. REQUIRES: is_known().
+  double at_load(double load) const {
+    if (load >= points_.front().load) return points_.front().clock;
+    auto below =
+        std::find_if(points_.begin() + 1, points_.end(), [&](const Point& point) { return point.load <= load; });
+    const bool goes_on = below == points_.end();
+    if (goes_on) --below;
+    const Point& above = goes_on ? points_.front() : *(below - 1);
+    if (below->load == above.load) return below->clock;  // all that was measured has one load
+    return std::min(above.clock + (below->clock - above.clock) * (above.load - load) / (above.load - below->load),
+                    highest_);
+  }
+
+  // A time that was measured under a condition, at a load; `value` picks it from a sample. Times of the condition's
+  // neighbours, with rests and without, say how it goes with the clock: as a power, which is 1 where nothing but the
+  // multiprocessors counts and 0 where nothing but memory does.
+  template <class Value>
+  double relative(const LayerProfile& condition, const LayerProfile& steady, double load, Value value) const {
+    const double clock = of(condition, &LayerSample::clock);
+    if (!is_known() || clock == 0) return 1;
+    return std::pow(clock / at_load(load), power(steady, value));
   }
 
  private:
-  const LayerProfile& all_;
-  std::vector<const LayerProfile*> rested_;
+  struct Point {
+    double load = 1, clock = 0;
+    const LayerProfile* profile = nullptr;
+  };
+
+  double of(const LayerProfile& profile, double LayerSample::*field) const {
+    return at(profile.samples, microbatch_, [field](const LayerSample& sample) { return sample.*field; });
+  }
+
+  // Least squares through the steady point, drawn to what most are where clocks hardly differ.
+  template <class Value>
+  double power(const LayerProfile& steady, Value value) const {
+    constexpr double usual = 0.75, doubt = 0.02;  // of products and attention on an H200; relative
+    double products = doubt * doubt * usual, squares = doubt * doubt;
+    const auto time = at(steady.samples, microbatch_, value);
+    for (const Point& point : points_) {
+      if (point.profile->rest == 0) continue;
+      const auto rested = at(point.profile->samples, microbatch_, value);
+      if (!(time > Seconds(0)) || !(rested > Seconds(0))) continue;
+      const double x = std::log(of(*point.profile, &LayerSample::clock) / of(steady, &LayerSample::clock));
+      products += x * std::log(time / rested);
+      squares += x * x;
+    }
+    return std::clamp(products / squares, 0.0, 1.0);
+  }
+
   std::int64_t microbatch_;
+  std::vector<Point> points_;  // by falling load
+  double highest_ = 0;
 };
 
 }  // namespace
@@ -84,7 +129,7 @@ const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& 
     return std::abs(measured.busy_neighbours - workload.busy_neighbours.value_or(most_neighbours(profile_.device)));
   };
   for (const LayerProfile& measured : profile_.layers) {
-    if (measured.kind != layer.kind || measured.recompute != workload.recompute || measured.load < 1) continue;
+    if (measured.kind != layer.kind || measured.recompute != workload.recompute || measured.rest > 0) continue;
     if (measured.parameters != layer.parameters) {
       throw bad_input(
           "the profile's layer kind '{}' has {} parameters, layer '{}' has {}: it is of another network ({})",
@@ -102,28 +147,27 @@ const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& 
                   name(workload.recompute), layer.name, join(known));
 }
 
-std::vector<const LayerProfile*> ProfiledCostModel::find_rested(const Layer& layer, const Workload& workload) const {
-  std::vector<const LayerProfile*> rested;
+std::vector<const LayerProfile*> ProfiledCostModel::find_all(const Layer& layer, const Workload& workload) const {
+  std::vector<const LayerProfile*> all;
   for (const LayerProfile& measured : profile_.layers) {
-    if (measured.kind == layer.kind && measured.recompute == workload.recompute && measured.load < 1) {
-      rested.push_back(&measured);
-    }
+    if (measured.kind == layer.kind && measured.recompute == workload.recompute) all.push_back(&measured);
   }
-  std::sort(rested.begin(), rested.end(), [](const auto* a, const auto* b) { return a->load > b->load; });
-  return rested;
+  return all;
 }
 
 bool ProfiledCostModel::knows(Recompute recompute) const {
   return std::all_of(profile_.layers.begin(), profile_.layers.end(), [&](const LayerProfile& any) {
     return std::any_of(profile_.layers.begin(), profile_.layers.end(), [&](const LayerProfile& measured) {
-      return measured.kind == any.kind && measured.recompute == recompute && measured.load == 1;
+      return measured.kind == any.kind && measured.recompute == recompute && measured.rest == 0;
     });
   });
 }
 
 bool ProfiledCostModel::heeds_load() const {
-  return std::any_of(profile_.layers.begin(), profile_.layers.end(),
-                     [](const LayerProfile& measured) { return measured.load < 1; });
+  return std::any_of(profile_.layers.begin(), profile_.layers.end(), [](const LayerProfile& measured) {
+    return std::any_of(measured.samples.begin(), measured.samples.end(),
+                       [](const LayerSample& sample) { return sample.clock > 0; });
+  });
 }
 
 Overheads ProfiledCostModel::overheads(const DeviceType&) const {
@@ -144,12 +188,10 @@ LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& work
     throw differs("optimizer", name(profile_.optimizer), name(workload.optimizer));
   }
   const LayerProfile& measured = find(layer, workload);
-  const Clock clock(find(layer, beside_all(workload)), find_rested(layer, workload), workload.microbatch);
-  // Beside few neighbours it was measured while the rest of the GPU was idle.
-  const double measured_load = (measured.busy_neighbours + 1.0) / (most_neighbours(profile_.device) + 1.0);
+  const Clock clock(find_all(layer, workload), workload.microbatch);
+  const LayerProfile& steady = find(layer, beside_all(workload));
   const auto time = [&](double load, auto value) {
-    return at(measured.samples, workload.microbatch, value) *
-           (clock.relative(load, value) / clock.relative(measured_load, value));
+    return at(measured.samples, workload.microbatch, value) * clock.relative(measured, steady, load, value);
   };
   const Seconds forward = time(workload.load.forward, [](const LayerSample& sample) { return sample.forward.median; });
   const auto backward = [&](Measured LayerSample::*field) {

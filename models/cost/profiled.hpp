@@ -2,7 +2,7 @@
 //
 // Times and stash are linear in the micro-batch between neighbouring samples; beyond the first and the last sample the
 // line through the nearest two goes on (never below zero); a single sample scales in proportion. A GPU's clock follows
-// its load: between measured loads linearly, below the least not at all. Bytes of weights, gradients and optimizer are
+// its load, and times a power of the clock, as measured. Bytes of weights, gradients and optimizer are
 // those of memory.hpp. docs/cost_model.md.
 #pragma once
 
@@ -25,8 +25,8 @@ class ProfiledCostModel final : public CostModel {
 
  private:
   const LayerProfile& find(const Layer& layer, const Workload& workload) const;
-  // Measured at loads below 1, by falling load.
-  std::vector<const LayerProfile*> find_rested(const Layer& layer, const Workload& workload) const;
+  // Under every condition that was measured.
+  std::vector<const LayerProfile*> find_all(const Layer& layer, const Workload& workload) const;
 
   Profile profile_;
 };

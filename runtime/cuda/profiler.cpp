@@ -3,10 +3,11 @@
 #include <fmt/chrono.h>
 
 #include <algorithm>
+#include <cmath>
 #include <ctime>
 #include <functional>
-#include <numeric>
 
+#include "models/cost/clock.hpp"
 #include "models/cost/memory.hpp"
 #include "models/network/layer_graph.hpp"
 #include "models/version.hpp"
@@ -139,11 +140,12 @@ std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, co
   training.backend = Backend::cuda;
   training.algorithm_cache = conditions.algorithm_cache;
   const std::size_t devices = devices_together(base.cluster, conditions);
-  // A GPU at its power limit takes a second to find its clock: as many steps of each size, not as many seconds.
-  const std::int64_t samples =
-      std::accumulate(options.microbatches.begin(), options.microbatches.end(), std::int64_t{0});
-  const Seconds budget_of_sample =
-      options.time_budget / static_cast<double>(samples * static_cast<std::int64_t>(options.recompute.size()));
+  // Neither as many steps of each size, as a GPU at its power limit takes a good part of a second to find its clock,
+  // nor as many seconds.
+  const auto weight = [](std::int64_t microbatch) { return std::sqrt(static_cast<double>(microbatch)); };
+  double weights = 0;
+  for (const std::int64_t microbatch : options.microbatches) weights += weight(microbatch);
+  const Seconds budget = options.time_budget / (weights * static_cast<double>(options.recompute.size()));
   constexpr auto blocks = static_cast<double>(few_blocks + more_blocks);
   const double share_of_ends =
       std::clamp(blocks / static_cast<double>(base.network.transformer->layers), least_share_of_ends, 1.0);
@@ -157,17 +159,22 @@ std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, co
       plans.push_back(short_plan(sized, DeviceId{static_cast<std::int32_t>(i)}));
     }
     check_runnable(plans.front());
-    ShortRuns runs = run_short(plans, share_of_ends, static_cast<int>(devices), training,
-                               budget_of_sample * static_cast<double>(microbatch), options.stop);
+    ShortRuns runs =
+        run_short(plans, share_of_ends, static_cast<int>(devices), training, budget * weight(microbatch), options.stop);
     if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
     sizes.push_back({std::move(plans.front()), std::move(runs)});
   }
   return sizes;
 }
 
-// All kinds of layers under one condition: `times(sized)` are those measured under it.
-template <class Times>
-void add_layers(const std::vector<Sized>& sizes, const LayerGraph& graph, const LayerProfile& condition, Times times,
+struct Condition {
+  const ShortTimes& times;
+  double load;  // that the clock followed
+};
+
+// All kinds of layers under one condition: `under(sized)` is what it was and gave.
+template <class Under>
+void add_layers(const std::vector<Sized>& sizes, const LayerGraph& graph, const LayerProfile& condition, Under under,
                 Profile& profile) {
   const LayerId ids[kinds] = {0, 1, static_cast<LayerId>(num_vertices(graph) - 1)};
   for (std::size_t k = 0; k < kinds; ++k) {
@@ -176,7 +183,11 @@ void add_layers(const std::vector<Sized>& sizes, const LayerGraph& graph, const 
     kind.parameters = graph[ids[k]].parameters;
     kind.optimizer = optimizer_of(sizes, k, static_cast<std::size_t>(condition.busy_neighbours), kind.parameters);
     for (const Sized& sized : sizes) {
-      kind.samples.push_back(sample_of(times(sized), k, sized.plan, profile.action_overhead.value()));
+      const auto [times, load] = under(sized);
+      LayerSample sample = sample_of(times, k, sized.plan, profile.action_overhead.value());
+      sample.clock = median_or_zero(times.clock);
+      sample.load = load;
+      kind.samples.push_back(sample);
     }
     profile.layers.push_back(std::move(kind));
   }
@@ -202,18 +213,23 @@ void measure_layers(const Network& network, const Plan& base, const ProfileOptio
     LayerProfile condition;
     condition.recompute = recompute;
     const std::size_t levels = sizes.front().runs.levels.size();
+    const double slices = most_neighbours(profile.device) + 1.0;
     for (std::size_t level = 0; level < levels; ++level) {
       condition.busy_neighbours = static_cast<int>(level);
       add_layers(
           sizes, network.graph, condition,
-          [level](const Sized& sized) -> const ShortTimes& { return sized.runs.levels[level]; }, profile);
+          [&](const Sized& sized) {
+            return Condition{sized.runs.levels[level], (condition.busy_neighbours + 1) / slices};
+          },
+          profile);
     }
     for (std::size_t r = 0; r < sizes.front().runs.rested.size(); ++r) {
-      condition.load = 0;
-      for (const Sized& sized : sizes) condition.load += sized.runs.rested[r].load / static_cast<double>(sizes.size());
-      add_layers(
-          sizes, network.graph, condition,
-          [r](const Sized& sized) -> const ShortTimes& { return sized.runs.rested[r].times; }, profile);
+      condition.rest = sizes.front().runs.rested[r].rest;
+      const auto rested = [r](const Sized& sized) {
+        const ShortRuns::Rested& run = sized.runs.rested[r];
+        return Condition{run.times, load_between_rests(run.busy, run.resting)};
+      };
+      add_layers(sizes, network.graph, condition, rested, profile);
     }
   }
 }

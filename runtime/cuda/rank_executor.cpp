@@ -143,6 +143,7 @@ void RankExecutor::begin_step(std::int64_t step, bool timed) {
     step_state_[0] = {0, first, first};
     STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(workspace_.step_state, &step_state_[0], sizeof(StepState),
                                           cudaMemcpyHostToDevice, device_.compute()));
+    kernels::cuda::read_clock(&ticks_[0], device_.compute());
   });
 }
 
@@ -284,6 +285,7 @@ double RankExecutor::end_step() {
     // While the device works.
     tokens_.fetch(step_ + 1);
     messages_.wait_until_all_fetched();
+    kernels::cuda::read_clock(&ticks_[1], device_.compute());
     STAGECRAFT_CUDA_CHECK(cudaMemcpyAsync(&step_state_[0], workspace_.step_state, sizeof(StepState),
                                           cudaMemcpyDeviceToHost, device_.compute()));
     for (const cudaStream_t stream : {device_.compute(), device_.arrivals(), device_.departures()}) {
@@ -304,6 +306,8 @@ std::optional<Executor::Interval> RankExecutor::device_time(std::size_t index) c
     return Interval{since_origin(*times.start), since_origin(*times.end)};
   });
 }
+
+std::optional<double> RankExecutor::clock() const { return kernels::cuda::clock_between(ticks_[0], ticks_[1]); }
 
 std::int64_t RankExecutor::bytes_of(const Action& action) const {
   if (is_compute(action.kind) || action.kind == ActionKind::optimizer_step) return 0;

@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/cuda/clock.hpp"
 #include "runtime/cuda/device.hpp"
 #include "runtime/cuda/graphs.hpp"
 #include "runtime/cuda/messages.hpp"
@@ -47,6 +48,7 @@ class RankExecutor : public Executor {
   double end_step() override;
 
   std::optional<Interval> device_time(std::size_t index) const override;
+  std::optional<double> clock() const override;
   std::int64_t bytes_of(const Action& action) const override;
   std::int64_t peak_bytes() const override { return layout_.arena_bytes; }
   std::int64_t allocations() const override { return 1; }
@@ -83,6 +85,7 @@ class RankExecutor : public Executor {
   std::vector<Times> times_;  // by action
   kernels::cuda::Event origin_;
   Pinned<StepState> step_state_{1};
+  Pinned<kernels::cuda::Tick> ticks_{2};  // when the step begins and ends
 
   // Of the step that runs.
   std::int64_t step_ = 0;

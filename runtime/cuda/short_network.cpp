@@ -21,7 +21,7 @@ constexpr int split_backwards = 3;
 constexpr int microbatches = whole_backwards + split_backwards;
 // The first step loads kernels, the second captures graphs.
 constexpr int warm_up_steps = 2;
-constexpr int least_steps = 8;
+constexpr int least_steps = 5;
 constexpr int most_steps = 60;
 constexpr int updates = 12;  // measured at each level
 // Of a step's time, after each: what bubbles leave. Clocks fall steeply just below full load.
@@ -164,6 +164,7 @@ class Runner {
       }
     }
     times.around.push_back(seconds(whole - accounted));
+    if (const auto clock = executor_->clock()) times.clock.push_back(*clock);
   }
 
   void fill(std::span<std::int32_t> tokens) {
@@ -270,21 +271,23 @@ class Measurement {
   // All devices begin their steps when the first does, and rest when it has done its own.
   ShortRuns::Rested lead_with_rests(Runner& runner, double rest) {
     ShortRuns::Rested rested;
+    rested.rest = rest;
     const auto start = Clock::now();
-    double computed = 0, all = 0;
-    for (int step = 0; !done_; ++step) {
+    int steps = 0;
+    for (; !done_; ++steps) {
       gate_.arrive_and_wait();
       const auto begun = Clock::now();
-      runner.step(step > 0 ? &rested.times : nullptr);
+      runner.step(steps > 0 ? &rested.times : nullptr);
       const auto ended = Clock::now();
       std::this_thread::sleep_for((ended - begun) * rest);
-      computed += seconds(ended - begun);
+      rested.busy += Seconds(seconds(ended - begun));
+      rested.resting += Seconds(seconds(Clock::now() - ended));
       microbatch_seconds_ = seconds(ended - begun) / microbatches;
-      all += seconds(Clock::now() - begun);
-      if (step >= most_steps || (step >= least_steps && seconds(Clock::now() - start) > budget_)) break;
+      if (steps >= most_steps || (steps >= least_steps && seconds(Clock::now() - start) > budget_)) break;
       if (stop_ != nullptr && *stop_) done_ = true;
     }
-    if (all > 0) rested.load = computed / all;
+    rested.busy = rested.busy / (steps + 1);
+    rested.resting = rested.resting / (steps + 1);
     return rested;
   }
 

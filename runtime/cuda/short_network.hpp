@@ -30,6 +30,7 @@ struct ShortTimes {
   };
   Stage stages[short_stages];
   std::vector<double> around;  // what a step took without its micro-batches and optimizer steps
+  std::vector<double> clock;   // mean of a step, in Hz; empty where the device does not say
 };
 
 // The network with few_blocks + more_blocks blocks, as a plan for one device of the plan's cluster. In a cluster of
@@ -42,10 +43,11 @@ Plan short_plan(Plan whole, DeviceId device);
 struct ShortRuns {
   struct Rested {
     ShortTimes times;
-    double load = 1;  // share of the time that is not rest
+    double rest = 0;        // for how long after each step, in steps
+    Seconds busy, resting;  // means of a step and of a rest as it was
   };
   std::vector<ShortTimes> levels;  // by number of others that compute meanwhile, without a rest
-  std::vector<Rested> rested;      // beside all of the others, with a rest of all after each step; by falling load
+  std::vector<Rested> rested;      // beside all of the others, with a rest of all after each step; by rising rest
 };
 
 // Whether each of the `count` micro-batches of a step, which count from 1, goes through embedding and head: `share` of

@@ -82,7 +82,9 @@ TEST(Profile, WhatIsWrittenReadsBackEqual) {
   profile.layers.push_back(profile.layers[0]);
   profile.layers[1].busy_neighbours = 3;
   profile.layers.push_back(profile.layers[1]);
-  profile.layers[2].load = 0.625;
+  profile.layers[2].rest = 0.625;
+  profile.layers[2].samples[0].clock = 1.5e9;
+  profile.layers[2].samples[0].load = 0.75;
   EXPECT_EQ(read(to_json(profile)), profile);
   const auto path = std::filesystem::temp_directory_path() / "stagecraft_profile_test.json";
   save_profile(profile, path);
@@ -97,8 +99,10 @@ TEST(Profile, NamesFieldValueAndExpectation) {
   EXPECT_THAT(message("/layers/0/samples/0/stash_bytes", "4 KiB"), HasSubstr("expected a number"));
   EXPECT_THAT(message("/layers/0/samples/0/stash", 1), HasSubstr("unknown field 'stash'"));
   EXPECT_THAT(message("/layers/0/samples", Json::array()), HasSubstr("at least one sample"));
-  EXPECT_THAT(message("/layers/0/load", 1.5), HasSubstr("layers[0].load: expected"));
-  EXPECT_THAT(message("/layers/0/load", 0), HasSubstr("layers[0].load: expected a number above zero"));
+  EXPECT_THAT(message("/layers/0/rest", -1), HasSubstr("layers[0].rest: expected"));
+  EXPECT_THAT(message("/layers/0/samples/0/load", 1.5), HasSubstr("layers[0].samples[0].load: expected"));
+  EXPECT_THAT(message("/layers/0/samples/0/load", 0), HasSubstr("load: expected a number above zero"));
+  EXPECT_THAT(message("/layers/0/samples/0/clock_hz", "fast"), HasSubstr("clock_hz: expected a number"));
   EXPECT_THAT(message("/layers", Json::array()), HasSubstr("at least one layer"));
   EXPECT_THAT(message("/layers/1", Json::parse(text)["layers"][0]), HasSubstr("given twice"));
   EXPECT_THAT(message("/layers/0/recompute", "some"), HasSubstr("expected one of 'none', 'selective', 'full'"));

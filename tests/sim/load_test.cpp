@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "models/cost/clock.hpp"
 #include "tests/sim/plans.hpp"
 
 namespace stagecraft {
@@ -28,7 +29,7 @@ Plan pipeline(double unit) {
 }
 
 // Steps much shorter than the clock's memory, and much longer.
-constexpr double brief = 1e-7, slow = 100;
+constexpr double brief = 1e-7, slow = 1000;
 
 auto all(double load) {
   return AllOf(Field("forward", &Load::forward, DoubleNear(load, 1e-4)),
@@ -73,10 +74,10 @@ TEST(StageLoads, OfLongStepsAreThoseOfTheMoment) {
 
 // With a memory as long as an action: forwards begin on a GPU that has rested, backwards on one that has not.
 TEST(StageLoads, FollowWhatTheGpuDidBefore) {
-  Plan plan = pipeline(0.03);
+  Plan plan = pipeline(clock_lag.value());
   const std::vector<Load> loads = stage_loads(plan);
-  // Stage 0 forwards for 90 ms, rests for 90 until the first gradient, then works for 180. With the periodic mean m(t):
-  // m rises as 1 - (1 - m0) e^{-t/tau} from m0 at the step's start, and fades as e^{-t/tau} in the rest.
+  // Stage 0 forwards for three lags, rests for three until the first gradient, then works for six. With the periodic
+  // mean m(t): m rises as 1 - (1 - m0) e^{-t/tau} from m0 at the step's start, and fades as e^{-t/tau} in the rest.
   const double e3 = std::exp(-3.0), e6 = std::exp(-6.0);
   const double start = ((1 - e3) * e3 * e6 + 1 - e6) / (1 - e3 * e3 * e6);
   const double at_rest_end = (1 - (1 - start) * e3) * e3;

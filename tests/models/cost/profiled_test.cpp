@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <tuple>
+
 namespace stagecraft {
 namespace {
 
@@ -11,8 +14,14 @@ using testing::HasSubstr;
 Measured measured(double median) { return {Seconds(median), Seconds(median / 2), Seconds(median * 2), 5}; }
 
 LayerSample sample(std::int64_t microbatch, double forward, double stash) {
-  return {microbatch,   measured(forward), measured(2 * forward), measured(3 * forward), measured(forward / 2),
-          std::nullopt, Bytes(stash),      Bytes(stash / 2),      Bytes(stash / 4)};
+  return {.microbatch = microbatch,
+          .forward = measured(forward),
+          .backward_input = measured(2 * forward),
+          .backward_weight = measured(3 * forward),
+          .recompute = measured(forward / 2),
+          .stash = Bytes(stash),
+          .split = Bytes(stash / 2),
+          .workspace = Bytes(stash / 4)};
 }
 
 Profile profile() {
@@ -21,8 +30,8 @@ Profile profile() {
   result.device.name = "core";
   result.sequence = 128;
   result.layers = {
-      {"block", Recompute::none, 0, 1, 10, measured(7), {sample(2, 4, 8), sample(4, 8, 16), sample(8, 12, 32)}},
-      {"block", Recompute::full, 0, 1, 10, measured(7), {sample(4, 8, 16)}}};
+      {"block", Recompute::none, 0, 0, 10, measured(7), {sample(2, 4, 8), sample(4, 8, 16), sample(8, 12, 32)}},
+      {"block", Recompute::full, 0, 0, 10, measured(7), {sample(4, 8, 16)}}};
   return result;
 }
 
@@ -79,7 +88,7 @@ TEST(Profiled, KnowsTheRecomputationThatEveryKindWasMeasuredWith) {
   EXPECT_TRUE(model.knows(Recompute::full));
   EXPECT_FALSE(model.knows(Recompute::selective));
   Profile more = profile();
-  more.layers.push_back({"head", Recompute::none, 0, 1, 10, measured(7), {sample(2, 4, 8)}});
+  more.layers.push_back({"head", Recompute::none, 0, 0, 10, measured(7), {sample(2, 4, 8)}});
   EXPECT_TRUE(ProfiledCostModel(more).knows(Recompute::none));
   EXPECT_FALSE(ProfiledCostModel(more).knows(Recompute::full));
 }
@@ -102,13 +111,21 @@ TEST(Profiled, TakesTheMeasurementsWithTheNearestNumberOfBusyNeighbours) {
   }
 }
 
-// With rests forwards take less of their time, backwards as much as without.
-void add_rested(Profile& profile, double load, double forward) {
+constexpr double high = 2e9, low = 1e9;  // Hz
+
+void set_clock(LayerProfile& layer, double load, double clock) {
+  for (LayerSample& sample : layer.samples) sample.clock = clock, sample.load = load;
+}
+
+// Measured again, beside as many neighbours as ever, with rests: forwards take so much of their time, weight gradients
+// a quarter more.
+void add_rested(Profile& profile, double rest, double load, double clock, double forward) {
   LayerProfile rested = profile.layers.front();
   for (const LayerProfile& layer : profile.layers) {
     if (layer.recompute == rested.recompute && layer.busy_neighbours > rested.busy_neighbours) rested = layer;
   }
-  rested.load = load;
+  rested.rest = rest;
+  set_clock(rested, load, clock);
   for (LayerSample& sample : rested.samples) {
     sample.forward = measured(forward * sample.forward.median.value());
     sample.backward_weight = measured(1.25 * sample.backward_weight.median.value());
@@ -116,66 +133,84 @@ void add_rested(Profile& profile, double load, double forward) {
   profile.layers.push_back(rested);
 }
 
-double forward_at(const ProfiledCostModel& model, const DeviceType& device, Workload work, double load) {
-  work.load = {load, load};
-  return model.layer_cost(block(), work, device).forward.value();
+// A GPU that ticks at `low` Hz when it never rests.
+Profile hot() {
+  Profile result = profile();
+  set_clock(result.layers.front(), 1, low);
+  return result;
 }
 
-TEST(Profiled, IsFasterOnAGpuThatRestsLinearlyBetweenMeasuredLoads) {
-  EXPECT_FALSE(ProfiledCostModel(profile()).heeds_load());
-  Profile rested = profile();
-  add_rested(rested, 0.5, 0.75);
-  add_rested(rested, 0.8, 0.875);
-  const ProfiledCostModel model(rested);
-  EXPECT_TRUE(model.heeds_load());
-  const auto at = [&](double load) { return forward_at(model, rested.device, workload(4), load); };
-  EXPECT_DOUBLE_EQ(at(1), 8);
-  EXPECT_DOUBLE_EQ(at(0.9), 7.5);
-  EXPECT_DOUBLE_EQ(at(0.8), 7);
-  EXPECT_DOUBLE_EQ(at(0.65), 6.5);
-  EXPECT_DOUBLE_EQ(at(0.5), 6);
-  EXPECT_DOUBLE_EQ(at(0.2), 6) << "not measured below";
-
+double forward_at(const Profile& profile, double load, std::optional<int> busy_neighbours = std::nullopt) {
   Workload work = workload(4);
+  work.load = {load, load};
+  work.busy_neighbours = busy_neighbours;
+  return ProfiledCostModel(profile).layer_cost(block(), work, profile.device).forward.value();
+}
+
+// Steady 8 s at 1 GHz; the exponent is drawn to 0.75 by less than a thousandth where clocks differ by half.
+constexpr double close = 0.02;
+
+TEST(Profiled, TheClockRisesLinearlyFromLoadToLoadAndTimesFallWithIt) {
+  EXPECT_FALSE(ProfiledCostModel(profile()).heeds_load());
+  Profile rested = hot();
+  add_rested(rested, 0.8, 0.5, 1.5e9, 1 / 1.5);  // nothing but multiprocessors counts
+  add_rested(rested, 0.2, 0.75, 1.25e9, 1 / 1.25);
+  EXPECT_TRUE(ProfiledCostModel(rested).heeds_load());
+  for (const auto& [load, clock] :
+       {std::pair(1.0, 1.0), std::pair(0.9, 1.1), std::pair(0.75, 1.25), std::pair(0.6, 1.4), std::pair(0.5, 1.5)}) {
+    EXPECT_NEAR(forward_at(rested, load), 8 / clock, close) << load;
+  }
+  EXPECT_NEAR(forward_at(rested, 0.2), 8 / 1.5, close) << "no clock was higher";
+  rested.layers.back().samples.front().clock = high;  // of another micro-batch
+  EXPECT_NEAR(forward_at(rested, 0.3), 8 / 1.7, close) << "goes on rising";
+  EXPECT_NEAR(forward_at(rested, 0), 8 / 2.0, close) << "up to the highest";
+}
+
+TEST(Profiled, EachTimeFollowsTheClockAsItWasMeasuredTo) {
+  Profile rested = hot();
+  add_rested(rested, 0.8, 0.5, high, std::pow(0.5, 0.6));
+  Workload work = workload(4);
+  const ProfiledCostModel model(rested);
   work.load = {1, 0.5};
-  EXPECT_EQ(model.layer_cost(block(), work, rested.device).forward, Seconds(8)) << "only backwards find it rested";
+  EXPECT_NEAR(model.layer_cost(block(), work, rested.device).forward.value(), 8, 1e-12)
+      << "only backwards find it rested";
   work.load = {0.5, 0.5};
   const LayerCost cost = model.layer_cost(block(), work, rested.device);
-  EXPECT_EQ(cost.backward_input, Seconds(16)) << "takes as long";
-  EXPECT_EQ(cost.backward_weight, Seconds(24)) << "a rest makes nothing slower";
+  EXPECT_NEAR(cost.forward.value(), 8 * std::pow(0.5, 0.6), close);
+  EXPECT_NEAR(cost.backward_input.value(), 16, 2 * close) << "takes as long";
+  EXPECT_EQ(cost.backward_weight, Seconds(24)) << "a higher clock makes nothing slower";
   EXPECT_EQ(cost.optimizer, Seconds(7));
-  EXPECT_EQ(forward_at(model, rested.device, workload(4, Recompute::full), 0.5), 8) << "not measured with rests";
+  work.recompute = Recompute::full;
+  EXPECT_EQ(model.layer_cost(block(), work, rested.device).forward, Seconds(8)) << "not measured with rests";
 }
 
-TEST(Profiled, AClockDoesNotDouble) {
-  Profile noisy = profile();
-  add_rested(noisy, 0.5, 0);
-  EXPECT_DOUBLE_EQ(forward_at(ProfiledCostModel(noisy), noisy.device, workload(4), 0.5), 4);
+TEST(Profiled, WhatHardlyChangesTheClockSaysLittleOfTimes) {
+  Profile noisy = hot();
+  add_rested(noisy, 0.8, 0.5, 1.001e9, 0.5);
+  EXPECT_NEAR(forward_at(noisy, 0.5), 8, 0.02);
+  Profile slower = hot();
+  add_rested(slower, 0.8, 0.5, 0.9e9, 1);
+  EXPECT_EQ(forward_at(slower, 0.5), 8) << "less load lowers no clock";
 }
 
-TEST(Profiled, TheClockIsThatOfTheStepHoweverManyNeighboursAreBusyAtTheMoment) {
-  Profile slices = profile();
+TEST(Profiled, NeighboursOfTheMomentAndTheClockOfTheLoadAreApart) {
+  Profile slices = hot();
   slices.device.multiprocessors = 25, slices.device.gpu_multiprocessors = 100;
-  LayerProfile busy = slices.layers.front();
-  busy.busy_neighbours = 3;
-  for (LayerSample& sample : busy.samples) sample.forward = measured(2 * sample.forward.median.value());
-  LayerProfile less = busy;
-  less.busy_neighbours = 1;
-  slices.layers.push_back(busy);
-  slices.layers.push_back(less);
-  add_rested(slices, 0.5, 0.8);
-  const ProfiledCostModel model(slices);
-  const auto at = [&](int neighbours, double load) {
-    Workload work = workload(4);
-    work.busy_neighbours = neighbours;
-    return forward_at(model, slices.device, work, load);
-  };
-  EXPECT_DOUBLE_EQ(at(3, 1), 16) << "as measured";
-  EXPECT_DOUBLE_EQ(at(3, 0.5), 12.8);
-  EXPECT_DOUBLE_EQ(at(1, 0.5), 16) << "as measured, half of the GPU idle";
-  EXPECT_DOUBLE_EQ(at(1, 1), 20) << "at the clock of a GPU that is busy otherwise";
-  EXPECT_DOUBLE_EQ(at(0, 0.5), 8) << "as measured: less than half of the GPU has the clock of half";
-  EXPECT_DOUBLE_EQ(at(0, 1), 10);
+  for (const auto& [neighbours, clock, slower] : {std::tuple(1, 1.6e9, 1.25), std::tuple(3, low, 2.0)}) {
+    LayerProfile busy = slices.layers.front();
+    busy.busy_neighbours = neighbours;
+    set_clock(busy, (neighbours + 1) / 4.0, clock);
+    for (LayerSample& sample : busy.samples) sample.forward = measured(slower * sample.forward.median.value());
+    slices.layers.push_back(busy);
+  }
+  set_clock(slices.layers.front(), 0.25, high);
+  add_rested(slices, 0.2, 0.75, 1.3e9, 1 / 1.3);
+  EXPECT_NEAR(forward_at(slices, 1, 3), 16, close) << "as measured";
+  EXPECT_NEAR(forward_at(slices, 0.5, 1), 10, close) << "as measured";
+  EXPECT_NEAR(forward_at(slices, 0.25, 0), 8, close) << "as measured";
+  EXPECT_NEAR(forward_at(slices, 1, 1), 10 * 1.6, close) << "beside one neighbour, at the clock of a busy GPU";
+  EXPECT_NEAR(forward_at(slices, 0.5, 3), 16 / 1.6, close) << "beside all, at the clock of a rested one";
+  EXPECT_NEAR(forward_at(slices, 0.625, 0), 8 * 2 / 1.45, close) << "between loads measured with neighbours and rests";
 }
 
 TEST(Profiled, AFullBackwardSavesWhatItWasMeasuredToSave) {
