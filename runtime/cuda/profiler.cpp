@@ -213,21 +213,21 @@ void measure_layers(const Network& network, const Plan& base, const ProfileOptio
     LayerProfile condition;
     condition.recompute = recompute;
     const std::size_t levels = sizes.front().runs.levels.size();
-    const double slices = most_neighbours(profile.device) + 1.0;
+    const auto busy = [&] { return (condition.busy_neighbours + 1) / (most_neighbours(profile.device) + 1.0); };
     for (std::size_t level = 0; level < levels; ++level) {
       condition.busy_neighbours = static_cast<int>(level);
       add_layers(
           sizes, network.graph, condition,
           [&](const Sized& sized) {
-            return Condition{sized.runs.levels[level], (condition.busy_neighbours + 1) / slices};
+            return Condition{sized.runs.levels[level], busy()};
           },
           profile);
     }
     for (std::size_t r = 0; r < sizes.front().runs.rested.size(); ++r) {
       condition.rest = sizes.front().runs.rested[r].rest;
-      const auto rested = [r](const Sized& sized) {
+      const auto rested = [&](const Sized& sized) {
         const ShortRuns::Rested& run = sized.runs.rested[r];
-        return Condition{run.times, load_between_rests(run.busy, run.resting)};
+        return Condition{run.times, busy() * load_between_rests(run.busy, run.resting)};
       };
       add_layers(sizes, network.graph, condition, rested, profile);
     }
