@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <random>
 #include <variant>
 
 #include "calibration/replay.hpp"
@@ -23,9 +24,11 @@ struct FitRow {
   double loss = 0;
 };
 
-// One constant of one preset: where it stands, what it may be, and the rows that depend on it.
+// One constant of one preset: where it stands, where it starts, what it may be, and the rows that depend on it.
 struct Knob {
+  const void* preset = nullptr;
   double* value = nullptr;
+  double start = 0;
   double least = 0, most = 0;
   double step = 0;  // relative
   std::vector<std::size_t> rows;
@@ -56,18 +59,26 @@ class Search {
   FitResult run() {
     FitResult result;
     result.before = measure(options_.largest_factor);
-    // First with every error counting in full, so that far rows pull; then without the pull of rows that stay far.
-    for (const double factor : {options_.first_factor, options_.largest_factor}) {
-      measure(factor);
-      for (Knob& knob : knobs_) {
-        scan(knob);
-        knob.step = options_.first_step;
+    for (const Knob& knob : knobs_) *knob.value = knob.start;
+    double least = settle(knobs_);
+    std::vector<double> best = values();
+    const auto keep_or_return = [&](double sum) {
+      if (sum < least) {
+        least = sum;
+        best = values();
+      } else {
+        set(best);
       }
-      for (int round = 0; round < options_.rounds; ++round) {
-        bool moved = false;
-        for (Knob& knob : knobs_) moved |= improve(knob);
-        if (!moved) break;
+    };
+    // The search ends where no single constant helps: from elsewhere it may end in a better place. Constants of one
+    // preset stand for one another most.
+    for (int round = 0; round < options_.leaps; ++round) {
+      for (const std::span<Knob> preset : presets_of_knobs()) {
+        leap(preset);
+        keep_or_return(settle(preset));
       }
+      keep_or_return(settle(knobs_));
+      if (options_.progress) options_.progress(round + 1, options_.leaps, least);
     }
     for (const Knob& knob : knobs_) *knob.value = rounded(*knob.value);
     result.after = measure(options_.largest_factor);
@@ -77,6 +88,57 @@ class Search {
   }
 
  private:
+  // Goes to where no change of one of these constants helps; returns the objective there.
+  double settle(std::span<Knob> knobs) {
+    // First with every error counting in full, so that far rows pull; then without the pull of rows that stay far.
+    for (const double factor : {options_.first_factor, options_.largest_factor}) {
+      measure(factor);
+      for (Knob& knob : knobs) {
+        scan(knob);
+        knob.step = options_.first_step;
+      }
+      for (int round = 0; round < options_.rounds; ++round) {
+        bool moved = false;
+        for (Knob& knob : knobs) moved |= improve(knob);
+        if (!moved) break;
+      }
+    }
+    return total();
+  }
+
+  // Moves about half of these constants: by a factor of up to three, or to anywhere that scan() looks at.
+  void leap(std::span<Knob> knobs) {
+    const auto uniform = [&] { return static_cast<double>(random_() >> 11) * 0x1p-53; };  // the same everywhere
+    for (const Knob& knob : knobs) {
+      const double chance = uniform(), way = uniform();
+      if (chance >= 0.5) continue;
+      const double value = chance < 0.25 ? *knob.value * std::pow(3.0, 2 * way - 1) : knob.most * std::exp2(-13 * way);
+      *knob.value = std::clamp(value, knob.least, knob.most);
+    }
+  }
+
+  // Knobs of a preset lie side by side.
+  std::vector<std::span<Knob>> presets_of_knobs() {
+    std::vector<std::span<Knob>> presets;
+    for (auto first = knobs_.begin(); first != knobs_.end();) {
+      const auto last =
+          std::find_if(first, knobs_.end(), [&](const Knob& knob) { return knob.preset != first->preset; });
+      presets.emplace_back(first, last);
+      first = last;
+    }
+    return presets;
+  }
+
+  std::vector<double> values() const {
+    std::vector<double> values;
+    for (const Knob& knob : knobs_) values.push_back(*knob.value);
+    return values;
+  }
+
+  void set(const std::vector<double>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) *knobs_[i].value = values[i];
+  }
+
   static const std::string& device_of(const FitRow& row) {
     return std::visit([](const auto& m) -> const std::string& { return m.device; }, row.measurement);
   }
@@ -135,8 +197,8 @@ class Search {
     using Constants = decltype(preset.constants);
     for (const NamedConstant<Constants>& constant : constant_table<Constants>()) {
       if (std::find(preset.fitted.begin(), preset.fitted.end(), constant.name) == preset.fitted.end()) continue;
-      knobs_.push_back(
-          {&(preset.constants.*constant.member), constant.least, constant.most, options_.first_step, rows});
+      knobs_.push_back({&preset, &(preset.constants.*constant.member), Constants{}.*constant.member, constant.least,
+                        constant.most, options_.first_step, rows});
     }
   }
 
@@ -216,25 +278,11 @@ class Search {
   Presets presets_;
   std::vector<FitRow> rows_;
   std::vector<Knob> knobs_;
-  int evaluations_ = 0;
+  std::mt19937_64 random_{1};
+  std::int64_t evaluations_ = 0;
 };
 
 }  // namespace
-
-Presets unfitted(Presets presets) {
-  const auto reset = [](auto& preset) {
-    using Constants = decltype(preset.constants);
-    const Constants defaults;
-    for (const NamedConstant<Constants>& constant : constant_table<Constants>()) {
-      if (std::find(preset.fitted.begin(), preset.fitted.end(), constant.name) == preset.fitted.end()) continue;
-      preset.constants.*constant.member = defaults.*constant.member;
-    }
-  };
-  for (DevicePreset& preset : presets.devices) reset(preset);
-  for (FabricPreset& preset : presets.fabrics) reset(preset);
-  for (FrameworkPreset& preset : presets.frameworks) reset(preset);
-  return presets;
-}
 
 FitResult fit(std::span<const MeasurementTable> tables, const Microbenchmarks& microbenchmarks, const Presets& presets,
               const RowFilter& takes_part, const FitOptions& options) {

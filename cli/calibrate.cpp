@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "calibration/fit.hpp"
 #include "calibration/score_text.hpp"
@@ -50,15 +51,41 @@ std::vector<SourceScore> scores_of(std::vector<MeasurementTable>& tables, const 
   return scores;
 }
 
-// Fits to every other row and tests on the rest, then the other way round: mean errors a source, seen and unseen. The
-// presets have seen all rows, so both fits start from the defaults.
+// Says on a terminal how far the fit is.
+FitOptions shown(std::string what, Progress& progress) {
+  FitOptions options;
+  options.progress = [what = std::move(what), &progress](int done, int all, double least) {
+    progress.show(fmt::format("{}, search {} of {}: {:.3f}", what, done, all, least));
+  };
+  return options;
+}
+
+// What cross-validation compares.
+struct Figure {
+  const char* title;
+  std::optional<double> (*of)(const SourceScore&);  // empty: the source has no such rows
+  int decimals;
+};
+constexpr Figure figures[] = {
+    {"step time, MAPE in %",
+     [](const SourceScore& s) { return s.time.rows > 0 ? std::optional(s.time.mape_pct) : std::nullopt; }, 1},
+    {"memory, MAPE in %",
+     [](const SourceScore& s) { return s.memory ? std::optional(s.memory->mape_pct) : std::nullopt; }, 1},
+    {"mean regret in %",
+     [](const SourceScore& s) { return s.plans ? std::optional(s.plans->mean_regret_pct) : std::nullopt; }, 1},
+    {"rank in groups",
+     [](const SourceScore& s) { return s.plans ? std::optional(s.plans->rank_correlation) : std::nullopt; }, 3},
+};
+
+// Fits to every other row and tests on the rest, then the other way round.
 std::string cross_validation(const PublishedTables& tables, const Presets& presets) {
-  std::vector<std::vector<std::string>> lines = {
-      {"step time, MAPE in %", "rows", "first half", "unseen half", "second half", "unseen half"}};
-  std::vector<std::vector<std::string>> cells(tables.steps.size());
+  Progress progress;
+  // By source: seen and unseen rows of the first fit, seen and unseen of the second.
+  std::vector<std::vector<SourceScore>> scores(tables.steps.size());
   for (const std::size_t half : {0, 1}) {
-    const FitResult result = fit(tables.steps, tables.microbenchmarks, unfitted(presets),
-                                 [half](std::size_t, std::size_t row) { return row % 2 == half; });
+    const FitResult result = fit(
+        tables.steps, tables.microbenchmarks, presets, [half](std::size_t, std::size_t row) { return row % 2 == half; },
+        shown(half == 0 ? "first half" : "second half", progress));
     for (std::size_t t = 0; t < tables.steps.size(); ++t) {
       for (const bool seen : {true, false}) {
         MeasurementTable part{tables.steps[t].source, {}, {}};
@@ -66,18 +93,30 @@ std::string cross_validation(const PublishedTables& tables, const Presets& prese
           part.measurements.push_back(tables.steps[t].measurements[i]);
           set_machine(result.presets, part.measurements.back());
         }
-        const SourceScore score = replay(part);
-        cells[t].push_back(score.time.rows > 0 ? fmt::format("{:.1f}", score.time.mape_pct) : "-");
+        scores[t].push_back(replay(part));
+        scores[t].back().rows.clear();  // they point at `part`
       }
     }
   }
-  for (std::size_t t = 0; t < tables.steps.size(); ++t) {
-    if (tables.steps[t].measurements.empty()) continue;
-    std::vector<std::string> line = {tables.steps[t].source, fmt::format("{}", tables.steps[t].measurements.size())};
-    line.insert(line.end(), cells[t].begin(), cells[t].end());
-    lines.push_back(line);
+  progress.show("");
+  std::string text;
+  for (const Figure& figure : figures) {
+    std::vector<std::vector<std::string>> lines = {
+        {figure.title, "rows", "first half", "unseen half", "second half", "unseen half"}};
+    for (std::size_t t = 0; t < tables.steps.size(); ++t) {
+      std::vector<std::string> line = {tables.steps[t].source, std::to_string(tables.steps[t].measurements.size())};
+      bool any = false;
+      for (const SourceScore& score : scores[t]) {
+        const std::optional<double> value = figure.of(score);
+        any |= value.has_value();
+        line.push_back(value ? fmt::format("{:.{}f}", *value, figure.decimals) : "-");
+      }
+      if (any) lines.push_back(line);
+    }
+    if (!text.empty()) text += "\n";
+    text += format_table(lines);
   }
-  return format_table(lines);
+  return text;
 }
 
 template <class Preset, class Name>
@@ -102,9 +141,13 @@ void run(const CalibrateOptions& options) {
     return;
   }
   if (!options.keep) {
-    FitResult result = fit(tables.steps, tables.microbenchmarks, presets, [](auto, auto) { return true; });
-    note(fmt::format("sum of the sources' mean errors: {:.3f} before, {:.3f} after {} evaluations", result.before,
-                     result.after, with_thousands(result.evaluations)));
+    Progress progress;
+    FitResult result = fit(
+        tables.steps, tables.microbenchmarks, presets, [](auto, auto) { return true; }, shown("fitting", progress));
+    progress.show("");
+    note(fmt::format(
+        "sum of the sources' mean errors: {:.3f} with the constants as they were, {:.3f} after {} evaluations",
+        result.before, result.after, with_thousands(result.evaluations)));
     presets = std::move(result.presets);
   }
   const std::vector<SourceScore> every = scores_of(all, presets);

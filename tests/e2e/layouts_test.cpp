@@ -73,7 +73,7 @@ TEST_F(Layouts, FitBesideWhatAGpuReserves) {
   };
   const std::string same = "--replicas 1 --micro-batch 1 --schedule 1f1b --recompute none ";
   const double cut = fullest(same + "--cuts 5,9,13,17,21,25,29"), laid_out = fullest(same + "--pipeline 8 --tensor 1");
-  EXPECT_NEAR(cut / laid_out, 1, 0.03) << cut << " " << laid_out;
+  EXPECT_NEAR(cut / laid_out, 1, 0.06) << cut << " " << laid_out;
 }
 
 TEST_F(Layouts, SayWhatTheMemoryIsMadeOf) {

@@ -246,7 +246,7 @@ TEST(MachineOf, TakesTheConstantsOfDeviceFrameworkAndNetwork) {
   ASSERT_EQ(m.levels.size(), 2u);
   EXPECT_EQ(m.levels[0].devices, 8);
   EXPECT_EQ(m.levels[1].devices, 32);
-  EXPECT_DOUBLE_EQ(m.levels[1].bandwidth, 20.2e9);
+  EXPECT_DOUBLE_EQ(m.levels[1].bandwidth, 20.75e9);
   EXPECT_THROW(machine_of(load_cluster("dgx-a100"), "megatron"), Error);
 }
 
