@@ -64,7 +64,7 @@ TEST_F(Validate, ExitsWithOnePastAThreshold) {
   EXPECT_EQ(run("validate --threshold 8 " + korthikanti).exit, 0);
   const Outcome above = run("validate --threshold korthikanti=0.01 " + korthikanti);
   EXPECT_EQ(above.exit, 1);
-  EXPECT_NE(above.err.find("korthikanti_2022_iteration_time by "), std::string::npos) << above.err;
+  EXPECT_NE(above.err.find("korthikanti_2022_iteration_time: predicted step times are off by "), std::string::npos) << above.err;
   EXPECT_EQ(run("validate --threshold memory:8 " + korthikanti).exit, 0) << "has none";
   EXPECT_EQ(run("validate --threshold memories:8 " + korthikanti).exit, 2);
   EXPECT_EQ(run("validate --threshold other=8 " + korthikanti).exit, 2);
