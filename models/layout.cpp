@@ -64,12 +64,6 @@ constexpr std::string_view fewest_text = "fewest";
 
 constexpr std::string_view dimension_letters = "tcdp";  // by Dimension
 
-std::string order_text(const DimensionOrder& order) {
-  std::string text;
-  for (const Dimension dimension : order) text += dimension_letters[static_cast<std::size_t>(dimension)];
-  return text;
-}
-
 std::optional<std::int32_t> parse_number(std::string_view text, std::int32_t least) {
   std::int32_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -142,6 +136,12 @@ bool parse_word(std::string_view word, ParallelLayout& layout) {
 
 }  // namespace
 
+std::string to_string(const DimensionOrder& order) {
+  std::string text;
+  for (const Dimension dimension : order) text += dimension_letters[static_cast<std::size_t>(dimension)];
+  return text;
+}
+
 std::optional<DimensionOrder> parse_order(std::string_view text) {
   if (text.size() != dimension_count || !std::is_permutation(text.begin(), text.end(), dimension_letters.begin())) {
     return std::nullopt;
@@ -173,7 +173,7 @@ std::string to_string(const ParallelLayout& layout) {
       text += fmt::format(":{}", layout.recomputed_layers);
   }
   text += flags_text("offload", offloads, layout) + flags_text("overlap", overlaps, layout);
-  if (layout.order != megatron_order) text += " order=" + order_text(layout.order);
+  if (layout.order != megatron_order) text += " order=" + to_string(layout.order);
   return text;
 }
 
@@ -240,7 +240,7 @@ Json to_json(const ParallelLayout& layout) {
   for (const std::span<const Flag> flags : {std::span<const Flag>(offloads), std::span<const Flag>(overlaps)}) {
     for (const Flag& flag : flags) json[std::string(flag.key)] = layout.*flag.member;
   }
-  json["order"] = order_text(layout.order);
+  json["order"] = to_string(layout.order);
   return json;
 }
 

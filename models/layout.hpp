@@ -47,6 +47,7 @@ inline constexpr std::size_t dimension_count = 4;
 using DimensionOrder = std::array<Dimension, dimension_count>;
 // From letters such as "tcdp"; empty unless they are a permutation of these.
 std::optional<DimensionOrder> parse_order(std::string_view letters);
+std::string to_string(const DimensionOrder& order);
 inline constexpr DimensionOrder megatron_order = {Dimension::tensor, Dimension::context, Dimension::data,
                                                   Dimension::pipeline};
 

@@ -195,6 +195,66 @@ Json to_json(const FabricPreset& preset) {
           {"source", preset.source}};
 }
 
+namespace {
+
+std::vector<int> zero_stages(const JsonValue& value) {
+  std::vector<int> stages;
+  for (const JsonValue& stage : value.array(4)) stages.push_back(static_cast<int>(stage.integer(0, 3)));
+  return stages;
+}
+
+template <class T>
+std::vector<T> each_of(const JsonValue& value, std::span<const std::pair<std::string_view, T>> names) {
+  std::vector<T> all;
+  for (const JsonValue& entry : value.array(100)) all.push_back(entry.one_of<T>(names));
+  return all;
+}
+
+Abilities abilities_from_json(const JsonValue& value) {
+  JsonObject object = value.object();
+  Abilities a;
+  a.schedules = each_of(object.required("schedules"), pipeline_schedule_names());
+  a.zero = zero_stages(object.required("zero"));
+  a.zero_with_pipelines = zero_stages(object.required("zero_with_pipelines"));
+  a.offload_optimizer = zero_stages(object.required("offload_optimizer"));
+  a.offload_activations = object.required("offload_activations").boolean();
+  a.context = object.required("context").boolean();
+  a.experts = object.required("experts").boolean();
+  a.recompute = each_of(object.required("recompute"), recompute_names());
+  a.some_blocks = object.required("some_blocks").boolean();
+  for (const JsonValue& order : object.required("orders").array(24)) {
+    const auto parsed = parse_order(order.string());
+    if (!parsed) throw order.expected("the letters t, c, d and p, innermost dimension first, such as \"tcdp\"");
+    a.orders.push_back(*parsed);
+  }
+  object.finish();
+  return a;
+}
+
+template <class T>
+Json names_json(const std::vector<T>& values) {
+  Json json = Json::array();
+  for (const T& value : values) json.push_back(name(value));
+  return json;
+}
+
+Json abilities_json(const Abilities& a) {
+  Json orders = Json::array();
+  for (const DimensionOrder& order : a.orders) orders.push_back(to_string(order));
+  return {{"schedules", names_json(a.schedules)},
+          {"zero", a.zero},
+          {"zero_with_pipelines", a.zero_with_pipelines},
+          {"offload_optimizer", a.offload_optimizer},
+          {"offload_activations", a.offload_activations},
+          {"context", a.context},
+          {"experts", a.experts},
+          {"recompute", names_json(a.recompute)},
+          {"some_blocks", a.some_blocks},
+          {"orders", orders}};
+}
+
+}  // namespace
+
 FrameworkPreset framework_preset_from_json(const JsonValue& value) {
   FrameworkPreset preset;
   JsonObject object = value.object();
@@ -206,6 +266,7 @@ FrameworkPreset framework_preset_from_json(const JsonValue& value) {
   preset.balances_head = object.required("balances_head").boolean();
   preset.dropout = object.required("dropout").boolean();
   if (const auto vocabulary = object.optional("vocabulary")) preset.vocabulary = vocabulary->integer(1, 1'000'000'000);
+  if (const auto runs = object.optional("runs")) preset.runs = abilities_from_json(*runs);
   preset.constants = constants_from_json<FrameworkConstants>(object.required("constants"));
   preset.fitted = fitted_names(object.required("fitted"), constant_table<decltype(preset.constants)>());
   preset.source = object.required("source").string(10'000);
@@ -222,6 +283,7 @@ Json to_json(const FrameworkPreset& preset) {
                {"balances_head", preset.balances_head},
                {"dropout", preset.dropout}};
   if (preset.vocabulary > 0) json["vocabulary"] = preset.vocabulary;
+  if (preset.runs) json["runs"] = abilities_json(*preset.runs);
   json["constants"] = constants_to_json(preset.constants);
   json["fitted"] = preset.fitted;
   json["source"] = preset.source;

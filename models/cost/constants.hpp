@@ -1,6 +1,7 @@
 // The calibrated constants by name: their ranges, their files, and the presets that hold them.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -8,6 +9,7 @@
 
 #include "models/cost/machine.hpp"
 #include "models/json_reader.hpp"
+#include "models/layout.hpp"
 
 namespace stagecraft {
 
@@ -44,16 +46,29 @@ struct FabricPreset {
   std::vector<std::string> fitted;  // constants that calibration may change; the others stand as given
   std::string source;
 };
+// What layouts a framework trains with: what is in none of these lists it has not.
+struct Abilities {
+  std::vector<PipelineSchedule> schedules;
+  std::vector<int> zero, zero_with_pipelines;  // stages
+  std::vector<int> offload_optimizer;          // ZeRO stages with which the optimizer may be in host memory
+  bool offload_activations = false;
+  bool context = false, experts = false;  // parallel
+  std::vector<Recompute> recompute;
+  bool some_blocks = false;  // a rank may recompute fewer than all of its blocks
+  std::vector<DimensionOrder> orders;
+};
+
 // Of models/presets/frameworks.
 struct FrameworkPreset {
   std::string name;
   std::vector<std::string> aliases;   // beginnings of names
   std::vector<std::string> overlaps;  // "gradients", "parameters", "tensor", "pipeline": what it does where it can
   bool fused_attention = true;
-  bool unfused_norm = false;    // norms of several kernels, unless a publication says otherwise
-  bool balances_head = false;   // gives the last stage fewer blocks, by the size of the head
-  bool dropout = false;         // in the recipes of its GELU networks
-  std::int64_t vocabulary = 0;  // where a publication names none; 0: unknown
+  bool unfused_norm = false;      // norms of several kernels, unless a publication says otherwise
+  bool balances_head = false;     // gives the last stage fewer blocks, by the size of the head
+  bool dropout = false;           // in the recipes of its GELU networks
+  std::int64_t vocabulary = 0;    // where a publication names none; 0: unknown
+  std::optional<Abilities> runs;  // empty: not known
   FrameworkConstants constants;
   std::vector<std::string> fitted;  // constants that calibration may change; the others stand as given
   std::string source;
