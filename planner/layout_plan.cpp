@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
+#include "models/cost/layer_split.hpp"
 #include "models/cost/memory.hpp"
 #include "models/cost/schedule_forms.hpp"
 #include "models/files.hpp"
@@ -41,10 +43,11 @@ class Pricing {
     for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
       plan_.stages[s].cost = {};
       add_times(s);
+      add_exchange(s);
       add_memory(s);
       plan_.stages[s].cost.optimizer = Seconds((terms.optimizer + terms.other) / stages_on_rank);
     }
-    add_reductions(terms.data);
+    add_reductions(terms.data_once);
   }
 
  private:
@@ -80,6 +83,22 @@ class Pricing {
     cost.backward_input = Seconds(input);
     cost.backward_weight = Seconds(weight);
     cost.boundary = Bytes(is_last(s) ? 0 : shard_.boundary);
+  }
+
+  // What replicas exchange for every micro-batch, where nothing else goes on meanwhile.
+  void add_exchange(std::size_t s) {
+    const auto n = static_cast<double>(blocks_[s]);
+    double parameters = n * shard_.block.parameters;
+    if (is_first(s)) parameters += shard_.embedding.parameters;
+    if (is_last(s)) parameters += shard_.head.parameters;
+    StageCost& cost = plan_.stages[s].cost;
+    double forward = cost.forward.value(), backward = (cost.backward_input + cost.backward_weight).value();
+    if (layout_.pipeline > 1) std::tie(forward, backward) = covering(shard_.block, n);
+    const double V = layout_.virtual_stages;
+    const ReplicaTime times = model_.replica_time(layout_, V * parameters, V * n * shard_.block.expert_parameters,
+                                                  V * forward, V * backward);
+    cost.forward += Seconds(times.forward);
+    cost.backward_input += Seconds(times.backward);
   }
 
   void add_memory(std::size_t s) {

@@ -244,7 +244,7 @@ const std::vector<PipelineShape>& LayoutSpace::shapes(std::int32_t pipeline, std
 
 std::vector<Residence> LayoutSpace::residences(const Widths& widths) const {
   std::vector<Residence> result;
-  const std::int32_t most = widths.data * widths.context == 1 ? 0 : widths.pipeline > 1 ? 1 : 3;
+  const std::int32_t most = widths.data * widths.context == 1 ? 0 : 3;
   for (std::int32_t zero = 0; zero <= most; ++zero) {
     if (choices_.zero.value_or(zero) != zero) continue;
     for (const bool optimizer : switches(choices_.offload_optimizer)) {

@@ -103,12 +103,8 @@ void LayoutSpace::explain_nothing() const {
                      c.tensor.value_or(1), c.context.value_or(1), c.pipeline.value_or(1), c.data.value_or(1), needed,
                      c.devices);
   }
-  const std::int32_t depth = c.pipeline.value_or(c.stages.value_or(1));
-  if (c.zero.value_or(0) > 1 && depth > 1) {
-    throw bad_input("--zero: ZeRO {} gathers or scatters for every micro-batch: expected a pipeline of 1, got {}",
-                    *c.zero, depth);
-  }
-  if (c.zero.value_or(0) > 0 && c.data.value_or(2) == 1 && c.context.value_or(2) == 1) {
+  const std::int64_t apart = c.devices / c.tensor.value_or(1) / c.pipeline.value_or(1);  // what replicas may take
+  if (c.zero.value_or(0) > 0 && (apart == 1 || (c.data.value_or(2) == 1 && c.context.value_or(2) == 1))) {
     throw bad_input("--zero: expected 0 with one replica, which shares nothing out, got {}", *c.zero);
   }
   explain_stages();

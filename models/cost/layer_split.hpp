@@ -1,11 +1,14 @@
-// How blocks are spread over the ranks of a pipeline, and which of them recompute: shared by time and memory.
+// How blocks are spread over the ranks of a pipeline, which of them recompute, and when their replicas exchange weights
+// and gradients: shared by time and memory.
 #pragma once
 
 #include <algorithm>
 #include <cassert>
 #include <cstdint>
 #include <cstdlib>
+#include <utility>
 
+#include "models/cost/shard.hpp"
 #include "models/layout.hpp"
 #include "models/recomputed_layers.hpp"
 
@@ -49,6 +52,29 @@ class LayerSplit {
   std::int32_t first_, last_, pipeline_, ranks_;
   std::int32_t shared_ = 0, each_ = 0, left_over_ = 0;
 };
+
+// Whether replicas exchange gradients and weights for every micro-batch, or once a step. Breadth first each stage's
+// micro-batches follow one another, so that its weights are gathered and its gradients reduced once for all of them
+// (Lamy-Poirier 2023, arXiv 2211.05953, section 3.2).
+struct ReplicaExchange {
+  bool reduces_each = false, gathers_each = false;
+};
+inline bool sums_in_pipeline(const ParallelLayout& layout, const FrameworkConstants& framework) {
+  return layout.pipeline > 1 && framework.pipelined_sums > 0;
+}
+inline bool is_breadth_first(const ParallelLayout& layout) { return layout.schedule == PipelineSchedule::looped_bfs; }
+inline ReplicaExchange when_exchanged(const ParallelLayout& layout, const FrameworkConstants& framework) {
+  const bool each = !is_breadth_first(layout);
+  return {layout.zero >= 2 && each && !sums_in_pipeline(layout, framework), layout.zero == 3 && each};
+}
+
+// What exchanges of every micro-batch hide behind in a pipeline: the blocks' computation, a third of it before the
+// backward. What else takes time, repeated or on the links, is not the same on the slowest rank as on the one that
+// exchanges most, and recomputing more or overlapping less would seem to save time.
+inline std::pair<double, double> covering(const LayerShard& block, double blocks) {
+  const double third = blocks * (block.forward + block.backward_input + block.backward_weight) / 3;
+  return {third, 2 * third};
+}
 
 inline std::size_t index(Recompute recompute) { return static_cast<std::size_t>(recompute); }
 

@@ -45,7 +45,15 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
   const double expert = layers * block.expert_parameters;
   const double replicas = static_cast<double>(layout.data) * layout.context;
   const double in_shards = dense / replicas + expert * layout.expert / replicas;
-  const auto held = [&](int from) { return layout.zero >= from ? in_shards : dense + expert; };
+  // Of weights or gradients that are whole while they are in use: those of all stages where the framework keeps them
+  // so, and breadth first those of a stage for all of its micro-batches, while the next one's are on their way.
+  double whole = 0;
+  if (layout.zero >= 2 && sums_in_pipeline(layout, machine_.framework)) whole = 1;
+  if (layout.zero >= 2 && is_breadth_first(layout)) whole = std::min(1.0, 2.0 / layout.virtual_stages);
+  const auto held = [&](int from) {
+    return layout.zero >= from ? (from == 1 ? in_shards : in_shards + whole * (dense + expert - in_shards))
+                               : dense + expert;
+  };
   const double weight = parameter_bytes_.weight.value();
   const double copies = weight_copies(layout.schedule);
   StageMemory memory;
@@ -67,7 +75,7 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
   const double brought_back = repeated > 0 ? block.stash[0] - block.stash[mode] : 0;
   memory.workspace = std::max(brought_back + block.workspace, last ? shard.head.workspace : 0);
   // ZeRO 3: the gathered weights of the block at hand and of the next.
-  if (layout.zero == 3) memory.workspace += 2 * weight * (block.parameters + block.expert_parameters);
+  if (layout.zero == 3 && whole == 0) memory.workspace += 2 * weight * (block.parameters + block.expert_parameters);
   const int communicators = (layout.tensor > 1) + (layout.context > 1) + (layout.data > 1) + (layout.pipeline > 1);
   memory.reserved = machine_.framework.reserved_bytes + communicators * machine_.framework.communicator_bytes;
   return memory;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <tuple>
 
 #include "models/cost/layer_split.hpp"
 #include "models/cost/schedule_forms.hpp"
@@ -141,41 +142,66 @@ std::int64_t StepModel::layers_of(const ParallelLayout& layout, std::int32_t ran
   return LayerSplit(layout, job_.network.layers).layers(rank);
 }
 
-// Reductions of gradients and gathers of parameters, once a step (every micro-batch from ZeRO 2 or 3 on), as far as
-// they show. `backward` and `forward` are one micro-batch's on this rank: what overlapped communication hides behind.
-double StepModel::data_time(const ParallelLayout& layout, double parameters, double expert_parameters, double backward,
-                            double forward) const {
+// Reductions of gradients and gathers of parameters: once a step, and from ZeRO 2 or 3 on for every micro-batch but
+// where a schedule or a framework has them once (when_exchanged).
+ReplicaTime StepModel::replica_time(const ParallelLayout& layout, double parameters, double expert_parameters,
+                                    double forward, double backward) const {
   const double replicas = static_cast<double>(layout.data) * layout.context;
-  if (replicas == 1) return 0;
+  ReplicaTime times;
+  if (replicas == 1) return times;
   const ReplicaGroups groups = replica_groups(machine_, layout);
   const FrameworkConstants& framework = machine_.framework;
   const auto shown = [&](double time, bool overlaps, double behind) {
     return overlaps ? std::max(framework.exposed_gradients * time, time - behind) : time;
   };
-  // In buckets: each but the first pays start and latency once more.
-  const auto in_buckets = [&](auto collective, double bytes_a_parameter) {
+  // In buckets: each but the first pays start and latency once more. `parts` of the parameters at a time.
+  const auto in_buckets = [&](auto collective, double bytes_a_parameter, double parts) {
     double time = 0;
     for (const auto& [count, members] :
          {std::pair(parameters, &groups.replicas), std::pair(expert_parameters, &groups.alike)}) {
-      const double bytes = bytes_a_parameter * count;
+      const double bytes = bytes_a_parameter * count / parts;
       const double buckets = std::max(1.0, std::ceil(bytes / framework.bucket_bytes));
       time += buckets * collective(machine_, *members, bytes / buckets);
     }
     return time;
   };
   if (layout.zero == 0) {
-    return shown(in_buckets(all_reduce_time, framework.reduced_bytes), layout.overlap_gradients, backward);
+    times.once = shown(in_buckets(all_reduce_time, framework.reduced_bytes, 1), layout.overlap_gradients, backward);
+    return times;
   }
-  const double reduce = in_buckets(reduce_scatter_time, framework.reduced_bytes);
-  const double gather = in_buckets(all_gather_time, element_);
-  const double reductions = layout.zero >= 2 ? layout.microbatches : 1;
-  if (layout.zero < 3) {
-    return reductions * shown(reduce, layout.overlap_gradients, backward) +
-           shown(gather, layout.overlap_parameters, forward);
+  const ReplicaExchange exchange = when_exchanged(layout, framework);
+  const double V = layout.virtual_stages;
+  const auto reduce = [&](double parts) { return in_buckets(reduce_scatter_time, framework.reduced_bytes, parts); };
+  const auto gather = [&](double parts) { return in_buckets(all_gather_time, element_, parts); };
+  const bool reduces = layout.overlap_gradients, gathers = layout.overlap_parameters;
+  // ZeRO 3 gathers before the forward and again before the backward.
+  if (exchange.gathers_each && exchange.reduces_each) {
+    times.forward = shown(gather(V), gathers, forward / V);
+    times.backward = shown(reduce(V) + gather(V), reduces, backward / V);
+  } else if (exchange.gathers_each) {
+    times.backward = shown(gather(V), gathers, forward / V);
+    times.once = shown(reduce(1), reduces, backward);
+  } else if (exchange.reduces_each) {
+    times.backward = shown(reduce(V), reduces, backward / V);
+    times.once = shown(gather(1), gathers, forward);
+  } else {
+    times.once = shown(reduce(1) + (layout.zero == 3 ? gather(1) : 0), reduces, backward) +
+                 shown(gather(1), gathers, forward);
   }
-  // ZeRO 3 gathers before the forward and again before the backward of every micro-batch.
-  return reductions * (shown(reduce + gather, layout.overlap_gradients, backward) +
-                       shown(gather, layout.overlap_parameters, forward));
+  return times;
+}
+
+// What the pipeline's fill and drain wait for exchanges of every micro-batch, those of stages of the mean length.
+double StepModel::replica_bubble(const ParallelLayout& layout, const Shard& shard) const {
+  const LayerShard& block = shard.block;
+  const double blocks = static_cast<double>(job_.network.layers) / layout.pipeline;
+  const auto [before, after] = covering(block, blocks);
+  const ReplicaTime each =
+      replica_time(layout, blocks * block.parameters, blocks * block.expert_parameters, before, after);
+  // A longer forward shortens the form of zb-v, which is exact for enough micro-batches only.
+  const double forward = layout.schedule == PipelineSchedule::zb_v ? 0 : each.forward;
+  return bubble_time(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches,
+                     {forward, each.backward, 0});
 }
 
 // The optimizer's traffic, or with its state in host memory that of gradients out and weights back.
@@ -252,11 +278,18 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
   const double dense = std::max((P > 2 ? on_middle : on_first) * shard.block.parameters,
                                 on_first * shard.block.parameters + shard.embedding.parameters + head);
   const double expert = (P > 2 ? on_middle : on_first) * shard.block.expert_parameters;
-  terms.data = data_time(layout, dense, expert, inside.total() * 2 / 3, inside.total() / 3);
+  double forward = inside.total() / 3, backward = inside.total() * 2 / 3;
+  if (P > 1 && layout.zero >= 2) std::tie(forward, backward) = covering(shard.block, P > 2 ? on_middle : on_first);
+  const ReplicaTime replicas = replica_time(layout, dense, expert, forward, backward);
+  terms.data_once = replicas.once;
   if (P > 1 && job_.network.tied_head) {
     const double apart = static_cast<double>(inner_devices(layout, Dimension::pipeline)) * (P - 1);
-    terms.data += all_reduce_time(machine_, group_of(machine_, apart, 2),
-                                  machine_.framework.reduced_bytes * shard.embedding.parameters);
+    terms.data_once += all_reduce_time(machine_, group_of(machine_, apart, 2),
+                                       machine_.framework.reduced_bytes * shard.embedding.parameters);
+  }
+  terms.data = terms.data_once;
+  if (const double each = replicas.forward + replicas.backward; each > 0) {
+    terms.data += M * layout.virtual_stages * each + (P > 1 ? replica_bubble(layout, shard) : 0);
   }
   terms.optimizer = optimizer_time(layout, dense, expert);
   terms.other = machine_.framework.step_s + M * machine_.framework.microbatch_s;

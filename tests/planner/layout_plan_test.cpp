@@ -48,6 +48,40 @@ TEST_F(LayoutPlan, HasATimelineNearItsClosedForm) {
   }
 }
 
+// Weights and gradients that replicas exchange for every micro-batch lengthen its forwards and backwards.
+const char* const sharded_layouts[] = {"p4 t1 d4 b1 m16 1f1b zero2",
+                                       "p4 t1 d4 b1 m16 1f1b zero3",
+                                       "p4 t1 d4 b1 m16 1f1b zero3 full overlap=gradients,parameters",
+                                       "p4 t1 d4 b1 m16 gpipe zero3",
+                                       "p4 v2 t1 d4 b1 m16 interleaved-1f1b zero3 overlap=parameters",
+                                       "p4 t1 d4 b1 m16 zb-h1 zero3",
+                                       "p4 t1 d4 b1 m16 first=3 last=3 dualpipe zero2 overlap=pipeline",
+                                       "p4 v4 t1 d4 b1 m16 looped-bfs zero3"};
+
+TEST_F(LayoutPlan, ExchangesWeightsAndGradientsForEveryMicrobatch) {
+  network_.transformer->tied_head = false;
+  network_.graph = build_graph(*network_.transformer);
+  for (const char* text : sharded_layouts) {
+    const Plan plan = plan_of(text);
+    const double closed = plan.prediction.closed_form_step->value();
+    const double timeline = plan.prediction.timeline_step->value();
+    EXPECT_NEAR(timeline, closed, 0.06 * closed) << text;
+    EXPECT_NEAR(simgrid_step(plan).value(), timeline, 0.03 * timeline) << text;
+    const double needed = model().estimate(parse_layout(text)).memory.total();
+    const auto& peaks = plan.prediction.peak_memory;
+    EXPECT_NEAR(std::max_element(peaks.begin(), peaks.end())->value(), needed, 0.1 * needed) << text;
+  }
+  const auto first = [&](const char* text) { return plan_of(text).stages.front().cost; };
+  const StageCost once = first("p4 t1 d4 b1 m16 1f1b zero1"), each = first("p4 t1 d4 b1 m16 1f1b zero3");
+  EXPECT_GT(each.forward, once.forward);
+  EXPECT_GT(each.backward_input, once.backward_input);
+  EXPECT_EQ(each.reduced_gradients(), Bytes(0)) << "nothing is left to reduce at the end";
+  EXPECT_GT(once.reduced_gradients(), Bytes(0));
+  const StageCost by_stage = first("p4 v4 t1 d4 b1 m16 looped-bfs zero3");
+  EXPECT_EQ(by_stage.forward, first("p4 v4 t1 d4 b1 m16 looped-bfs").forward) << "once for all micro-batches";
+  EXPECT_GT(by_stage.reduced_gradients(), Bytes(0));
+}
+
 TEST_F(LayoutPlan, NeedsTheMemoryThatItsClosedFormSays) {
   for (const char* text : even_layouts) {
     const Plan plan = plan_of(text);

@@ -26,6 +26,7 @@ struct Case {
   bool fused = true;
   LayoutChoices choices;
   bool halves = false;  // a narrow port between the two nodes
+  bool sums = false;    // FrameworkConstants::pipelined_sums
 };
 
 StepModel model_of(const Case& c) {
@@ -38,6 +39,7 @@ StepModel model_of(const Case& c) {
   job.fused_attention = c.fused;
   Machine machine = machine_of(load_cluster("dgx-a100:2"));
   machine.device.memory = Bytes(c.memory);
+  machine.framework.pipelined_sums = c.sums ? 1 : 0;
   if (c.halves) {
     // Below one switch a node each.
     machine.levels.push_back(machine.levels.back());
@@ -61,6 +63,13 @@ std::vector<Case> cases() {
   sixteen.recompute = Recompute::none;
   list.push_back({"TwoNodes", 4, 0, 80e9, true, sixteen});
   list.push_back({"TwoHalves", 4, 0, 80e9, true, sixteen, true});
+  LayoutChoices sharded = eight;
+  sharded.zero = 3;
+  list.push_back({"Sharded", 6, 0, 5e9, true, sharded});
+  sharded.zero = 2;
+  sharded.schedule = PipelineSchedule::interleaved_one_f_one_b;
+  list.push_back({"ShardedGradients", 8, 0, 5e9, false, sharded});
+  list.push_back({"SummedInThePipeline", 6, 0, 7e9, true, eight, true, true});
   LayoutChoices experts;
   experts.devices = 4;
   experts.zero = 1;
@@ -171,6 +180,29 @@ TEST_P(LayoutSearch, NeverLosesByOverlapping) {
       const StepEstimate estimate = model_.estimate(each);
       EXPECT_LE(all.time.value(), estimate.time.value() * (1 + 1e-12)) << to_string(each);
       EXPECT_LE(all.memory.total(), estimate.memory.total() * (1 + 1e-12)) << to_string(each);
+    }
+  });
+}
+
+TEST_P(LayoutSearch, NeverGainsTimeByShardingMoreThanTheOptimizer) {
+  sample(space_, [&](ParallelLayout layout, const std::vector<Recomputation>& list) {
+    if (layout.data * layout.context == 1 || layout.offload_activations) return;
+    space_.overlap_all(layout);
+    LayoutSpace::apply(list.front(), layout);
+    double before = 0;
+    for (const int zero : {1, 2, 3}) {
+      layout.zero = static_cast<std::uint8_t>(zero);
+      const double time = model_.estimate(layout).time.value();
+      EXPECT_GE(time, before * (1 - 1e-12)) << to_string(layout);
+      before = time;
+      if (zero == 1) continue;
+      ParallelLayout offloaded = layout;
+      offloaded.offload_activations = true;
+      for (const Recomputation& recomputation : list) {
+        if (recomputation.layers == fewest_layers) continue;
+        LayoutSpace::apply(recomputation, offloaded);
+        EXPECT_GE(model_.estimate(offloaded).time.value(), time * (1 - 1e-12)) << to_string(offloaded);
+      }
     }
   });
 }
@@ -339,11 +371,6 @@ TEST(LayoutSpace, NamesChoicesThatNoLayoutCanMeet) {
   c.choices.devices = 8;
   c.choices.data = 5;
   EXPECT_THAT(complaint(c), HasSubstr("--global-batch: expected a multiple of replicas 5"));
-  c.choices = {};
-  c.choices.devices = 8;
-  c.choices.zero = 3;
-  c.choices.pipeline = 2;
-  EXPECT_THAT(complaint(c), HasSubstr("--zero: ZeRO 3"));
   c.choices = {};
   c.choices.devices = 8;
   c.choices.tensor = 4;
