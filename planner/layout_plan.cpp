@@ -9,6 +9,7 @@
 #include "models/cost/schedule_forms.hpp"
 #include "models/files.hpp"
 #include "models/network/layer_graph.hpp"
+#include "models/recomputed_layers.hpp"
 #include "models/version.hpp"
 #include "planner/explain.hpp"
 #include "planner/own_order.hpp"
@@ -165,7 +166,7 @@ class Pricing {
   const std::vector<std::int64_t> blocks_;
 };
 
-// Stages as the schedule places them; each rank's blocks are shared out evenly among its stages, the last ones, which
+// Stages as the schedule places them, of as many blocks as the job says; else each rank's blocks are shared out evenly among its stages, the last ones, which
 // have the fewest micro-batches in flight, taking what is left over. A stage on two ranks has the blocks of the rank
 // with its number.
 void add_stages(Plan& plan, const StepModel& model, const ParallelLayout& layout) {
@@ -182,7 +183,8 @@ void add_stages(Plan& plan, const StepModel& model, const ParallelLayout& layout
     const auto& ranks = placement.ranks(StageId{s});
     std::int64_t& blocks = left[home(s)];
     std::int64_t& sharing = stages_left[home(s)];
-    std::int64_t count = blocks / sharing;
+    const auto& by_hand = model.job().stage_blocks;
+    std::int64_t count = by_hand.empty() ? blocks / sharing : by_hand[static_cast<std::size_t>(s)];
     blocks -= count;
     --sharing;
     count += (s == 0 ? 1 : 0) + (s + 1 == plan.schedule.stages ? 1 : 0);  // embedding, head
@@ -207,8 +209,11 @@ void predict(Plan& plan, const StepEstimate& estimate) {
 }  // namespace
 
 TrainingJob job_of(const Plan& plan) {
-  return {*plan.network.transformer, plan.batch.global, plan.batch.sequence, plan.precision, plan.optimizer,
-          plan.fused_attention};
+  TrainingJob job{*plan.network.transformer, plan.batch.global, plan.batch.sequence,
+                  plan.precision,            plan.optimizer,    plan.fused_attention};
+  for (const std::int64_t blocks : blocks_by_stage(plan)) job.stage_blocks.push_back(static_cast<std::int32_t>(blocks));
+  job.recomputed_blocks = plan.layout.recomputed_by_rank;
+  return job;
 }
 
 void price(Plan& plan, const StepModel& model) {
@@ -231,6 +236,7 @@ Plan make_plan(const StepModel& model, const Network& network, const Cluster& cl
   plan.recompute = layout.recompute;
   plan.fused_attention = job.fused_attention;
   plan.layout = plan_layout_of(layout);
+  if (layout.recomputed_layers == listed_layers) plan.layout.recomputed_by_rank = job.recomputed_blocks;
   plan.devices = devices_of(layout);
   plan.order = topological_order(network.graph);
   plan.schedule = make_schedule(name(layout.schedule), {layout.pipeline, layout.virtual_stages, layout.microbatches});

@@ -109,7 +109,7 @@ double WidthSearch::bubble(const ParallelLayout& layout, const LayerShard& block
 WidthSearch::Choices WidthSearch::choices(std::int32_t layers, bool offload_activations) const {
   Choices choices;
   for (const Recomputation& each : space_.recomputations(*widths_, layers, offload_activations)) {
-    (each.layers == fewest_layers ? choices.by_rank : choices.counted).push_back(each);
+    (each.layers < 0 ? choices.by_rank : choices.counted).push_back(each);
   }
   return choices;
 }

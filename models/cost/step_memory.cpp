@@ -17,6 +17,9 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
 std::int64_t StepModel::recomputed_of(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const {
   const std::int64_t layers = layers_of(layout, rank);
   if (layout.recompute == Recompute::none) return 0;
+  if (layout.recomputed_layers == listed_layers) {
+    return std::min<std::int64_t>(layers, job_.recomputed_blocks[static_cast<std::size_t>(rank)]);
+  }
   if (layout.recomputed_layers != fewest_layers) return std::min<std::int64_t>(layers, layout.recomputed_layers);
   const double capacity = machine_.device.memory.value();
   const auto excess = [&](std::int64_t repeated) {
@@ -95,10 +98,10 @@ void StepModel::find_fullest(const ParallelLayout& layout, const Shard& shard, S
     estimate.worst_rank = rank;
   };
   const std::int32_t last = layout.pipeline - 1;
-  if (layout.recomputed_layers == fewest_layers) {
+  const LayerSplit split(layout, job_);
+  if (layout.recomputed_layers < 0 || split.is_by_hand()) {
     for (std::int32_t rank = 1; rank <= last; ++rank) look_at(rank);
   } else {
-    const LayerSplit split(layout, job_.network.layers);
     if (split.layers(1) > split.layers(0)) look_at(1);
     if (last > 1 && split.layers(split.fullest_inside()) > split.layers(1)) look_at(split.fullest_inside());
     look_at(last);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <numeric>
 #include <tuple>
 
 #include "models/cost/layer_split.hpp"
@@ -126,11 +127,23 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
   const bool uneven = l.first_stage_layers != 0 || l.last_stage_layers != 0;
   if (l.virtual_stages > 1 && uneven) return "uneven ends need one stage a rank";
   if (l.pipeline == 1 && uneven) return "uneven ends need a pipeline";
-  if (uneven && !LayerSplit(l, t.layers).adds_up()) {
+  if (!job_.stage_blocks.empty()) {
+    const auto& blocks = job_.stage_blocks;
+    if (std::ssize(blocks) != l.stages()) {
+      return fmt::format("blocks of {} placed by hand for {}", counted(std::ssize(blocks), "stage"), l.stages());
+    }
+    if (std::accumulate(blocks.begin(), blocks.end(), std::int64_t{0}) != t.layers) {
+      return fmt::format("the blocks placed by hand are not {}", t.layers);
+    }
+  } else if (uneven && !LayerSplit(l, job_).adds_up()) {
     return fmt::format("{} and {} at the ends do not fit {} on {}", l.first_stage_layers,
                        counted(l.last_stage_layers, "layer"), counted(t.layers, "layer"), counted(l.pipeline, "stage"));
   }
-  if (l.recomputed_layers == fewest_layers && l.offload_activations) {
+  if (l.recomputed_layers == listed_layers && std::ssize(job_.recomputed_blocks) != l.pipeline) {
+    return fmt::format("numbers of blocks that recompute for {} on a pipeline of {}",
+                       counted(std::ssize(job_.recomputed_blocks), "rank"), l.pipeline);
+  }
+  if (l.recomputed_layers < 0 && l.offload_activations) {
     return "offloaded activations go with no recomputation or with that of a number of blocks";
   }
   return refuse_schedule(l.schedule, l.pipeline, l.virtual_stages, l.microbatches);
@@ -139,7 +152,7 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
 Shard StepModel::shard(const ParallelLayout& layout) const { return shard_costs(job_, machine_, layout); }
 
 std::int64_t StepModel::layers_of(const ParallelLayout& layout, std::int32_t rank) const {
-  return LayerSplit(layout, job_.network.layers).layers(rank);
+  return LayerSplit(layout, job_).layers(rank);
 }
 
 // Reductions of gradients and gathers of parameters: once a step, and from ZeRO 2 or 3 on for every micro-batch but
@@ -239,11 +252,12 @@ void StepModel::add_pipeline(const ParallelLayout& layout, const Shard& shard, d
 StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) const {
   const std::int32_t P = layout.pipeline;
   const double M = layout.microbatches;
-  const LayerSplit split(layout, job_.network.layers);
+  const LayerSplit split(layout, job_);
   const std::int32_t middle = P > 2 ? split.fullest_inside() : P / 2;
   const auto on_first = static_cast<double>(split.layers(0));
   const auto on_middle = static_cast<double>(split.layers(middle));
-  const bool by_rank = layout.recomputed_layers == fewest_layers && layout.recompute != Recompute::none;
+  const bool by_rank =
+      split.is_by_hand() || (layout.recomputed_layers < 0 && layout.recompute != Recompute::none);
   double repeated = 0;  // blocks of all ranks, where they differ
   const auto times_of = [&](std::int32_t rank) {
     const auto layers = static_cast<double>(split.layers(rank));
@@ -251,11 +265,13 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
     repeated += here;
     return rank_times(layout, shard, layers, here, rank == 0, rank == P - 1);
   };
+  // Whose work what replicas exchange hides behind: of two ranks the one with more blocks.
+  const std::int32_t hiding = P > 2 || on_middle > on_first ? middle : 0;
   RankTimes slowest, inside;
   const auto add_rank = [&](std::int32_t rank) {
     const RankTimes times = times_of(rank);
     if (rank == 0 || times.total() > slowest.total()) slowest = times;
-    if (rank == (P > 2 ? middle : 0)) inside = times;
+    if (rank == hiding) inside = times;
   };
   if (by_rank) {
     for (std::int32_t rank = 0; rank < P; ++rank) add_rank(rank);
@@ -275,11 +291,12 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
   }
 
   const double head = P > 1 || job_.network.tied_head ? 0 : shard.head.parameters;
-  const double dense = std::max((P > 2 ? on_middle : on_first) * shard.block.parameters,
+  const double on_most = std::max({on_first, on_middle, static_cast<double>(split.layers(P - 1))});
+  const double dense = std::max(on_most * shard.block.parameters,
                                 on_first * shard.block.parameters + shard.embedding.parameters + head);
-  const double expert = (P > 2 ? on_middle : on_first) * shard.block.expert_parameters;
+  const double expert = on_most * shard.block.expert_parameters;
   double forward = inside.total() / 3, backward = inside.total() * 2 / 3;
-  if (P > 1 && layout.zero >= 2) std::tie(forward, backward) = covering(shard.block, P > 2 ? on_middle : on_first);
+  if (P > 1 && layout.zero >= 2) std::tie(forward, backward) = covering(shard.block, split.layers(hiding));
   const ReplicaTime replicas = replica_time(layout, dense, expert, forward, backward);
   terms.data_once = replicas.once;
   if (P > 1 && job_.network.tied_head) {

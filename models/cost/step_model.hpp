@@ -76,7 +76,9 @@ class StepModel {
   // REQUIRES: `shard` of a layout of which same_shard() says so.
   StepEstimate estimate(const ParallelLayout& layout, const Shard& shard) const;
 
-  // Of pipeline rank `rank`, 0 .. pipeline-1.
+  // Of pipeline rank `rank`, 0 .. pipeline-1; with so many blocks, of which `repeated` recompute, or its own.
+  StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank, double layers,
+                     double repeated) const;
   StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const;
   // Blocks on the rank, and those of them that recompute.
   std::int64_t layers_of(const ParallelLayout& layout, std::int32_t rank) const;
@@ -100,8 +102,6 @@ class StepModel {
   void add_pipeline(const ParallelLayout& layout, const Shard& shard, double repeated, double slowest,
                     StepTerms& terms) const;
   double replica_bubble(const ParallelLayout& layout, const Shard& shard) const;
-  StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank, double layers,
-                     double repeated) const;
   void find_fullest(const ParallelLayout& layout, const Shard& shard, StepEstimate& estimate) const;
 
   TrainingJob job_;

@@ -165,6 +165,42 @@ TEST_F(LayoutPlan, PutsUnevenEndsWhereTheLayoutSays) {
   EXPECT_EQ(parallel_layout(plan).last_stage_layers, 2);
 }
 
+TEST_F(LayoutPlan, PlacesBlocksByHandWithEverySchedule) {
+  TrainingJob job{*network_.transformer, 64, 2048, DataType::bf16};
+  job.recomputed_blocks = {3, 0, 1, 2};
+  for (const char* text : {"p4 t2 d2 b1 m32 1f1b sp zero1", "p4 v2 t2 d2 b1 m32 interleaved-1f1b sp",
+                           "p4 v2 t2 d2 b1 m32 v-half sp zero3", "p4 t1 d4 b1 m16 chimera", "p4 v2 d4 b1 m16 zb-v"}) {
+    ParallelLayout layout = parse_layout(text);
+    job.stage_blocks = layout.stages() == 4 ? std::vector<std::int32_t>{2, 6, 5, 3}
+                                            : std::vector<std::int32_t>{1, 3, 2, 2, 2, 1, 3, 2};
+    layout.recompute = Recompute::full;
+    layout.recomputed_layers = listed_layers;
+    const StepModel by_hand(job, machine_of(cluster_));
+    ASSERT_EQ(by_hand.refuse(layout), "") << text;
+    const Plan plan = make_plan(by_hand, network_, cluster_, layout);
+    std::vector<std::int64_t> on_rank(4);
+    for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+      const LayerRange& layers = plan.stages[s].layers;
+      const bool end = s == 0 || s + 1 == plan.stages.size();
+      EXPECT_EQ(layers.last - layers.first, job.stage_blocks[s] + (end ? 1 : 0)) << text;
+      const std::size_t rank = plan.stages[s].second_rank ? s : static_cast<std::size_t>(plan.stages[s].rank.value);
+      on_rank[rank] += job.stage_blocks[s];
+    }
+    for (std::int32_t rank = 0; rank < 4; ++rank) {
+      EXPECT_EQ(by_hand.layers_of(layout, rank), on_rank[static_cast<std::size_t>(rank)]) << text;
+    }
+    const Json json = to_json(plan);
+    EXPECT_EQ(json["layout"]["recomputed_layers"], Json({3, 0, 1, 2}));
+    Plan back = plan_from_json(JsonValue(json, "plan.json"));
+    EXPECT_EQ(back.layout, plan.layout) << text;
+    for (PlanStage& stage : back.stages) stage.cost = {};
+    price(back, StepModel(job_of(back), machine_of(back.cluster)));
+    EXPECT_EQ(back.stages, plan.stages) << text << ": read back, priced as it was";
+    const double closed = plan.prediction.closed_form_step->value();
+    EXPECT_NEAR(plan.prediction.timeline_step->value(), closed, 0.25 * closed) << text;
+  }
+}
+
 TEST_F(LayoutPlan, SharesAStageOnTwoRanksOutOnce) {
   const Plan plan = plan_of("p4 t1 d4 b1 m16 dualpipe");
   EXPECT_EQ(plan.stages.size(), 4U);
