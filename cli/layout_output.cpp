@@ -48,10 +48,10 @@ std::string cost_text(double dollars) {
   return dollars < 100 ? fmt::format("{:#.3g}", dollars) : rounded_with_thousands(dollars);
 }
 
-// Where ranks recompute as many blocks as each needs; else empty.
+// Where ranks recompute unlike numbers of blocks; else empty.
 std::vector<std::int64_t> recomputed_by_rank(const StepModel& model, const ParallelLayout& layout) {
   std::vector<std::int64_t> counts;
-  if (layout.recompute == Recompute::none || layout.recomputed_layers != fewest_layers) return counts;
+  if (layout.recompute == Recompute::none || layout.recomputed_layers >= 0) return counts;
   const Shard shard = model.shard(layout);
   for (std::int32_t rank = 0; rank < layout.pipeline; ++rank) {
     counts.push_back(model.recomputed_of(layout, shard, rank));

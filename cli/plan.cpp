@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -244,6 +245,31 @@ void add_switch(CLI::App& group, const std::string& name, std::optional<bool>& v
       ->check(CLI::IsMember({"on", "off"}));
 }
 
+// "4", "3,2,1,0" or "fewest".
+void read_recomputed_layers(const std::string& text, PlanOptions& options) {
+  std::optional<std::int32_t>& layers = options.layout.recomputed_layers;
+  if (text == "fewest") {
+    layers = fewest_layers;
+    return;
+  }
+  std::vector<std::int32_t> blocks;
+  for (const std::string& part : CLI::detail::split(text, ',')) {
+    std::int32_t number = -1;
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), number);
+    if (error != std::errc() || end != part.data() + part.size() || number < 0 || number > 1'000'000) {
+      throw bad_input("--recompute-layers: expected a number of blocks, one for each pipeline rank such as 3,2,1,0, or "
+                      "fewest, got '{}'",
+                      printable(text));
+    }
+    blocks.push_back(number);
+  }
+  if (blocks.size() == 1 && blocks.front() == 0) {
+    throw bad_input("--recompute-layers: expected at least 1, or --recompute none, got 0");
+  }
+  layers = blocks.size() == 1 ? blocks.front() : listed_layers;
+  if (blocks.size() > 1) options.recomputed_blocks = blocks;
+}
+
 void add_layout_options(CLI::App& command, PlanOptions& options) {
   const auto positive = CLI::Range(1, 1'000'000);
   CLI::App* group =
@@ -259,11 +285,17 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   group
       ->add_option_function<std::string>(
           "--recompute-layers",
-          [&layout](const std::string& text) {
-            layout.recomputed_layers = text == "fewest" ? fewest_layers : std::stoi(text);
-          },
-          "Blocks a rank that recompute, or fewest: on each rank as few as it needs")
-      ->check(positive | CLI::IsMember({"fewest"}));
+          [&options](const std::string& text) { read_recomputed_layers(text, options); },
+          "Blocks a rank that recompute; one number for each pipeline rank, e.g. 3,2,1,0; or fewest: on\neach rank as "
+          "few as it needs");
+  const auto add_end = [&](const std::string& name, std::optional<std::int32_t>& end, const char* help) {
+    group
+        ->add_option_function<std::int32_t>(
+            name, [&end](std::int32_t layers) { end = layers == 0 ? no_layers : layers; }, help)
+        ->check(CLI::Range(0, 1'000'000));
+  };
+  add_end("--first-stage-layers", layout.first_stage_layers, "Blocks of the first stage; 0: the embedding alone");
+  add_end("--last-stage-layers", layout.last_stage_layers, "Blocks of the last stage; 0: the head alone");
   add_switch(*group, "--sequence-parallel", layout.sequence_parallel,
              "Norms and dropouts sharded with the tensors: on, off");
   add_switch(*group, "--offload-optimizer", layout.offload_optimizer, "Optimizer in host memory: on, off");
@@ -350,7 +382,7 @@ void add_plan_command(CLI::App& app) {
   fixed->add_option(
       "--recompute", options->recompute,
       list_of(recompute_names()) + "; of layouts as many blocks as it takes to fit, or --recompute-layers");
-  fixed->add_option("--cuts", options->cuts, "First layer of each stage but the first, e.g. 7,13,19")->delimiter(',');
+  fixed->add_option("--cuts", options->cuts, "First layer of each stage but the first, e.g. 7,13,19; layer 0 is a transformer's embedding")->delimiter(',');
   command->add_option("--devices", options->devices, "Use at most this many")->check(positive);
   command
       ->add_option("--precision", options->precisions,

@@ -41,7 +41,6 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
     return fmt::format("'{}' is there to run on, with whole layers on a device", printable(options.cluster));
   }
   if (!options.profile.empty()) return "a profile prices whole layers";
-  if (!options.cuts.empty()) return "--cuts places the stages by hand";
   const auto names = pipeline_schedule_names();
   const bool has_form =
       std::any_of(names.begin(), names.end(), [&](const auto& entry) { return entry.first == options.schedule; });

@@ -62,15 +62,30 @@ LayoutChoices choices_of(const PlanOptions& options, const SearchSpace& space, c
   return choices;
 }
 
-TrainingJob job_of(const SearchSpace& space, const Network& network) {
-  return {*network.transformer, space.global_batch, space.sequence,
-          space.precision,      space.optimizer,    space.fused_attention};
+// Layer 0 is the embedding, the last one the head; what lies between are blocks.
+std::vector<std::int32_t> blocks_between(const std::vector<std::int64_t>& cuts, std::int64_t blocks) {
+  std::vector<std::int32_t> stages;
+  std::int64_t first = 1;
+  for (std::size_t s = 0; s <= cuts.size() && !cuts.empty(); ++s) {
+    const std::int64_t end = s < cuts.size() ? std::min(cuts[s], blocks + 1) : blocks + 1;
+    stages.push_back(static_cast<std::int32_t>(end - first));
+    first = end;
+  }
+  return stages;
+}
+
+TrainingJob job_of(const PlanOptions& options, const SearchSpace& space, const Network& network) {
+  TrainingJob job{*network.transformer, space.global_batch, space.sequence,
+                  space.precision,      space.optimizer,    space.fused_attention};
+  job.stage_blocks = blocks_between(space.cuts, job.network.layers);
+  job.recomputed_blocks = options.recomputed_blocks;
+  return job;
 }
 
 StepModel model_of(const PlanOptions& options, const SearchSpace& space, const Network& network,
                    const Cluster& cluster) {
   check_space(space, network, cluster);
-  StepModel model(job_of(space, network), machine_of(cluster, options.framework));
+  StepModel model(job_of(options, space, network), machine_of(cluster, options.framework));
   const DeviceType& device = model.machine().device;
   if (!(device.peak_of(space.precision) > FlopsPerSecond(0))) {
     throw bad_input("--precision: device '{}' does not compute in {}; it does in {}", printable(device.name),

@@ -60,7 +60,10 @@ constexpr Flag overlaps[] = {{"gradients", "overlap_gradients", &ParallelLayout:
                              {"tensor", "overlap_tensor", &ParallelLayout::overlap_tensor},
                              {"pipeline", "overlap_pipeline", &ParallelLayout::overlap_pipeline}};
 
-constexpr std::string_view fewest_text = "fewest";
+// Of recomputed_layers.
+constexpr std::pair<std::string_view, std::int32_t> layer_word_list[] = {{"fewest", fewest_layers},
+                                                                         {"listed", listed_layers}};
+constexpr std::span<const std::pair<std::string_view, std::int32_t>> layer_words(layer_word_list);
 
 constexpr std::string_view dimension_letters = "tcdp";  // by Dimension
 
@@ -77,6 +80,14 @@ std::optional<Value> find(std::span<const std::pair<std::string_view, Value>> na
     if (name == text) return value;
   }
   return std::nullopt;
+}
+
+// "3", "fewest", "listed"
+std::string layers_text(std::int32_t layers) {
+  for (const auto& [word, value] : layer_words) {
+    if (value == layers) return std::string(word);
+  }
+  return std::to_string(layers);
 }
 
 std::string flags_text(std::string_view prefix, std::span<const Flag> flags, const ParallelLayout& layout) {
@@ -104,8 +115,8 @@ bool parse_recompute(std::string_view word, ParallelLayout& layout) {
   if (!mode) return false;
   layout.recompute = *mode;
   if (colon == std::string_view::npos) return true;
-  if (word.substr(colon + 1) == fewest_text) return layout.recomputed_layers = fewest_layers, true;
-  const auto layers = parse_number(word.substr(colon + 1), 0);
+  auto layers = find(layer_words, word.substr(colon + 1));
+  if (!layers) layers = parse_number(word.substr(colon + 1), 0);
   if (layers) layout.recomputed_layers = *layers;
   return layers.has_value();
 }
@@ -167,10 +178,7 @@ std::string to_string(const ParallelLayout& layout) {
   if (layout.zero > 0) text += fmt::format(" zero{}", layout.zero);
   if (layout.recompute != Recompute::none || layout.recomputed_layers != all_layers) {
     text += fmt::format(" {}", name(layout.recompute));
-    if (layout.recomputed_layers == fewest_layers)
-      text += fmt::format(":{}", fewest_text);
-    else if (layout.recomputed_layers != all_layers)
-      text += fmt::format(":{}", layout.recomputed_layers);
+    if (layout.recomputed_layers != all_layers) text += ":" + layers_text(layout.recomputed_layers);
   }
   text += flags_text("offload", offloads, layout) + flags_text("overlap", overlaps, layout);
   if (layout.order != megatron_order) text += " order=" + to_string(layout.order);
@@ -192,12 +200,11 @@ ParallelLayout parse_layout(std::string_view text) {
 }
 
 std::int32_t recomputed_layers_from_json(const JsonValue& value) {
-  constexpr std::pair<std::string_view, std::int32_t> words[] = {{fewest_text, fewest_layers}};
-  if (value.json().is_string()) return value.one_of(std::span<const std::pair<std::string_view, std::int32_t>>(words));
+  if (value.json().is_string()) return value.one_of(layer_words);
   return static_cast<std::int32_t>(value.integer(0, all_layers - 1));
 }
 
-Json recomputed_layers_json(std::int32_t layers) { return layers == fewest_layers ? Json(fewest_text) : Json(layers); }
+Json recomputed_layers_json(std::int32_t layers) { return layers < 0 ? Json(layers_text(layers)) : Json(layers); }
 
 ParallelLayout layout_from_json(const JsonValue& value) {
   ParallelLayout layout;

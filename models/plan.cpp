@@ -137,6 +137,11 @@ void validate_layout(const Plan& plan, const std::string& file) {
   if (layout.sequence_parallel) {
     divides("sequence_parallel", layout.shards(), "sequence (over tensor x context)", plan.batch.sequence);
   }
+  if (!layout.recomputed_by_rank.empty() && std::ssize(layout.recomputed_by_rank) != plan.ranks()) {
+    fail(file, "layout.recomputed_layers",
+         fmt::format("expected a number for each of {}, got {}", counted(plan.ranks(), "rank"),
+                     layout.recomputed_by_rank.size()));
+  }
   if (layout.expert > 1) {
     if (transformer.experts == 0) fail(file, "layout.expert", "expected 1: the network has no experts");
     divides("expert", layout.expert, "experts", transformer.experts);

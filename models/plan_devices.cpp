@@ -86,8 +86,9 @@ ParallelLayout parallel_layout(const Plan& plan) {
   layout.microbatch = static_cast<std::int32_t>(plan.batch.microbatch);
   layout.microbatches = static_cast<std::int32_t>(plan.batch.microbatches);
   if (layout.virtual_stages == 1 && layout.pipeline > 1) {
-    layout.first_stage_layers = blocks(plan, plan.stages.front());
-    layout.last_stage_layers = blocks(plan, plan.stages.back());
+    const auto end = [&](const PlanStage& stage) { return blocks(plan, stage) > 0 ? blocks(plan, stage) : no_layers; };
+    layout.first_stage_layers = end(plan.stages.front());
+    layout.last_stage_layers = end(plan.stages.back());
   }
   layout.recompute = plan.recompute;
   const PlanLayout& more = plan.layout;

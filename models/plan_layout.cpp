@@ -36,6 +36,7 @@ PlanLayout plan_layout_of(const ParallelLayout& layout) {
           .context = layout.context,
           .expert = layout.expert,
           .recomputed_layers = layout.recomputed_layers,
+          .recomputed_by_rank = {},
           .zero = layout.zero,
           .sequence_parallel = layout.sequence_parallel,
           .offload_optimizer = layout.offload_optimizer,
@@ -55,7 +56,15 @@ PlanLayout plan_layout_from_json(const JsonValue& value) {
     }
   }
   if (const auto layers = object.optional("recomputed_layers")) {
-    layout.recomputed_layers = recomputed_layers_from_json(*layers);
+    if (layers->json().is_array()) {
+      layout.recomputed_layers = listed_layers;
+      for (const JsonValue& rank : layers->array(max_width)) {
+        layout.recomputed_by_rank.push_back(static_cast<std::int32_t>(rank.integer(0, all_layers - 1)));
+      }
+    } else {
+      layout.recomputed_layers = recomputed_layers_from_json(*layers);
+      if (layout.recomputed_layers == listed_layers) throw layers->expected("a number, a list by rank or \"fewest\"");
+    }
   }
   if (const auto zero = object.optional("zero")) layout.zero = static_cast<std::uint8_t>(zero->integer(0, 3));
   for (const auto& [name, field] : flags) {
@@ -70,8 +79,11 @@ Json to_json(const PlanLayout& layout) {
   for (const auto& [name, field] : widths) {
     if (layout.*field != 1) json[name] = layout.*field;
   }
-  if (layout.recomputed_layers != all_layers)
+  if (layout.recomputed_layers == listed_layers) {
+    json["recomputed_layers"] = layout.recomputed_by_rank;
+  } else if (layout.recomputed_layers != all_layers) {
     json["recomputed_layers"] = recomputed_layers_json(layout.recomputed_layers);
+  }
   if (layout.zero != 0) json["zero"] = layout.zero;
   for (const auto& [name, field] : flags) {
     if (layout.*field) json[name] = true;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "models/json_reader.hpp"
 #include "models/layout.hpp"
@@ -17,6 +18,7 @@ struct PlanLayout {
   std::int32_t context = 1;
   std::int32_t expert = 1;
   std::int32_t recomputed_layers = all_layers;
+  std::vector<std::int32_t> recomputed_by_rank;  // blocks, where recomputed_layers is listed_layers; else empty
   std::uint8_t zero = 0;
   bool sequence_parallel = false;
   bool offload_optimizer = false;
@@ -31,6 +33,7 @@ struct PlanLayout {
   int shards() const { return tensor * context; }
 };
 
+// Without recomputed_by_rank, which a ParallelLayout has not.
 PlanLayout plan_layout_of(const ParallelLayout& layout);
 
 PlanLayout plan_layout_from_json(const JsonValue& value);

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
+#include "models/cost/layer_split.hpp"
 #include "models/cost/memory.hpp"
 #include "models/cost/schedule_forms.hpp"
 #include "models/files.hpp"
 #include "models/network/layer_graph.hpp"
+#include "models/recomputed_layers.hpp"
 #include "models/version.hpp"
 #include "planner/explain.hpp"
 #include "planner/own_order.hpp"
@@ -41,10 +44,11 @@ class Pricing {
     for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
       plan_.stages[s].cost = {};
       add_times(s);
+      add_exchange(s);
       add_memory(s);
       plan_.stages[s].cost.optimizer = Seconds((terms.optimizer + terms.other) / stages_on_rank);
     }
-    add_reductions(terms.data);
+    add_reductions(terms.data_once);
   }
 
  private:
@@ -80,6 +84,22 @@ class Pricing {
     cost.backward_input = Seconds(input);
     cost.backward_weight = Seconds(weight);
     cost.boundary = Bytes(is_last(s) ? 0 : shard_.boundary);
+  }
+
+  // What replicas exchange for every micro-batch, where nothing else goes on meanwhile.
+  void add_exchange(std::size_t s) {
+    const auto n = static_cast<double>(blocks_[s]);
+    double parameters = n * shard_.block.parameters;
+    if (is_first(s)) parameters += shard_.embedding.parameters;
+    if (is_last(s)) parameters += shard_.head.parameters;
+    StageCost& cost = plan_.stages[s].cost;
+    double forward = cost.forward.value(), backward = (cost.backward_input + cost.backward_weight).value();
+    if (layout_.pipeline > 1) std::tie(forward, backward) = covering(shard_.block, n);
+    const double V = layout_.virtual_stages;
+    const ReplicaTime times = model_.replica_time(layout_, V * parameters, V * n * shard_.block.expert_parameters,
+                                                  V * forward, V * backward);
+    cost.forward += Seconds(times.forward);
+    cost.backward_input += Seconds(times.backward);
   }
 
   void add_memory(std::size_t s) {
@@ -146,7 +166,7 @@ class Pricing {
   const std::vector<std::int64_t> blocks_;
 };
 
-// Stages as the schedule places them; each rank's blocks are shared out evenly among its stages, the last ones, which
+// Stages as the schedule places them, of as many blocks as the job says; else each rank's blocks are shared out evenly among its stages, the last ones, which
 // have the fewest micro-batches in flight, taking what is left over. A stage on two ranks has the blocks of the rank
 // with its number.
 void add_stages(Plan& plan, const StepModel& model, const ParallelLayout& layout) {
@@ -163,7 +183,8 @@ void add_stages(Plan& plan, const StepModel& model, const ParallelLayout& layout
     const auto& ranks = placement.ranks(StageId{s});
     std::int64_t& blocks = left[home(s)];
     std::int64_t& sharing = stages_left[home(s)];
-    std::int64_t count = blocks / sharing;
+    const auto& by_hand = model.job().stage_blocks;
+    std::int64_t count = by_hand.empty() ? blocks / sharing : by_hand[static_cast<std::size_t>(s)];
     blocks -= count;
     --sharing;
     count += (s == 0 ? 1 : 0) + (s + 1 == plan.schedule.stages ? 1 : 0);  // embedding, head
@@ -188,8 +209,11 @@ void predict(Plan& plan, const StepEstimate& estimate) {
 }  // namespace
 
 TrainingJob job_of(const Plan& plan) {
-  return {*plan.network.transformer, plan.batch.global, plan.batch.sequence, plan.precision, plan.optimizer,
-          plan.fused_attention};
+  TrainingJob job{*plan.network.transformer, plan.batch.global, plan.batch.sequence,
+                  plan.precision,            plan.optimizer,    plan.fused_attention};
+  for (const std::int64_t blocks : blocks_by_stage(plan)) job.stage_blocks.push_back(static_cast<std::int32_t>(blocks));
+  job.recomputed_blocks = plan.layout.recomputed_by_rank;
+  return job;
 }
 
 void price(Plan& plan, const StepModel& model) {
@@ -212,6 +236,7 @@ Plan make_plan(const StepModel& model, const Network& network, const Cluster& cl
   plan.recompute = layout.recompute;
   plan.fused_attention = job.fused_attention;
   plan.layout = plan_layout_of(layout);
+  if (layout.recomputed_layers == listed_layers) plan.layout.recomputed_by_rank = job.recomputed_blocks;
   plan.devices = devices_of(layout);
   plan.order = topological_order(network.graph);
   plan.schedule = make_schedule(name(layout.schedule), {layout.pipeline, layout.virtual_stages, layout.microbatches});

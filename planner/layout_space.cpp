@@ -4,6 +4,7 @@
 #include <array>
 #include <numeric>
 
+#include "models/cost/layer_split.hpp"
 #include "models/cost/schedule_forms.hpp"
 #include "models/error.hpp"
 #include "models/text.hpp"
@@ -111,6 +112,11 @@ bool has_exact_form(PipelineSchedule schedule, std::int32_t ranks, std::int64_t 
 }
 
 LayoutSpace::LayoutSpace(const StepModel& model, LayoutChoices choices) : model_(&model), choices_(choices) {
+  const TrainingJob& job = model.job();
+  if (!job.stage_blocks.empty()) choices_.stages = static_cast<std::int32_t>(job.stage_blocks.size());
+  if (choices_.recomputed_layers == listed_layers && !choices_.pipeline) {
+    choices_.pipeline = static_cast<std::int32_t>(job.recomputed_blocks.size());
+  }
   list_microbatches();
   list_widths();
   list_shapes();
@@ -156,6 +162,10 @@ void LayoutSpace::list_widths() {
             if (widths.devices() > n || (choices_.use_all && widths.devices() < n)) continue;
             ParallelLayout layout = base(widths, sizes.front(), false, megatron_order);
             layout.schedule = PipelineSchedule::one_f_one_b;
+            if (const auto stages = static_cast<std::int32_t>(job.stage_blocks.size()); stages > pipeline) {
+              layout.virtual_stages = stages / pipeline;
+              layout.schedule = PipelineSchedule::looped_bfs;  // for any number of micro-batches
+            }
             if (model_->refuse(layout).empty()) widths_.push_back(widths);
           }
         }
@@ -164,30 +174,56 @@ void LayoutSpace::list_widths() {
   }
 }
 
+std::vector<PipelineShape> LayoutSpace::list_ends(std::int32_t ranks) const {
+  const auto layers = static_cast<std::int32_t>(model_->job().network.layers);
+  const auto &first_choice = choices_.first_stage_layers, &last_choice = choices_.last_stage_layers;
+  const bool is_fixed = first_choice || last_choice;
+  if (ranks == 1 && is_fixed) return {};
+  std::vector<PipelineShape> list;
+  const auto add = [&](std::int32_t first, std::int32_t last) {
+    list.push_back({1, PipelineSchedule::one_f_one_b, first, last});
+  };
+  if (!is_fixed) add(0, 0);
+  if (!model_->job().stage_blocks.empty()) return list;
+  const std::int32_t even = (layers + ranks - 1) / ranks;
+  if (is_fixed) {
+    // The other end as even as can be, or shorter.
+    std::vector<std::int32_t> shorter{0};
+    for (std::int32_t end = std::max(1, even - shortest_end); ranks > 2 && end <= even; ++end) shorter.push_back(end);
+    for (const std::int32_t first : first_choice ? std::vector{*first_choice} : shorter) {
+      for (const std::int32_t last : last_choice ? std::vector{*last_choice} : shorter) {
+        ParallelLayout layout;
+        layout.pipeline = ranks;
+        layout.first_stage_layers = first;
+        layout.last_stage_layers = last;
+        if (LayerSplit(layout, model_->job()).adds_up()) add(first, last);
+      }
+    }
+    return list;
+  }
+  if (ranks == 2) {
+    // The one with the head, which outweighs the embedding.
+    for (std::int32_t last = layers / 2 - 1; last >= std::max(1, layers / 2 - shortest_end); --last) add(0, last);
+  }
+  for (std::int32_t first = std::max(1, even - shortest_end); ranks > 2 && first <= even; ++first) {
+    for (std::int32_t last = std::max(1, even - shortest_end); last <= even; ++last) {
+      const std::int32_t middle = layers - first - last;
+      // Only ends that are shorter than the rest: longer ones are never better than even ones.
+      if (middle >= (ranks - 2) * std::max(first, last)) add(first, last);
+    }
+  }
+  return list;
+}
+
 void LayoutSpace::list_shapes() {
   const auto layers = static_cast<std::int32_t>(model_->job().network.layers);
   std::map<std::int32_t, std::vector<PipelineShape>> ends;  // by ranks: of one stage a rank
   const auto ends_of = [&](std::int32_t ranks) -> const std::vector<PipelineShape>& {
-    auto& list = ends[ranks];
-    if (!list.empty()) return list;
-    list.emplace_back();
-    if (ranks == 2) {
-      // The one with the head, which outweighs the embedding.
-      for (std::int32_t last = layers / 2 - 1; last >= std::max(1, layers / 2 - shortest_end); --last) {
-        list.push_back({1, PipelineSchedule::one_f_one_b, 0, last});
-      }
-    }
-    const std::int32_t even = (layers + ranks - 1) / ranks;
-    for (std::int32_t first = std::max(1, even - shortest_end); ranks > 2 && first <= even; ++first) {
-      for (std::int32_t last = std::max(1, even - shortest_end); last <= even; ++last) {
-        const std::int32_t middle = layers - first - last;
-        // Only ends that are shorter than the rest: longer ones are never better than even ones.
-        if (middle < (ranks - 2) * std::max(first, last)) continue;
-        list.push_back({1, PipelineSchedule::one_f_one_b, first, last});
-      }
-    }
-    return list;
+    const auto [entry, is_new] = ends.try_emplace(ranks);
+    if (is_new) entry->second = list_ends(ranks);
+    return entry->second;
   };
+  const bool has_ends = choices_.first_stage_layers || choices_.last_stage_layers;
   for (const Widths& widths : widths_) {
     for (const std::int32_t microbatch : microbatches_of(widths)) {
       const std::int64_t microbatches = model_->job().global_batch / widths.data / microbatch;
@@ -200,7 +236,7 @@ void LayoutSpace::list_shapes() {
         const std::int32_t wanted = stages_per_rank_of(schedule);
         const std::int32_t most = std::min(most_virtual_stages, layers / widths.pipeline);
         for (std::int32_t v = wanted > 0 ? wanted : 2; v <= (wanted > 0 ? wanted : most); ++v) {
-          if (choices_.virtual_stages.value_or(v) != v || v * widths.pipeline > layers) continue;
+          if (choices_.virtual_stages.value_or(v) != v || v * widths.pipeline > layers || (has_ends && v > 1)) continue;
           if (choices_.stages.value_or(v * widths.pipeline) != v * widths.pipeline) continue;
           // Unlike stages on the fullest rank hold up all others, by more than the smaller bubble saves.
           const bool is_asked = choices_.virtual_stages || choices_.stages;
@@ -244,7 +280,7 @@ const std::vector<PipelineShape>& LayoutSpace::shapes(std::int32_t pipeline, std
 
 std::vector<Residence> LayoutSpace::residences(const Widths& widths) const {
   std::vector<Residence> result;
-  const std::int32_t most = widths.data * widths.context == 1 ? 0 : widths.pipeline > 1 ? 1 : 3;
+  const std::int32_t most = widths.data * widths.context == 1 ? 0 : 3;
   for (std::int32_t zero = 0; zero <= most; ++zero) {
     if (choices_.zero.value_or(zero) != zero) continue;
     for (const bool optimizer : switches(choices_.offload_optimizer)) {
@@ -257,11 +293,19 @@ std::vector<Residence> LayoutSpace::residences(const Widths& widths) const {
 }
 
 std::int32_t LayoutSpace::most_layers(std::int32_t pipeline, const PipelineShape& shape) const {
+  if (!model_->job().stage_blocks.empty()) {
+    ParallelLayout layout;
+    layout.pipeline = pipeline;
+    apply(shape, layout);
+    const LayerSplit split(layout, model_->job());
+    std::int32_t most = 0;
+    for (std::int32_t rank = 0; rank < pipeline; ++rank) most = std::max(most, split.layers(rank));
+    return most;
+  }
   const auto layers = static_cast<std::int32_t>(model_->job().network.layers);
-  const std::int32_t ends = (shape.first > 0 ? 1 : 0) + (shape.last > 0 ? 1 : 0);
-  const std::int32_t middle = pipeline - ends;
-  const std::int32_t rest = layers - shape.first - shape.last;
-  return std::max({shape.first, shape.last, middle > 0 ? (rest + middle - 1) / middle : 0});
+  const std::int32_t first = std::max(0, shape.first), last = std::max(0, shape.last);
+  const std::int32_t middle = pipeline - (shape.first != 0 ? 1 : 0) - (shape.last != 0 ? 1 : 0);
+  return std::max({first, last, middle > 0 ? (layers - first - last + middle - 1) / middle : 0});
 }
 
 std::vector<Recomputation> LayoutSpace::recomputations(const Widths& widths, std::int32_t layers,
@@ -277,8 +321,10 @@ std::vector<Recomputation> LayoutSpace::recomputations(const Widths& widths, std
     for (std::int32_t count = offload_activations ? layers : 1; count <= layers; ++count) {
       if (fixed.value_or(count) == count) result.push_back({mode, count});
     }
-    if (widths.pipeline > 1 && !offload_activations && fixed.value_or(fewest_layers) == fewest_layers) {
-      by_rank.push_back({mode, fewest_layers});
+    const bool is_listed = std::ssize(model_->job().recomputed_blocks) == widths.pipeline;
+    if (widths.pipeline > 1 && !offload_activations && fixed.value_or(fewest_layers) < 0 &&
+        (fixed != listed_layers || is_listed)) {
+      by_rank.push_back({mode, fixed.value_or(fewest_layers)});
     }
   }
   result.insert(result.end(), by_rank.begin(), by_rank.end());

@@ -36,7 +36,9 @@ struct LayoutChoices {
   std::optional<bool> sequence_parallel;
   std::optional<std::int32_t> zero;
   std::optional<Recompute> recompute;
-  std::optional<std::int32_t> recomputed_layers;  // blocks of each rank
+  std::optional<std::int32_t> recomputed_layers;  // blocks of each rank, fewest_layers or listed_layers
+  // Blocks of the end stages of a pipeline with one stage a rank; no_layers: none.
+  std::optional<std::int32_t> first_stage_layers, last_stage_layers;
   std::optional<bool> offload_optimizer, offload_activations;
   std::optional<bool> overlap_gradients, overlap_parameters, overlap_tensor, overlap_pipeline;
   std::optional<DimensionOrder> order;
@@ -77,7 +79,8 @@ struct Recomputation {
 
 class LayoutSpace {
  public:
-  // Throws bad_input naming choices that no layout can meet. `model` is used, not owned.
+  // Throws bad_input naming choices that no layout can meet. `model` is used, not owned; what its job places by hand
+  // fixes the number of stages or ranks.
   LayoutSpace(const StepModel& model, LayoutChoices choices);
 
   const StepModel& model() const { return *model_; }
@@ -124,10 +127,13 @@ class LayoutSpace {
   void list_widths();
   void list_microbatches();
   void list_shapes();
+  // Blocks of the end stages, of one stage a rank.
+  std::vector<PipelineShape> list_ends(std::int32_t ranks) const;
   // Why no layout has these widths, on their own; throws.
   [[noreturn]] void explain_nothing() const;
   // What of it lies in stages, recomputation or sequence parallelism; returns where nothing does.
   void explain_stages() const;
+  void explain_ends() const;
   void explain_recomputation() const;
   void explain_sequence_parallel() const;
   std::int64_t placements(const Widths& widths) const;

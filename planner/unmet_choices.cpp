@@ -12,7 +12,9 @@ namespace stagecraft {
 void LayoutSpace::explain_stages() const {
   const LayoutChoices& c = choices_;
   if (c.pipeline && c.stages && *c.stages % *c.pipeline != 0) {
-    throw bad_input("--stages: expected a multiple of pipeline {}, got {}", *c.pipeline, *c.stages);
+    throw bad_input("{}: expected a multiple of pipeline {}{}, got {}",
+                    model_->job().stage_blocks.empty() ? "--stages" : "--cuts", *c.pipeline,
+                    model_->job().stage_blocks.empty() ? "" : " in stages", *c.stages);
   }
   const std::int32_t stages_a_rank = c.virtual_stages.value_or(c.pipeline && c.stages ? *c.stages / *c.pipeline : 0);
   if (stages_a_rank == 0) return;
@@ -34,12 +36,48 @@ void LayoutSpace::explain_stages() const {
   }
 }
 
+void LayoutSpace::explain_ends() const {
+  const auto layers = static_cast<std::int32_t>(model_->job().network.layers);
+  for (const auto& [option, end] : {std::pair("--first-stage-layers", choices_.first_stage_layers),
+                                    std::pair("--last-stage-layers", choices_.last_stage_layers)}) {
+    if (!end) continue;
+    const std::int32_t given = std::max(0, *end);
+    if (!model_->job().stage_blocks.empty()) {
+      throw bad_input("{}: expected none beside --cuts, which places all stages, got {}", option, given);
+    }
+    if (choices_.pipeline.value_or(choices_.stages.value_or(2)) == 1) {
+      throw bad_input("{}: expected a pipeline of 2 or more with it, got {} on 1", option, given);
+    }
+    if (choices_.virtual_stages.value_or(1) > 1) {
+      throw bad_input("{}: expected one stage a rank with it, got {}", option, *choices_.virtual_stages);
+    }
+    if (given >= layers) {
+      throw bad_input("{}: expected fewer than the network's {}, got {}", option, counted(layers, "block"), given);
+    }
+  }
+  if (choices_.first_stage_layers && choices_.last_stage_layers) {
+    const std::int32_t both = std::max(0, *choices_.first_stage_layers) + std::max(0, *choices_.last_stage_layers);
+    const std::int32_t ranks = choices_.pipeline.value_or(choices_.stages.value_or(0));
+    if (both > layers || (ranks == 2 && both != layers)) {
+      throw bad_input("--last-stage-layers: expected {} beside a first stage of {} and {}, got {}",
+                      ranks == 2 ? "the rest" : "at most the rest", std::max(0, *choices_.first_stage_layers),
+                      counted(layers, "block"), std::max(0, *choices_.last_stage_layers));
+    }
+  }
+}
+
 void LayoutSpace::explain_recomputation() const {
   const std::int32_t layers = choices_.recomputed_layers.value_or(0);
   if (layers == 0) return;
-  const std::string given = layers == fewest_layers ? "fewest" : std::to_string(layers);
+  const std::string given = layers == listed_layers   ? fmt::format("{}", fmt::join(model_->job().recomputed_blocks, ","))
+                            : layers == fewest_layers ? "fewest"
+                                                      : std::to_string(layers);
   if (choices_.recompute == Recompute::none) {
     throw bad_input("--recompute-layers: expected --recompute selective or full with it, got {} with none", given);
+  }
+  if (layers == listed_layers && std::ssize(model_->job().recomputed_blocks) != *choices_.pipeline) {
+    throw bad_input("--recompute-layers: expected a number for each of the {}, got {}",
+                    counted(*choices_.pipeline, "pipeline rank"), given);
   }
   if (layers == fewest_layers && choices_.pipeline.value_or(choices_.stages.value_or(2)) == 1) {
     throw bad_input("--recompute-layers: expected a number of blocks on a pipeline of 1, got fewest");
@@ -72,6 +110,7 @@ void LayoutSpace::explain_sequence_parallel() const {
 void LayoutSpace::explain_nothing() const {
   const auto try_one = [&](std::string_view option, auto apply) {
     ParallelLayout layout;
+    layout.pipeline = std::max(1, static_cast<std::int32_t>(model_->job().stage_blocks.size()));
     layout.microbatches = static_cast<std::int32_t>(std::min<std::int64_t>(model_->job().global_batch, 1 << 30));
     apply(layout);
     const std::string refusal = model_->refuse(layout);
@@ -103,14 +142,11 @@ void LayoutSpace::explain_nothing() const {
                      c.tensor.value_or(1), c.context.value_or(1), c.pipeline.value_or(1), c.data.value_or(1), needed,
                      c.devices);
   }
-  const std::int32_t depth = c.pipeline.value_or(c.stages.value_or(1));
-  if (c.zero.value_or(0) > 1 && depth > 1) {
-    throw bad_input("--zero: ZeRO {} gathers or scatters for every micro-batch: expected a pipeline of 1, got {}",
-                    *c.zero, depth);
-  }
-  if (c.zero.value_or(0) > 0 && c.data.value_or(2) == 1 && c.context.value_or(2) == 1) {
+  const std::int64_t apart = c.devices / c.tensor.value_or(1) / c.pipeline.value_or(1);  // what replicas may take
+  if (c.zero.value_or(0) > 0 && (apart == 1 || (c.data.value_or(2) == 1 && c.context.value_or(2) == 1))) {
     throw bad_input("--zero: expected 0 with one replica, which shares nothing out, got {}", *c.zero);
   }
+  explain_ends();
   explain_stages();
   if (c.schedule && c.pipeline) {
     const auto stages = c.virtual_stages.value_or(std::max(1, stages_per_rank_of(*c.schedule)));

@@ -19,15 +19,7 @@ ResidenceBound residence_bound(const StepModel& model, ParallelLayout layout, co
   LayoutSpace::apply(residence, layout);
   const std::int64_t least = model.job().network.layers / layout.pipeline;
   const auto mean = static_cast<double>(least);
-  const auto total = [&](std::int32_t rank) {
-    const double share = mean / static_cast<double>(model.layers_of(layout, rank));
-    StageMemory memory = model.memory(layout, shard, rank);
-    memory.weights *= share;
-    memory.gradients *= share;
-    memory.optimizer_state *= share;
-    memory.activations *= share;
-    return memory.total();
-  };
+  const auto total = [&](std::int32_t rank) { return model.memory(layout, shard, rank, mean, mean).total(); };
   double memory = total(layout.pipeline / 2);
   if (layout.pipeline == 2) memory = std::min(memory, total(0));
   return {with_room(model.optimizer_time(layout, mean * shard.block.parameters, mean * shard.block.expert_parameters)),

@@ -1,6 +1,7 @@
 #include "planner/width_search.hpp"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "models/cost/schedule_forms.hpp"
@@ -108,7 +109,7 @@ double WidthSearch::bubble(const ParallelLayout& layout, const LayerShard& block
 WidthSearch::Choices WidthSearch::choices(std::int32_t layers, bool offload_activations) const {
   Choices choices;
   for (const Recomputation& each : space_.recomputations(*widths_, layers, offload_activations)) {
-    (each.layers == fewest_layers ? choices.by_rank : choices.counted).push_back(each);
+    (each.layers < 0 ? choices.by_rank : choices.counted).push_back(each);
   }
   return choices;
 }
@@ -131,12 +132,23 @@ void WidthSearch::search_shape(ParallelLayout layout, const Shard& shard, const 
                                const std::vector<ResidenceBound>& bounds, double time) {
   std::int64_t left = tactics.points;
   bool is_first = true;
+  // From ZeRO 1 on each stage takes at least as long as the one before, and from ZeRO 2 on at least as long with
+  // offloaded activations. By offload_optimizer: whether the last one without them takes too long, and whether one fits.
+  std::array<bool, 2> is_slow{}, has_room{};
   for (std::size_t i = 0; i < residences_.size(); ++i) {
     const Residence& residence = residences_[i];
     const Choices& listed = residence.offload_activations ? tactics.offloaded : tactics.here;
     const std::int64_t here = space_.overlap_count(*widths_, residence) * listed.size();
     if (here == 0) continue;
-    if (!bounds.empty() && is_hopeless(layout, time + bounds[i].optimizer, bounds[i].memory)) {
+    bool& slow = is_slow[residence.offload_optimizer ? 1 : 0];
+    bool& room = has_room[residence.offload_optimizer ? 1 : 0];
+    if (residence.zero >= 2 && room && residence.offload_activations) {
+      found_.counts.dominated += here;
+      left -= here;
+      continue;
+    }
+    if ((slow && residence.zero >= 2) ||
+        (!bounds.empty() && is_hopeless(layout, time + bounds[i].optimizer, bounds[i].memory))) {
       found_.counts.slower += here;
       left -= here;
       continue;
@@ -153,6 +165,10 @@ void WidthSearch::search_shape(ParallelLayout layout, const Shard& shard, const 
       }
     }
     left -= here;
+    if (only_time() && residence.zero >= 1 && !residence.offload_activations) {
+      slow = is_hopeless(layout, with_room(least.estimate.time.value()), 0);
+      room = room || (least.estimate.fits && !listed.counted.empty() && listed.counted.front().mode == Recompute::none);
+    }
     if (residence.offload_activations) {
       search_offloaded(least, shard, listed, here);
     } else {
@@ -171,9 +187,6 @@ void WidthSearch::search_residence(const JudgedLayout& least, const Shard& shard
   std::int64_t judged = is_point ? 1 : 0;
   if (is_point) counted = counted.subspan(1);
   if (is_point && least.estimate.fits) add(least);
-  const JudgedLayout smallest = choices.size() == judged
-                                    ? least
-                                    : judge(least.layout, shard, (counted.empty() ? choices.by_rank : counted).back());
   const auto count = [&](std::int64_t LayoutCounts::*cut) {
     counts.judged += judged;
     counts.*cut += points - judged;
@@ -181,6 +194,9 @@ void WidthSearch::search_residence(const JudgedLayout& least, const Shard& shard
   if (only_time() && is_hopeless(least.layout, time, 0)) return count(&LayoutCounts::slower);
   // Everything else takes at least as long; so where this fits and only time counts, it is the best.
   if (only_time() && is_point && least.estimate.fits) return count(&LayoutCounts::dominated);
+  const JudgedLayout smallest = choices.size() == judged
+                                    ? least
+                                    : judge(least.layout, shard, (counted.empty() ? choices.by_rank : counted).back());
   if (!smallest.estimate.fits) {
     found_.misses.add(smallest);
     return count(&LayoutCounts::too_large);
@@ -196,11 +212,14 @@ void WidthSearch::search_residence(const JudgedLayout& least, const Shard& shard
 // What is recomputed need not be moved: neither is sure to be faster.
 void WidthSearch::search_offloaded(const JudgedLayout& least, const Shard& shard, const Choices& choices,
                                    std::int64_t points) {
-  const std::int64_t judged = judge_all(least.layout, shard, choices.counted);
-  const JudgedLayout smallest = judge(least.layout, shard, choices.counted.back());
+  JudgedLayout smallest = least;
+  for (const Recomputation& recomputation : choices.counted) {
+    if (recomputation.mode != Recompute::none) smallest = judge(least.layout, shard, recomputation);
+    if (smallest.estimate.fits) add(smallest);
+  }
   if (!smallest.estimate.fits) found_.misses.add(smallest);
-  found_.counts.judged += judged;
-  found_.counts.dominated += points - judged;
+  found_.counts.judged += std::ssize(choices.counted);
+  found_.counts.dominated += points - std::ssize(choices.counted);
 }
 
 std::int64_t WidthSearch::judge_all(const ParallelLayout& layout, const Shard& shard,

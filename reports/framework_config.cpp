@@ -20,7 +20,7 @@ const Transformer& transformer_of(const Plan& plan, std::string_view framework) 
   if (plan.schedule.forward_only || plan.schedule.updates != WeightUpdates::synchronous) {
     throw refused(framework, fmt::format("schedule '{}' is no synchronous training", printable(plan.schedule.name)));
   }
-  if (plan.recompute != Recompute::none && plan.layout.recomputed_layers == fewest_layers) {
+  if (plan.recompute != Recompute::none && plan.layout.recomputed_layers < 0) {
     throw refused(framework, "it takes one number of recomputed blocks for all ranks; plan with --recompute-layers N");
   }
   for (const DeviceType& type : plan.cluster.device_types) {

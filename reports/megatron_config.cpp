@@ -145,6 +145,7 @@ class MegatronArguments {
     add("--optimizer", plan_.optimizer == Optimizer::adamw ? "adam" : "sgd");
     if (layout.zero >= 1) flag("--use-distributed-optimizer");
     if (layout.zero >= 2) {
+      if (plan_.ranks() > 1) throw refused("ZeRO 2 and 3, its FSDP, are not for pipelines: expected ZeRO 0 or 1");
       flag("--use-megatron-fsdp");
       add("--data-parallel-sharding-strategy", layout.zero == 2 ? "optim_grads" : "optim_grads_params");
       flag("--no-gradient-accumulation-fusion");

@@ -100,9 +100,13 @@ std::string rank_text(const PlanLayout& layout, Recompute recompute) {
   if (layout.expert > 1) parts.push_back(fmt::format("expert {}", layout.expert));
   if (layout.zero > 0) parts.push_back(fmt::format("ZeRO {}", layout.zero));
   if (recompute != Recompute::none && layout.recomputed_layers != all_layers) {
-    parts.push_back(layout.recomputed_layers == fewest_layers
-                        ? "recomputes as few blocks as each rank needs"
-                        : "recomputes " + counted(layout.recomputed_layers, "block"));
+    if (layout.recomputed_layers == listed_layers) {
+      parts.push_back(fmt::format("recomputes {} blocks by rank", fmt::join(layout.recomputed_by_rank, " ")));
+    } else {
+      parts.push_back(layout.recomputed_layers == fewest_layers
+                          ? "recomputes as few blocks as each rank needs"
+                          : "recomputes " + counted(layout.recomputed_layers, "block"));
+    }
   }
   if (layout.offload_optimizer) parts.emplace_back("optimizer offloaded");
   if (layout.offload_activations) parts.emplace_back("activations offloaded");

@@ -41,6 +41,7 @@ constexpr NamedConstant<F> framework_table[] = {{"dispatch_forward_s", &F::dispa
                                                 {"gradient_bytes", &F::gradient_bytes, 2, 8},
                                                 {"reduced_bytes", &F::reduced_bytes, 1, 4},
                                                 {"bucket_bytes", &F::bucket_bytes, 1e6, 1e12},
+                                                {"pipelined_sums", &F::pipelined_sums, 0, 1},
                                                 {"unfused_norm", &F::unfused_norm, 1, 50},
                                                 {"first_flash", &F::first_flash, 1, 10},
                                                 {"eager_scores", &F::eager_scores, 1, 50},

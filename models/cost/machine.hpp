@@ -60,6 +60,9 @@ struct FrameworkConstants {
   double gradient_bytes = 4;        // an element, in memory
   double reduced_bytes = 4;         // an element, in reductions between replicas
   double bucket_bytes = 1e12;       // of gradients or parameters in one collective between replicas
+  // 1: in a pipeline ZeRO 2 and 3 sum whole gradients on the device and reduce them once, after a stage's last
+  // micro-batch, and leave weights gathered from a backward to the next forward; 0: ZeRO as it is defined.
+  double pipelined_sums = 0;
   double unfused_norm = 1;          // traffic of a norm without a kernel of its own, relative to one pass
   double first_flash = 1;           // time of the first FlashAttention over that of the second
   double eager_scores = 1;          // traffic of operations on the scores one by one, relative to one kernel

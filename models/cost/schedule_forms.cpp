@@ -117,6 +117,10 @@ std::int32_t stages_per_rank_of(PipelineSchedule schedule) {
   }
 }
 
+bool turns_back(PipelineSchedule schedule) {
+  return schedule == zb_v || schedule == v_half || schedule == v_min || schedule == dualpipe_v;
+}
+
 std::int32_t weight_copies(PipelineSchedule schedule) { return schedule == chimera || schedule == dualpipe ? 2 : 1; }
 
 bool splits_backward(PipelineSchedule schedule) {

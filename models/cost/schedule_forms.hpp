@@ -34,6 +34,8 @@ double messages_in_latency(std::int32_t ranks, std::int32_t stages_per_rank);
 
 // Stages a rank that the schedule is made for: 1, 2, or 0 for any from 2 on.
 std::int32_t stages_per_rank_of(PipelineSchedule schedule);
+// Whether stages go down the ranks and up again in turn, not round and round.
+bool turns_back(PipelineSchedule schedule);
 // Copies of the weights: 2 where each stage is on two ranks.
 std::int32_t weight_copies(PipelineSchedule schedule);
 // Whether the backward is split into I and W.

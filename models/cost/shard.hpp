@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "models/cost/machine.hpp"
 #include "models/layout.hpp"
@@ -23,6 +24,10 @@ struct TrainingJob {
   // Of attention without its kernel of today, where a publication says so:
   bool first_flash = false;   // fused by the first FlashAttention (Dao et al. 2022, arXiv 2205.14135), not the second
   bool eager_scores = false;  // not fused, and a kernel for each operation on the scores
+  // Placed by hand, whatever the layout:
+  std::vector<std::int32_t> stage_blocks;  // by stage; empty: as layouts say
+  // By rank, of layouts with recomputed_layers = listed_layers.
+  std::vector<std::int32_t> recomputed_blocks;
 };
 
 // One layer on one device, one micro-batch; seconds and bytes. Computation and communication apart.

@@ -17,6 +17,9 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
 std::int64_t StepModel::recomputed_of(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const {
   const std::int64_t layers = layers_of(layout, rank);
   if (layout.recompute == Recompute::none) return 0;
+  if (layout.recomputed_layers == listed_layers) {
+    return std::min<std::int64_t>(layers, job_.recomputed_blocks[static_cast<std::size_t>(rank)]);
+  }
   if (layout.recomputed_layers != fewest_layers) return std::min<std::int64_t>(layers, layout.recomputed_layers);
   const double capacity = machine_.device.memory.value();
   const auto excess = [&](std::int64_t repeated) {
@@ -45,7 +48,15 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
   const double expert = layers * block.expert_parameters;
   const double replicas = static_cast<double>(layout.data) * layout.context;
   const double in_shards = dense / replicas + expert * layout.expert / replicas;
-  const auto held = [&](int from) { return layout.zero >= from ? in_shards : dense + expert; };
+  // Of weights or gradients that are whole while they are in use: those of all stages where the framework keeps them
+  // so, and breadth first those of a stage for all of its micro-batches, while the next one's are on their way.
+  double whole = 0;
+  if (layout.zero >= 2 && sums_in_pipeline(layout, machine_.framework)) whole = 1;
+  if (layout.zero >= 2 && is_breadth_first(layout)) whole = std::min(1.0, 2.0 / layout.virtual_stages);
+  const auto held = [&](int from) {
+    return layout.zero >= from ? (from == 1 ? in_shards : in_shards + whole * (dense + expert - in_shards))
+                               : dense + expert;
+  };
   const double weight = parameter_bytes_.weight.value();
   const double copies = weight_copies(layout.schedule);
   StageMemory memory;
@@ -67,7 +78,7 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
   const double brought_back = repeated > 0 ? block.stash[0] - block.stash[mode] : 0;
   memory.workspace = std::max(brought_back + block.workspace, last ? shard.head.workspace : 0);
   // ZeRO 3: the gathered weights of the block at hand and of the next.
-  if (layout.zero == 3) memory.workspace += 2 * weight * (block.parameters + block.expert_parameters);
+  if (layout.zero == 3 && whole == 0) memory.workspace += 2 * weight * (block.parameters + block.expert_parameters);
   const int communicators = (layout.tensor > 1) + (layout.context > 1) + (layout.data > 1) + (layout.pipeline > 1);
   memory.reserved = machine_.framework.reserved_bytes + communicators * machine_.framework.communicator_bytes;
   return memory;
@@ -87,10 +98,10 @@ void StepModel::find_fullest(const ParallelLayout& layout, const Shard& shard, S
     estimate.worst_rank = rank;
   };
   const std::int32_t last = layout.pipeline - 1;
-  if (layout.recomputed_layers == fewest_layers) {
+  const LayerSplit split(layout, job_);
+  if (layout.recomputed_layers < 0 || split.is_by_hand()) {
     for (std::int32_t rank = 1; rank <= last; ++rank) look_at(rank);
   } else {
-    const LayerSplit split(layout, job_.network.layers);
     if (split.layers(1) > split.layers(0)) look_at(1);
     if (last > 1 && split.layers(split.fullest_inside()) > split.layers(1)) look_at(split.fullest_inside());
     look_at(last);

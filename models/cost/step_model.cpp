@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <numeric>
+#include <tuple>
 
 #include "models/cost/layer_split.hpp"
 #include "models/cost/schedule_forms.hpp"
@@ -125,11 +127,23 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
   const bool uneven = l.first_stage_layers != 0 || l.last_stage_layers != 0;
   if (l.virtual_stages > 1 && uneven) return "uneven ends need one stage a rank";
   if (l.pipeline == 1 && uneven) return "uneven ends need a pipeline";
-  if (uneven && !LayerSplit(l, t.layers).adds_up()) {
+  if (!job_.stage_blocks.empty()) {
+    const auto& blocks = job_.stage_blocks;
+    if (std::ssize(blocks) != l.stages()) {
+      return fmt::format("blocks of {} placed by hand for {}", counted(std::ssize(blocks), "stage"), l.stages());
+    }
+    if (std::accumulate(blocks.begin(), blocks.end(), std::int64_t{0}) != t.layers) {
+      return fmt::format("the blocks placed by hand are not {}", t.layers);
+    }
+  } else if (uneven && !LayerSplit(l, job_).adds_up()) {
     return fmt::format("{} and {} at the ends do not fit {} on {}", l.first_stage_layers,
                        counted(l.last_stage_layers, "layer"), counted(t.layers, "layer"), counted(l.pipeline, "stage"));
   }
-  if (l.recomputed_layers == fewest_layers && l.offload_activations) {
+  if (l.recomputed_layers == listed_layers && std::ssize(job_.recomputed_blocks) != l.pipeline) {
+    return fmt::format("numbers of blocks that recompute for {} on a pipeline of {}",
+                       counted(std::ssize(job_.recomputed_blocks), "rank"), l.pipeline);
+  }
+  if (l.recomputed_layers < 0 && l.offload_activations) {
     return "offloaded activations go with no recomputation or with that of a number of blocks";
   }
   return refuse_schedule(l.schedule, l.pipeline, l.virtual_stages, l.microbatches);
@@ -138,44 +152,69 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
 Shard StepModel::shard(const ParallelLayout& layout) const { return shard_costs(job_, machine_, layout); }
 
 std::int64_t StepModel::layers_of(const ParallelLayout& layout, std::int32_t rank) const {
-  return LayerSplit(layout, job_.network.layers).layers(rank);
+  return LayerSplit(layout, job_).layers(rank);
 }
 
-// Reductions of gradients and gathers of parameters, once a step (every micro-batch from ZeRO 2 or 3 on), as far as
-// they show. `backward` and `forward` are one micro-batch's on this rank: what overlapped communication hides behind.
-double StepModel::data_time(const ParallelLayout& layout, double parameters, double expert_parameters, double backward,
-                            double forward) const {
+// Reductions of gradients and gathers of parameters: once a step, and from ZeRO 2 or 3 on for every micro-batch but
+// where a schedule or a framework has them once (when_exchanged).
+ReplicaTime StepModel::replica_time(const ParallelLayout& layout, double parameters, double expert_parameters,
+                                    double forward, double backward) const {
   const double replicas = static_cast<double>(layout.data) * layout.context;
-  if (replicas == 1) return 0;
+  ReplicaTime times;
+  if (replicas == 1) return times;
   const ReplicaGroups groups = replica_groups(machine_, layout);
   const FrameworkConstants& framework = machine_.framework;
   const auto shown = [&](double time, bool overlaps, double behind) {
     return overlaps ? std::max(framework.exposed_gradients * time, time - behind) : time;
   };
-  // In buckets: each but the first pays start and latency once more.
-  const auto in_buckets = [&](auto collective, double bytes_a_parameter) {
+  // In buckets: each but the first pays start and latency once more. `parts` of the parameters at a time.
+  const auto in_buckets = [&](auto collective, double bytes_a_parameter, double parts) {
     double time = 0;
     for (const auto& [count, members] :
          {std::pair(parameters, &groups.replicas), std::pair(expert_parameters, &groups.alike)}) {
-      const double bytes = bytes_a_parameter * count;
+      const double bytes = bytes_a_parameter * count / parts;
       const double buckets = std::max(1.0, std::ceil(bytes / framework.bucket_bytes));
       time += buckets * collective(machine_, *members, bytes / buckets);
     }
     return time;
   };
   if (layout.zero == 0) {
-    return shown(in_buckets(all_reduce_time, framework.reduced_bytes), layout.overlap_gradients, backward);
+    times.once = shown(in_buckets(all_reduce_time, framework.reduced_bytes, 1), layout.overlap_gradients, backward);
+    return times;
   }
-  const double reduce = in_buckets(reduce_scatter_time, framework.reduced_bytes);
-  const double gather = in_buckets(all_gather_time, element_);
-  const double reductions = layout.zero >= 2 ? layout.microbatches : 1;
-  if (layout.zero < 3) {
-    return reductions * shown(reduce, layout.overlap_gradients, backward) +
-           shown(gather, layout.overlap_parameters, forward);
+  const ReplicaExchange exchange = when_exchanged(layout, framework);
+  const double V = layout.virtual_stages;
+  const auto reduce = [&](double parts) { return in_buckets(reduce_scatter_time, framework.reduced_bytes, parts); };
+  const auto gather = [&](double parts) { return in_buckets(all_gather_time, element_, parts); };
+  const bool reduces = layout.overlap_gradients, gathers = layout.overlap_parameters;
+  // ZeRO 3 gathers before the forward and again before the backward.
+  if (exchange.gathers_each && exchange.reduces_each) {
+    times.forward = shown(gather(V), gathers, forward / V);
+    times.backward = shown(reduce(V) + gather(V), reduces, backward / V);
+  } else if (exchange.gathers_each) {
+    times.backward = shown(gather(V), gathers, forward / V);
+    times.once = shown(reduce(1), reduces, backward);
+  } else if (exchange.reduces_each) {
+    times.backward = shown(reduce(V), reduces, backward / V);
+    times.once = shown(gather(1), gathers, forward);
+  } else {
+    times.once = shown(reduce(1) + (layout.zero == 3 ? gather(1) : 0), reduces, backward) +
+                 shown(gather(1), gathers, forward);
   }
-  // ZeRO 3 gathers before the forward and again before the backward of every micro-batch.
-  return reductions * (shown(reduce + gather, layout.overlap_gradients, backward) +
-                       shown(gather, layout.overlap_parameters, forward));
+  return times;
+}
+
+// What the pipeline's fill and drain wait for exchanges of every micro-batch, those of stages of the mean length.
+double StepModel::replica_bubble(const ParallelLayout& layout, const Shard& shard) const {
+  const LayerShard& block = shard.block;
+  const double blocks = static_cast<double>(job_.network.layers) / layout.pipeline;
+  const auto [before, after] = covering(block, blocks);
+  const ReplicaTime each =
+      replica_time(layout, blocks * block.parameters, blocks * block.expert_parameters, before, after);
+  // A longer forward shortens the form of zb-v, which is exact for enough micro-batches only.
+  const double forward = layout.schedule == PipelineSchedule::zb_v ? 0 : each.forward;
+  return bubble_time(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches,
+                     {forward, each.backward, 0});
 }
 
 // The optimizer's traffic, or with its state in host memory that of gradients out and weights back.
@@ -213,11 +252,12 @@ void StepModel::add_pipeline(const ParallelLayout& layout, const Shard& shard, d
 StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) const {
   const std::int32_t P = layout.pipeline;
   const double M = layout.microbatches;
-  const LayerSplit split(layout, job_.network.layers);
+  const LayerSplit split(layout, job_);
   const std::int32_t middle = P > 2 ? split.fullest_inside() : P / 2;
   const auto on_first = static_cast<double>(split.layers(0));
   const auto on_middle = static_cast<double>(split.layers(middle));
-  const bool by_rank = layout.recomputed_layers == fewest_layers && layout.recompute != Recompute::none;
+  const bool by_rank =
+      split.is_by_hand() || (layout.recomputed_layers < 0 && layout.recompute != Recompute::none);
   double repeated = 0;  // blocks of all ranks, where they differ
   const auto times_of = [&](std::int32_t rank) {
     const auto layers = static_cast<double>(split.layers(rank));
@@ -225,11 +265,13 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
     repeated += here;
     return rank_times(layout, shard, layers, here, rank == 0, rank == P - 1);
   };
+  // Whose work what replicas exchange hides behind: of two ranks the one with more blocks.
+  const std::int32_t hiding = P > 2 || on_middle > on_first ? middle : 0;
   RankTimes slowest, inside;
   const auto add_rank = [&](std::int32_t rank) {
     const RankTimes times = times_of(rank);
     if (rank == 0 || times.total() > slowest.total()) slowest = times;
-    if (rank == (P > 2 ? middle : 0)) inside = times;
+    if (rank == hiding) inside = times;
   };
   if (by_rank) {
     for (std::int32_t rank = 0; rank < P; ++rank) add_rank(rank);
@@ -249,14 +291,22 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
   }
 
   const double head = P > 1 || job_.network.tied_head ? 0 : shard.head.parameters;
-  const double dense = std::max((P > 2 ? on_middle : on_first) * shard.block.parameters,
+  const double on_most = std::max({on_first, on_middle, static_cast<double>(split.layers(P - 1))});
+  const double dense = std::max(on_most * shard.block.parameters,
                                 on_first * shard.block.parameters + shard.embedding.parameters + head);
-  const double expert = (P > 2 ? on_middle : on_first) * shard.block.expert_parameters;
-  terms.data = data_time(layout, dense, expert, inside.total() * 2 / 3, inside.total() / 3);
+  const double expert = on_most * shard.block.expert_parameters;
+  double forward = inside.total() / 3, backward = inside.total() * 2 / 3;
+  if (P > 1 && layout.zero >= 2) std::tie(forward, backward) = covering(shard.block, split.layers(hiding));
+  const ReplicaTime replicas = replica_time(layout, dense, expert, forward, backward);
+  terms.data_once = replicas.once;
   if (P > 1 && job_.network.tied_head) {
     const double apart = static_cast<double>(inner_devices(layout, Dimension::pipeline)) * (P - 1);
-    terms.data += all_reduce_time(machine_, group_of(machine_, apart, 2),
-                                  machine_.framework.reduced_bytes * shard.embedding.parameters);
+    terms.data_once += all_reduce_time(machine_, group_of(machine_, apart, 2),
+                                       machine_.framework.reduced_bytes * shard.embedding.parameters);
+  }
+  terms.data = terms.data_once;
+  if (const double each = replicas.forward + replicas.backward; each > 0) {
+    terms.data += M * layout.virtual_stages * each + (P > 1 ? replica_bubble(layout, shard) : 0);
   }
   terms.optimizer = optimizer_time(layout, dense, expert);
   terms.other = machine_.framework.step_s + M * machine_.framework.microbatch_s;

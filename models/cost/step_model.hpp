@@ -29,6 +29,7 @@ struct StepTerms {
   double expert = 0;
   double optimizer = 0;
   double other = 0;
+  double data_once = 0;  // of data, what is exchanged once a step; the rest for every micro-batch
   double total() const {
     return compute + recompute + bubble + tensor + pipeline + data + context + expert + optimizer + other;
   }
@@ -43,6 +44,14 @@ struct StageMemory {
   double workspace = 0;
   double reserved = 0;
   double total() const { return weights + gradients + optimizer_state + activations + workspace + reserved; }
+};
+
+// What replicas exchange, as far as it shows; seconds.
+struct ReplicaTime {
+  double once = 0;  // a step
+  // For every micro-batch and stage, beside its forward and its backward.
+  double forward = 0;
+  double backward = 0;
 };
 
 struct StepEstimate {
@@ -67,12 +76,18 @@ class StepModel {
   // REQUIRES: `shard` of a layout of which same_shard() says so.
   StepEstimate estimate(const ParallelLayout& layout, const Shard& shard) const;
 
-  // Of pipeline rank `rank`, 0 .. pipeline-1.
+  // Of pipeline rank `rank`, 0 .. pipeline-1; with so many blocks, of which `repeated` recompute, or its own.
+  StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank, double layers,
+                     double repeated) const;
   StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const;
   // Blocks on the rank, and those of them that recompute.
   std::int64_t layers_of(const ParallelLayout& layout, std::int32_t rank) const;
   std::int64_t recomputed_of(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const;
 
+  // Of a rank with so many parameters, experts' apart, whose stages are alike and take together `forward` and
+  // `backward` seconds a micro-batch: what overlapped communication hides behind.
+  ReplicaTime replica_time(const ParallelLayout& layout, double parameters, double expert_parameters, double forward,
+                           double backward) const;
   // Seconds that a rank with so many parameters takes to update them, experts' apart.
   double optimizer_time(const ParallelLayout& layout, double parameters, double expert_parameters) const;
 
@@ -86,10 +101,7 @@ class StepModel {
   StepTerms terms(const ParallelLayout& layout, const Shard& shard) const;
   void add_pipeline(const ParallelLayout& layout, const Shard& shard, double repeated, double slowest,
                     StepTerms& terms) const;
-  double data_time(const ParallelLayout& layout, double parameters, double expert_parameters, double backward,
-                   double forward) const;
-  StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank, double layers,
-                     double repeated) const;
+  double replica_bubble(const ParallelLayout& layout, const Shard& shard) const;
   void find_fullest(const ParallelLayout& layout, const Shard& shard, StepEstimate& estimate) const;
 
   TrainingJob job_;

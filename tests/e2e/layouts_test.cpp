@@ -312,6 +312,35 @@ TEST_F(Layouts, RecomputeAsFewBlocksAsEachRankNeeds) {
   EXPECT_GT(counts.front(), counts.back());
 }
 
+TEST_F(Layouts, TakeStagesByHand) {
+  const std::string plan = plan_ + "--confirm 0 --tensor 2 --schedule 1f1b --order tcdp ";
+  const auto blocks = [&] {
+    std::vector<int> counts;
+    const json written = file("plan.json");
+    for (const json& stage : written["stages"]) {
+      counts.push_back(stage["layers"][1].get<int>() - stage["layers"][0].get<int>());
+    }
+    return counts;
+  };
+  out_of(plan + "--cuts 6,12,19 --recompute full --recompute-layers 3,2,1,0 -o plan.json");
+  EXPECT_EQ(blocks(), (std::vector<int>{6, 6, 7, 7})) << "embedding and 5 blocks, 6, 7, 6 blocks and head";
+  EXPECT_EQ(file("plan.json")["layout"]["recomputed_layers"], json({3, 2, 1, 0}));
+  const std::string shown = out_of("show plan plan.json");
+  EXPECT_THAT(shown, HasSubstr("recomputes 3 2 1 0 blocks by rank"));
+  EXPECT_LE(longest_line(shown), 100U);
+  EXPECT_EQ(run("simulate plan.json --json").exit, 0);
+  expect_error("export plan.json --to megatron -o -", 2, "one number of recomputed blocks for all ranks");
+  const json ranked = json::parse(out_of(plan + "--recompute full --recompute-layers 3,2,1,0 --json"))["ranked"][0];
+  EXPECT_EQ(ranked["recomputed_by_rank"], json({3, 2, 1, 0}));
+  out_of(plan + "--cuts 6,12,19 -o plan.json");
+  EXPECT_THAT(out_of("export plan.json --to megatron -o -"),
+              HasSubstr("--pipeline-model-parallel-layout Ettttt|tttttt|ttttttt|ttttttL\n"));
+  out_of(plan + "--pipeline 4 --first-stage-layers 3 --last-stage-layers 0 -o plan.json");
+  EXPECT_EQ(blocks(), (std::vector<int>{1 + 3, 11, 10, 1}));
+  expect_error(plan + "--recompute-layers 3,x", 2, "--recompute-layers: expected a number of blocks");
+  expect_error(plan + "--cuts 9,6", 2, "cuts: expected rising layer positions");
+}
+
 TEST_F(Layouts, ScaleWeaklyWithTheBatch) {
   const json result = json::parse(out_of(plan_ + "--scaling 2,4,8 --weak --schedule 1f1b --confirm 0 --json"));
   std::vector<int> batches;
@@ -321,7 +350,7 @@ TEST_F(Layouts, ScaleWeaklyWithTheBatch) {
 
 TEST_F(Layouts, SayWhatClashes) {
   expect_error(plan_ + "--tensor 5", 2, "--tensor: tensor 5 does not divide 16 heads");
-  expect_error(plan_ + "--zero 3 --pipeline 2", 2, "--zero: ZeRO 3");
+  expect_error(plan_ + "--zero 3 --pipeline 16", 2, "--zero: expected 0 with one replica");
   expect_error(plan_ + "--expert 2", 2, "--expert: expected 1");
   expect_error(plan_ + "--order tcd", 2, "--order");
   expect_error(plan_ + "--schedule chimer", 2, "unknown schedule 'chimer' (did you mean 'chimera'?)");

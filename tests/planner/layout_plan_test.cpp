@@ -48,6 +48,40 @@ TEST_F(LayoutPlan, HasATimelineNearItsClosedForm) {
   }
 }
 
+// Weights and gradients that replicas exchange for every micro-batch lengthen its forwards and backwards.
+const char* const sharded_layouts[] = {"p4 t1 d4 b1 m16 1f1b zero2",
+                                       "p4 t1 d4 b1 m16 1f1b zero3",
+                                       "p4 t1 d4 b1 m16 1f1b zero3 full overlap=gradients,parameters",
+                                       "p4 t1 d4 b1 m16 gpipe zero3",
+                                       "p4 v2 t1 d4 b1 m16 interleaved-1f1b zero3 overlap=parameters",
+                                       "p4 t1 d4 b1 m16 zb-h1 zero3",
+                                       "p4 t1 d4 b1 m16 first=3 last=3 dualpipe zero2 overlap=pipeline",
+                                       "p4 v4 t1 d4 b1 m16 looped-bfs zero3"};
+
+TEST_F(LayoutPlan, ExchangesWeightsAndGradientsForEveryMicrobatch) {
+  network_.transformer->tied_head = false;
+  network_.graph = build_graph(*network_.transformer);
+  for (const char* text : sharded_layouts) {
+    const Plan plan = plan_of(text);
+    const double closed = plan.prediction.closed_form_step->value();
+    const double timeline = plan.prediction.timeline_step->value();
+    EXPECT_NEAR(timeline, closed, 0.06 * closed) << text;
+    EXPECT_NEAR(simgrid_step(plan).value(), timeline, 0.03 * timeline) << text;
+    const double needed = model().estimate(parse_layout(text)).memory.total();
+    const auto& peaks = plan.prediction.peak_memory;
+    EXPECT_NEAR(std::max_element(peaks.begin(), peaks.end())->value(), needed, 0.1 * needed) << text;
+  }
+  const auto first = [&](const char* text) { return plan_of(text).stages.front().cost; };
+  const StageCost once = first("p4 t1 d4 b1 m16 1f1b zero1"), each = first("p4 t1 d4 b1 m16 1f1b zero3");
+  EXPECT_GT(each.forward, once.forward);
+  EXPECT_GT(each.backward_input, once.backward_input);
+  EXPECT_EQ(each.reduced_gradients(), Bytes(0)) << "nothing is left to reduce at the end";
+  EXPECT_GT(once.reduced_gradients(), Bytes(0));
+  const StageCost by_stage = first("p4 v4 t1 d4 b1 m16 looped-bfs zero3");
+  EXPECT_EQ(by_stage.forward, first("p4 v4 t1 d4 b1 m16 looped-bfs").forward) << "once for all micro-batches";
+  EXPECT_GT(by_stage.reduced_gradients(), Bytes(0));
+}
+
 TEST_F(LayoutPlan, NeedsTheMemoryThatItsClosedFormSays) {
   for (const char* text : even_layouts) {
     const Plan plan = plan_of(text);
@@ -129,6 +163,42 @@ TEST_F(LayoutPlan, PutsUnevenEndsWhereTheLayoutSays) {
   EXPECT_EQ(layers, (std::vector<std::int64_t>{1 + 3, 6, 5, 2 + 1}));
   EXPECT_EQ(parallel_layout(plan).first_stage_layers, 3);
   EXPECT_EQ(parallel_layout(plan).last_stage_layers, 2);
+}
+
+TEST_F(LayoutPlan, PlacesBlocksByHandWithEverySchedule) {
+  TrainingJob job{*network_.transformer, 64, 2048, DataType::bf16};
+  job.recomputed_blocks = {3, 0, 1, 2};
+  for (const char* text : {"p4 t2 d2 b1 m32 1f1b sp zero1", "p4 v2 t2 d2 b1 m32 interleaved-1f1b sp",
+                           "p4 v2 t2 d2 b1 m32 v-half sp zero3", "p4 t1 d4 b1 m16 chimera", "p4 v2 d4 b1 m16 zb-v"}) {
+    ParallelLayout layout = parse_layout(text);
+    job.stage_blocks = layout.stages() == 4 ? std::vector<std::int32_t>{2, 6, 5, 3}
+                                            : std::vector<std::int32_t>{1, 3, 2, 2, 2, 1, 3, 2};
+    layout.recompute = Recompute::full;
+    layout.recomputed_layers = listed_layers;
+    const StepModel by_hand(job, machine_of(cluster_));
+    ASSERT_EQ(by_hand.refuse(layout), "") << text;
+    const Plan plan = make_plan(by_hand, network_, cluster_, layout);
+    std::vector<std::int64_t> on_rank(4);
+    for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+      const LayerRange& layers = plan.stages[s].layers;
+      const bool end = s == 0 || s + 1 == plan.stages.size();
+      EXPECT_EQ(layers.last - layers.first, job.stage_blocks[s] + (end ? 1 : 0)) << text;
+      const std::size_t rank = plan.stages[s].second_rank ? s : static_cast<std::size_t>(plan.stages[s].rank.value);
+      on_rank[rank] += job.stage_blocks[s];
+    }
+    for (std::int32_t rank = 0; rank < 4; ++rank) {
+      EXPECT_EQ(by_hand.layers_of(layout, rank), on_rank[static_cast<std::size_t>(rank)]) << text;
+    }
+    const Json json = to_json(plan);
+    EXPECT_EQ(json["layout"]["recomputed_layers"], Json({3, 0, 1, 2}));
+    Plan back = plan_from_json(JsonValue(json, "plan.json"));
+    EXPECT_EQ(back.layout, plan.layout) << text;
+    for (PlanStage& stage : back.stages) stage.cost = {};
+    price(back, StepModel(job_of(back), machine_of(back.cluster)));
+    EXPECT_EQ(back.stages, plan.stages) << text << ": read back, priced as it was";
+    const double closed = plan.prediction.closed_form_step->value();
+    EXPECT_NEAR(plan.prediction.timeline_step->value(), closed, 0.25 * closed) << text;
+  }
 }
 
 TEST_F(LayoutPlan, SharesAStageOnTwoRanksOutOnce) {

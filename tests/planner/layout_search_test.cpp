@@ -26,6 +26,8 @@ struct Case {
   bool fused = true;
   LayoutChoices choices;
   bool halves = false;  // a narrow port between the two nodes
+  bool sums = false;    // FrameworkConstants::pipelined_sums
+  std::vector<std::int32_t> stage_blocks = {}, recomputed_blocks = {};  // by hand
 };
 
 StepModel model_of(const Case& c) {
@@ -36,8 +38,11 @@ StepModel model_of(const Case& c) {
   job.global_batch = 12;
   job.sequence = 2048;
   job.fused_attention = c.fused;
+  job.stage_blocks = c.stage_blocks;
+  job.recomputed_blocks = c.recomputed_blocks;
   Machine machine = machine_of(load_cluster("dgx-a100:2"));
   machine.device.memory = Bytes(c.memory);
+  machine.framework.pipelined_sums = c.sums ? 1 : 0;
   if (c.halves) {
     // Below one switch a node each.
     machine.levels.push_back(machine.levels.back());
@@ -61,6 +66,20 @@ std::vector<Case> cases() {
   sixteen.recompute = Recompute::none;
   list.push_back({"TwoNodes", 4, 0, 80e9, true, sixteen});
   list.push_back({"TwoHalves", 4, 0, 80e9, true, sixteen, true});
+  LayoutChoices sharded = eight;
+  sharded.zero = 3;
+  list.push_back({"Sharded", 6, 0, 5e9, true, sharded});
+  sharded.zero = 2;
+  sharded.schedule = PipelineSchedule::interleaved_one_f_one_b;
+  list.push_back({"ShardedGradients", 8, 0, 5e9, false, sharded});
+  list.push_back({"SummedInThePipeline", 6, 0, 7e9, true, eight, true, true});
+  list.push_back({"StagesByHand", 6, 0, 6e9, true, eight, false, false, {2, 0, 3, 1}});
+  LayoutChoices ends = eight;
+  ends.first_stage_layers = no_layers;
+  list.push_back({"FirstStageByHand", 6, 0, 6e9, true, ends});
+  LayoutChoices listed = eight;
+  listed.recomputed_layers = listed_layers;
+  list.push_back({"RecomputedByHand", 6, 0, 6e9, false, listed, false, false, {}, {2, 0, 1}});
   LayoutChoices experts;
   experts.devices = 4;
   experts.zero = 1;
@@ -175,12 +194,35 @@ TEST_P(LayoutSearch, NeverLosesByOverlapping) {
   });
 }
 
+TEST_P(LayoutSearch, NeverGainsTimeByShardingMoreThanTheOptimizer) {
+  sample(space_, [&](ParallelLayout layout, const std::vector<Recomputation>& list) {
+    if (layout.data * layout.context == 1 || layout.offload_activations || list.empty()) return;
+    space_.overlap_all(layout);
+    LayoutSpace::apply(list.front(), layout);
+    double before = 0;
+    for (const int zero : {1, 2, 3}) {
+      layout.zero = static_cast<std::uint8_t>(zero);
+      const double time = model_.estimate(layout).time.value();
+      EXPECT_GE(time, before * (1 - 1e-12)) << to_string(layout);
+      before = time;
+      if (zero == 1) continue;
+      ParallelLayout offloaded = layout;
+      offloaded.offload_activations = true;
+      for (const Recomputation& recomputation : list) {
+        if (recomputation.layers < 0) continue;
+        LayoutSpace::apply(recomputation, offloaded);
+        EXPECT_GE(model_.estimate(offloaded).time.value(), time * (1 - 1e-12)) << to_string(offloaded);
+      }
+    }
+  });
+}
+
 TEST_P(LayoutSearch, NeverGainsTimeNorLosesMemoryByRecomputing) {
   sample(space_, [&](ParallelLayout layout, const std::vector<Recomputation>& list) {
     std::optional<StepEstimate> none, before;
     Recompute mode = Recompute::none;
     for (const Recomputation& recomputation : list) {
-      if (recomputation.layers == fewest_layers) continue;
+      if (recomputation.layers < 0) continue;
       LayoutSpace::apply(recomputation, layout);
       const StepEstimate estimate = model_.estimate(layout);
       if (recomputation.mode != mode) before = none;
@@ -196,6 +238,7 @@ TEST_P(LayoutSearch, NeverGainsTimeNorLosesMemoryByRecomputing) {
 }
 
 TEST_P(LayoutSearch, RecomputesByRankNoMoreThanTheFewestThatFitOnAll) {
+  if (!GetParam().recomputed_blocks.empty()) return;  // as many as listed
   const auto all_fit = [&](const ParallelLayout& layout) {
     const Shard shard = model_.shard(layout);
     for (std::int32_t rank = 0; rank < layout.pipeline; ++rank) {
@@ -294,6 +337,51 @@ TEST(ParetoFront, HoldsTheBestOfEveryNumberOfDevices) {
   }
 }
 
+TEST(LayoutSpace, HasOnlyTheStagesThatArePlacedByHand) {
+  Case c;
+  c.choices.devices = 8;
+  c.choices.context = 1;
+  c.stage_blocks = {1, 2, 2, 1};
+  const StepModel model = model_of(c);
+  const LayoutSpace space(model, c.choices);
+  std::set<std::int32_t> pipelines;
+  sample(space, [&](const ParallelLayout& layout, const auto&) {
+    EXPECT_EQ(layout.stages(), 4) << to_string(layout);
+    EXPECT_EQ(layout.first_stage_layers, 0);
+    pipelines.insert(layout.pipeline);
+    std::int64_t blocks = 0;
+    for (std::int32_t rank = 0; rank < layout.pipeline; ++rank) blocks += model.layers_of(layout, rank);
+    EXPECT_EQ(blocks, 6) << to_string(layout);
+  });
+  EXPECT_EQ(pipelines, (std::set<std::int32_t>{2, 4}));
+  ParallelLayout layout = parse_layout("p2 v2 b1 m12 interleaved-1f1b");
+  EXPECT_EQ(model.layers_of(layout, 0), 1 + 2);
+  layout.schedule = PipelineSchedule::zb_v;
+  EXPECT_EQ(model.layers_of(layout, 0), 1 + 1);
+  EXPECT_EQ(model.layers_of(layout, 1), 2 + 2);
+}
+
+TEST(LayoutSpace, KeepsTheEndsThatAreFixed) {
+  Case c;
+  c.choices.devices = 8;
+  c.choices.context = 1;
+  c.choices.last_stage_layers = no_layers;
+  const StepModel model = model_of(c);
+  std::set<std::int32_t> firsts;
+  sample(LayoutSpace(model, c.choices), [&](const ParallelLayout& layout, const auto&) {
+    EXPECT_GT(layout.pipeline, 1);
+    EXPECT_EQ(model.layers_of(layout, layout.pipeline - 1), 0) << to_string(layout);
+    firsts.insert(layout.first_stage_layers);
+  });
+  EXPECT_GT(firsts.size(), 1U) << "the other end is searched";
+  c.choices.first_stage_layers = 4;
+  c.choices.pipeline = 3;
+  sample(LayoutSpace(model, c.choices), [&](const ParallelLayout& layout, const auto&) {
+    EXPECT_EQ(model.layers_of(layout, 0), 4) << to_string(layout);
+    EXPECT_EQ(model.layers_of(layout, 1), 2) << to_string(layout);
+  });
+}
+
 TEST(LayoutSpace, GivesTheStageWithALargeHeadFewerBlocks) {
   TrainingJob job;
   job.network = *load_network("gpt3-1.3b").transformer;
@@ -341,11 +429,6 @@ TEST(LayoutSpace, NamesChoicesThatNoLayoutCanMeet) {
   EXPECT_THAT(complaint(c), HasSubstr("--global-batch: expected a multiple of replicas 5"));
   c.choices = {};
   c.choices.devices = 8;
-  c.choices.zero = 3;
-  c.choices.pipeline = 2;
-  EXPECT_THAT(complaint(c), HasSubstr("--zero: ZeRO 3"));
-  c.choices = {};
-  c.choices.devices = 8;
   c.choices.tensor = 4;
   c.choices.pipeline = 4;
   EXPECT_THAT(complaint(c), HasSubstr("need 16 devices, but 8 can be used"));
@@ -378,6 +461,26 @@ TEST(LayoutSpace, NamesChoicesThatContradictEachOther) {
   EXPECT_EQ(
       complaint_about([](LayoutChoices& c) { c.offload_activations = true, c.recomputed_layers = 1, c.pipeline = 1; }),
       recompute_error("all blocks of a rank with --offload-activations on, got 1"));
+
+  EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.first_stage_layers = 2, c.pipeline = 1; }),
+            "--first-stage-layers: expected a pipeline of 2 or more with it, got 2 on 1");
+  EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.last_stage_layers = 2, c.virtual_stages = 2; }),
+            "--last-stage-layers: expected one stage a rank with it, got 2");
+  EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.first_stage_layers = 4, c.last_stage_layers = 1, c.pipeline = 2; }),
+            "--last-stage-layers: expected the rest beside a first stage of 4 and 6 blocks, got 1");
+  {
+    Case c;
+    c.choices.devices = 8;
+    c.choices.recomputed_layers = listed_layers;
+    c.choices.pipeline = 4;
+    c.recomputed_blocks = {1, 0};
+    EXPECT_EQ(complaint(c), recompute_error("a number for each of the 4 pipeline ranks, got 1,0"));
+    c = {};
+    c.choices.devices = 8;
+    c.choices.pipeline = 3;
+    c.stage_blocks = {2, 1, 1, 2};
+    EXPECT_EQ(complaint(c), "--cuts: expected a multiple of pipeline 3 in stages, got 4");
+  }
 
   EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.sequence_parallel = true, c.tensor = 1; }),
             "--sequence-parallel: expected off, as a tensor-parallel width of 1 shards nothing, got on");

@@ -381,6 +381,17 @@ TEST(TorchtitanConfig, ShardsAsZeroSays) {
   EXPECT_THAT(complaint([] { to_torchtitan(sharded_plan(1)); }), HasSubstr("ZeRO 1"));
 }
 
+TEST(TorchtitanConfig, ShardsBesideAPipelineAsOnlyItDoes) {
+  Plan plan = llama_plan();
+  plan.layout.zero = 3;
+  EXPECT_THAT(to_torchtitan(plan).text,
+              HasSubstr("data_parallel_shard_degree = 2\nfsdp_reshard_after_forward = \"always\"\n"));
+  EXPECT_THAT(to_torchtitan(plan).text, HasSubstr("pipeline_parallel_degree = 2\n"));
+  EXPECT_THAT(complaint([&] { to_megatron(plan); }), HasSubstr("ZeRO 2 and 3, its FSDP, are not for pipelines"));
+  EXPECT_THAT(complaint([&] { to_deepspeed(plan); }), HasSubstr("its pipelines go with ZeRO 0 and 1 only"));
+  EXPECT_THAT(complaint([&] { to_nanotron(plan); }), HasSubstr("ZeRO 3: expected 0 or 1"));
+}
+
 TEST(TorchtitanConfig, TakesOtherOrdersFromAFile) {
   Plan plan = llama_plan();
   plan.schedule.ranks = make_schedule("gpipe", {2, 1, 4}).ranks;  // another order under the same name

@@ -46,6 +46,61 @@ TEST(StepModel, ShardsWhatEachStageOfZeroShards) {
   EXPECT_DOUBLE_EQ(memory("d8 m8 1f1b zero3").weights, whole.weights / 8);
 }
 
+// Per stage of a pipeline: a rank's share, whole where the framework sums gradients there, and breadth first those of two
+// stages.
+TEST(StepModel, ShardsTheStagesOfAPipeline) {
+  Machine machine = machine_of(load_cluster("dgx-a100:2"));
+  TrainingJob job{*load_network("gpt3-1.3b").transformer, 64, 2048};
+  job.network.tied_head = false;
+  const auto memory = [&](const std::string& text) {
+    const StepModel step(job, machine);
+    const ParallelLayout layout = parse_layout(text);
+    return step.memory(layout, step.shard(layout), 1);
+  };
+  const StageMemory whole = memory("p4 d4 m16 1f1b");
+  EXPECT_DOUBLE_EQ(memory("p4 d4 m16 1f1b zero2").gradients, whole.gradients / 4);
+  EXPECT_DOUBLE_EQ(memory("p4 d4 m16 1f1b zero2").weights, whole.weights);
+  EXPECT_DOUBLE_EQ(memory("p4 d4 m16 1f1b zero3").weights, whole.weights / 4);
+  EXPECT_GT(memory("p4 d4 m16 1f1b zero3").workspace, whole.workspace) << "blocks that are gathered";
+  EXPECT_DOUBLE_EQ(memory("p4 v2 d4 m16 looped-bfs zero3").weights, whole.weights);
+  EXPECT_DOUBLE_EQ(memory("p4 v6 d4 m16 looped-bfs zero3").weights, (0.25 + 0.75 / 3) * whole.weights);
+  EXPECT_DOUBLE_EQ(memory("p4 v6 d4 m16 looped-bfs zero2").gradients, (0.25 + 0.75 / 3) * whole.gradients);
+  machine.framework.pipelined_sums = 1;
+  EXPECT_DOUBLE_EQ(memory("p4 d4 m16 1f1b zero2").gradients, whole.gradients);
+  EXPECT_DOUBLE_EQ(memory("d16 m4 1f1b zero3").weights, 4 * whole.weights / 16 +
+                                                            (memory("d16 m4 1f1b").weights - 4 * whole.weights) / 16);
+}
+
+// Reductions and gathers of ZeRO 2 and 3 come M times a step and stage, and once more for each rank that the fill waits
+// for; breadth first and where the framework sums in the pipeline they come once.
+TEST(StepModel, ExchangesWithReplicasAsOftenAsTheScheduleAndTheFrameworkSay) {
+  Machine machine = machine_of(load_cluster("dgx-a100:2"));
+  TrainingJob job{*load_network("gpt3-1.3b").transformer, 64, 2048};
+  job.network.tied_head = false;
+  const auto data = [&](const std::string& text) {
+    return StepModel(job, machine).estimate(parse_layout(text)).terms.data;
+  };
+  const double P = 4, M = 16, blocks = 24 / P;
+  const ParallelLayout layout = parse_layout("p4 d4 m16 1f1b zero3");
+  const StepModel step(job, machine);
+  const Shard shard = step.shard(layout);
+  const GroupShape replicas = replica_groups(machine, layout).replicas;
+  const auto each = [&](double parameters, bool gathers) {
+    const double gather = gathers ? 2 * all_gather_time(machine, replicas, 2 * parameters) : 0;
+    return gather + reduce_scatter_time(machine, replicas, machine.framework.reduced_bytes * parameters);
+  };
+  const double mean = blocks * shard.block.parameters, most = mean + shard.embedding.parameters;
+  EXPECT_NEAR(data("p4 d4 m16 1f1b zero3"), M * each(most, true) + (P - 1) * each(mean, true), 1e-9);
+  const double gather = all_gather_time(machine, replicas, 2 * most);
+  EXPECT_NEAR(data("p4 d4 m16 1f1b zero2"), M * each(most, false) + gather + (P - 1) * each(mean, false), 1e-9);
+  EXPECT_LT(data("p4 v3 d4 m16 looped-bfs zero3"), 2 * data("p4 v3 d4 m16 looped-bfs zero1"));
+  EXPECT_GT(data("p4 v3 d4 m16 interleaved-1f1b zero3"), 10 * data("p4 v3 d4 m16 interleaved-1f1b zero1"));
+  const double once = data("p4 d4 m16 1f1b zero1");
+  machine.framework.pipelined_sums = 1;
+  EXPECT_DOUBLE_EQ(data("p4 d4 m16 1f1b zero2"), once) << "without overlap it is the same exchange";
+  EXPECT_GT(data("p4 d4 m16 1f1b zero3"), 5 * once);
+}
+
 // With a context of one device its place among the dimensions means nothing.
 TEST(StepModel, PricesTheSameDevicesAlikeInAnyOrder) {
   const StepModel step = model();
