@@ -39,4 +39,7 @@ SearchSpace search_space(const PlanOptions& options, const Network& network, con
 // Plans in the full space of layouts and reports. REQUIRES: why_no_layouts() is empty; a precision.
 void plan_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster);
 
+// Plans pipelines and replicas: any graph, unlike devices, measured costs; reports.
+void plan_partitions(const PlanOptions& options, const Network& network, const Cluster& cluster);
+
 }  // namespace stagecraft

@@ -96,11 +96,6 @@ bool is_infeasible(const std::exception_ptr& failure) {
   }
 }
 
-// Also of two combinations that differ in the width of a type that neither uses.
-bool is_same(const Candidate& a, const Candidate& b) {
-  return a.layout == b.layout && a.devices == b.devices && a.stages == b.stages;
-}
-
 // The ranked plans of all, each once, and what else the winner's search has to say.
 SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
   const auto step = [](const RankedPlan& plan) { return *plan.candidate.timeline; };
@@ -118,7 +113,7 @@ SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
   std::stable_sort(all.begin(), all.end(), [&](const RankedPlan& a, const RankedPlan& b) { return step(a) < step(b); });
   const auto is_ranked = [&](const Candidate& candidate) {
     return std::any_of(result.ranked.begin(), result.ranked.end(),
-                       [&](const RankedPlan& plan) { return is_same(plan.candidate, candidate); });
+                       [&](const RankedPlan& plan) { return same_plan(plan.candidate, candidate); });
   };
   for (RankedPlan& plan : all) {
     if (result.ranked.size() < keep && !is_ranked(plan.candidate)) result.ranked.push_back(std::move(plan));

@@ -81,6 +81,13 @@ struct Candidate {
   std::string verdict;
 };
 
+// The last word on a candidate's step: SimGrid's, else the timeline's. REQUIRES: the latter.
+inline Seconds step_of(const Candidate& candidate) { return candidate.simgrid.value_or(*candidate.timeline); }
+// Whether both are one plan, also where types differ in width that neither uses.
+inline bool same_plan(const Candidate& a, const Candidate& b) {
+  return a.layout == b.layout && a.devices == b.devices && a.stages == b.stages;
+}
+
 struct RankedPlan {
   Candidate candidate;
   Plan plan;  // complete but for simgrid_step and profile_digest

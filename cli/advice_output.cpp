@@ -1,0 +1,81 @@
+#include "cli/advice_output.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "models/text.hpp"
+#include "reports/text_width.hpp"
+
+namespace stagecraft {
+namespace {
+
+using Rows = std::vector<std::vector<std::string>>;
+
+constexpr double seconds_an_hour = 3600;
+
+}  // namespace
+
+std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
+
+std::string change(std::optional<double> step, double from) {
+  return step ? fmt::format("{:+.1f} %", 100 * (*step / from - 1)) : "no fit";
+}
+
+std::string cost_text(double dollars) {
+  if (!(dollars > 0)) return "-";
+  return dollars < 100 ? fmt::format("{:#.3g}", dollars) : rounded_with_thousands(dollars);
+}
+
+double step_cost(double price, Seconds step) { return price * step.value() / seconds_an_hour; }
+
+std::string what_if_table(const std::vector<WhatIf>& all, double same, double best) {
+  Rows rows{{"what if", "x 1/2", "-10 %", "+10 %", "x 2", "1/2 anew", "2 anew", "as"}};
+  for (auto what = all.begin(); what != all.end(); what += 4) {
+    rows.push_back({what->property, change(what[0].same, same), change(what[1].same, same), change(what[2].same, same),
+                    change(what[3].same, same), change(what[0].best, best), change(what[3].best, best), what[3].as});
+  }
+  return "\nStep time when one property of the machine changes, with this layout and planned anew:\n" +
+         format_table(rows);
+}
+
+Json what_if_json(const std::vector<WhatIf>& all) {
+  Json json = Json::array();
+  for (const WhatIf& what : all) {
+    Json entry{{"property", what.property}, {"factor", what.factor}};
+    if (what.same) entry["same_layout_step_s"] = *what.same;
+    if (what.best) {
+      entry["best_layout_step_s"] = *what.best;
+      entry["best_layout"] = what.plan;
+    }
+    json.push_back(std::move(entry));
+  }
+  return json;
+}
+
+std::string scaling_table(const std::vector<ScalingRow>& scaling, const std::string& by, bool weak) {
+  const bool has_mfu = std::any_of(scaling.begin(), scaling.end(), [](const auto& row) { return row.mfu.has_value(); });
+  Rows rows{{"devices", "batch", by, "tokens/s", "efficiency", "MFU", "memory", "USD", "layout"}};
+  double first = 0;  // tokens a second and device
+  for (const ScalingRow& row : scaling) {
+    if (!row.step) {
+      rows.push_back(
+          {std::to_string(row.devices), std::to_string(row.batch), "-", "-", "-", "-", "-", "-", "none fits"});
+      continue;
+    }
+    const double each = row.tokens_per_second / static_cast<double>(row.used);
+    if (first == 0) first = each;
+    const std::string devices =
+        row.used == row.devices ? std::to_string(row.used) : fmt::format("{} of {}", row.used, row.devices);
+    rows.push_back({devices, std::to_string(row.batch), to_string(*row.step),
+                    rounded_with_thousands(row.tokens_per_second), percent(each / first),
+                    row.mfu ? percent(*row.mfu) : "-", to_string(row.memory), cost_text(row.dollars), row.plan});
+  }
+  if (!has_mfu) {
+    for (auto& row : rows) row.erase(row.begin() + 5);
+  }
+  return fmt::format("\n{} scaling:\n", weak ? "Weak" : "Strong") + format_table(rows);
+}
+
+}  // namespace stagecraft

@@ -1,0 +1,211 @@
+#include "cli/partition_output.hpp"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "cli/advice_output.hpp"
+#include "models/text.hpp"
+#include "planner/own_order.hpp"
+#include "reports/tables.hpp"
+#include "reports/text_width.hpp"
+
+namespace stagecraft {
+namespace {
+
+using Rows = std::vector<std::vector<std::string>>;
+
+std::string shown(const std::optional<Seconds>& time) { return time ? to_string(*time) : "-"; }
+
+// Whether equal layouts can be on other devices.
+bool is_mixed(const SearchResult& result) { return result.best().cluster.device_types.size() > 1; }
+
+// "2x 4-way A100-SXM4-80GB, 1x H100-SXM5-80GB; layers 2x 12, 20": of the stages, in order.
+std::string place_text(const Candidate& candidate) {
+  std::vector<std::string> runs;
+  for (auto at = candidate.stages.begin(); at != candidate.stages.end();) {
+    const auto size = [](const LayerRange& range) { return range.last - range.first; };
+    const auto end =
+        std::find_if(at, candidate.stages.end(), [&](const auto& range) { return size(range) != size(*at); });
+    runs.push_back(end - at == 1 ? std::to_string(size(*at)) : fmt::format("{}x {}", end - at, size(*at)));
+    at = end;
+  }
+  return fmt::format("{}; layers {}", printable(candidate.devices, 1000), join(runs));
+}
+
+// On mixed clusters with a line below each plan, of its devices and layers.
+std::string ranking_table(const SearchResult& result) {
+  std::vector<std::vector<std::string>> rows{{"", "plan", "closed form", "timeline", "SimGrid", "bubble", "memory"}};
+  int place = 0;
+  for (const RankedPlan& ranked : result.ranked) {
+    const Prediction& prediction = ranked.plan.prediction;
+    const auto peak = std::max_element(prediction.peak_memory.begin(), prediction.peak_memory.end());
+    rows.push_back({std::to_string(++place), to_string(ranked.candidate.layout), shown(prediction.closed_form_step),
+                    shown(prediction.timeline_step), shown(prediction.simgrid_step),
+                    fmt::format("{:.1f} %", 100 * prediction.bubble),
+                    peak == prediction.peak_memory.end() ? "-" : to_string(*peak)});
+  }
+  std::string table = format_table(rows);
+  if (!is_mixed(result)) return table;
+  std::string text;
+  std::size_t line = 0;  // of the heading
+  for (std::size_t at = 0; at < table.size(); ++line) {
+    const std::size_t end = table.find('\n', at) + 1;
+    text += table.substr(at, end - at);
+    if (line > 0) text += wrap("   on " + place_text(result.ranked[line - 1].candidate));
+    at = end;
+  }
+  return text;
+}
+
+std::string explanation(const SearchResult& result) {
+  std::string text;
+  for (std::string_view why = result.why; !why.empty();) {
+    const std::size_t end = std::min(why.find('\n'), why.size());
+    text += wrap(why.substr(0, end));
+    why.remove_prefix(std::min(end + 1, why.size()));
+  }
+  if (!result.near_misses.empty()) text += "\nNear misses:\n";
+  for (const Candidate& miss : result.near_misses) {
+    const std::string where = is_mixed(result) ? " on " + place_text(miss) : "";
+    text += wrap(fmt::format("  {}{}: {}", to_string(miss.layout), where, miss.verdict));
+  }
+  for (const std::string& remark : result.notes) text += wrap("note: " + remark);
+  const SearchCounts& counts = result.counts;
+  text += fmt::format("\n{} layouts: {} do not fit, {} outclassed, {} partitioned exactly, {} simulated\n",
+                      with_thousands(counts.layouts), with_thousands(counts.out_of_memory),
+                      with_thousands(counts.outclassed), with_thousands(counts.partitioned),
+                      with_thousands(counts.simulated));
+  return text;
+}
+
+Json candidate_json(const Candidate& candidate) {
+  const Layout& layout = candidate.layout;
+  Json layers = Json::array();
+  for (const LayerRange& range : candidate.stages) layers.push_back(range.last - range.first);
+  return {{"stages", layout.stages},
+          {"ranks", layout.ranks},
+          {"replicas", layout.replicas},
+          {"microbatch", layout.microbatch},
+          {"microbatches", layout.microbatches},
+          {"schedule", layout.schedule},
+          {"recompute", name(layout.recompute)},
+          {"devices", candidate.devices},
+          {"layers", layers},
+          {"verdict", candidate.verdict}};
+}
+
+std::string times_table(const Plan& plan) {
+  Rows rows{{"rank", "device", "computes", "share", "messages", "reduction", "optimizer", "waits", "share"}};
+  for (const RankTime& rank : rank_times(plan)) {
+    const Seconds step = rank.compute + rank.optimizer + rank.waits;
+    rows.push_back({std::to_string(rows.size() - 1), printable(rank.device, 24), to_string(rank.compute),
+                    percent(rank.compute / step), to_string(rank.messages), to_string(rank.reduction),
+                    to_string(rank.optimizer), to_string(rank.waits), percent(rank.waits / step)});
+  }
+  return "\nWhere the step of each rank goes, by the timeline; messages and reductions beside the rest:\n" +
+         format_table(rows);
+}
+
+std::string clusters_table(const PartitionAnswer& answer) {
+  const double step = step_of(answer.result.ranked.front().candidate).value();
+  Rows rows{{"what if", "devices", "step", "change", "as"}};
+  for (const OtherCluster& other : answer.other_clusters) {
+    rows.push_back({other.change, std::to_string(other.devices), other.step ? to_string(Seconds(*other.step)) : "-",
+                    change(other.step, step), other.as});
+  }
+  return "\nStep time on other nodes, planned anew:\n" + format_table(rows);
+}
+
+std::string advice_text(const PartitionAnswer& answer) {
+  if (!answer.options.explain) return "";
+  const double step = step_of(answer.result.ranked.front().candidate).value();
+  std::string text = times_table(answer.result.best()) + what_if_table(answer.what_if, step, step);
+  if (!answer.other_clusters.empty()) text += clusters_table(answer);
+  return text;
+}
+
+Json times_json(const Plan& plan) {
+  Json json = Json::array();
+  for (const RankTime& rank : rank_times(plan)) {
+    json.push_back({{"device", rank.device},
+                    {"compute_s", rank.compute.value()},
+                    {"messages_s", rank.messages.value()},
+                    {"reduction_s", rank.reduction.value()},
+                    {"optimizer_s", rank.optimizer.value()},
+                    {"waits_s", rank.waits.value()}});
+  }
+  return json;
+}
+
+Json clusters_json(const std::vector<OtherCluster>& clusters) {
+  Json json = Json::array();
+  for (const OtherCluster& other : clusters) {
+    Json entry{{"change", other.change}, {"devices", other.devices}};
+    if (other.step) {
+      entry["best_layout_step_s"] = *other.step;
+      entry["best_layout"] = other.plan;
+    }
+    json.push_back(std::move(entry));
+  }
+  return json;
+}
+
+Json terms_json(const Breakdown& terms) {
+  return {{"compute", terms.compute.value()},     {"imbalance", terms.imbalance.value()},
+          {"bubble", terms.bubble.value()},       {"communication", terms.communication.value()},
+          {"reduction", terms.reduction.value()}, {"optimizer", terms.optimizer.value()}};
+}
+
+}  // namespace
+
+std::string to_text(const PartitionAnswer& answer) {
+  const Plan& plan = answer.result.best();
+  std::string text =
+      ranking_table(answer.result) + "\n" + explanation(answer.result) + advice_text(answer) + "\n" + plan_table(plan);
+  if (plan.schedule.name == "searched") {
+    text += fmt::format(
+        "lower bound {}: no order of these stages computes a step sooner (reductions and optimizer apart)\n",
+        to_string(order_lower_bound(plan)));
+  }
+  return text;
+}
+
+Json to_json(const PartitionAnswer& answer) {
+  const SearchResult& result = answer.result;
+  Json json;
+  json["ranked"] = Json::array();
+  for (const RankedPlan& ranked : result.ranked) {
+    Json entry = candidate_json(ranked.candidate);
+    entry["terms_s"] = terms_json(ranked.candidate.breakdown);
+    entry["prediction"] = to_json(ranked.plan)["prediction"];
+    json["ranked"].push_back(std::move(entry));
+  }
+  json["near_misses"] = Json::array();
+  for (const Candidate& miss : result.near_misses) {
+    Json entry = candidate_json(miss);
+    if (miss.shortage) {
+      entry["shortage"] = {{"stage", miss.shortage->stage.value},
+                           {"needed_bytes", miss.shortage->needed.value()},
+                           {"available_bytes", miss.shortage->available.value()}};
+    }
+    json["near_misses"].push_back(std::move(entry));
+  }
+  json["counts"] = {{"layouts", result.counts.layouts},
+                    {"out_of_memory", result.counts.out_of_memory},
+                    {"outclassed", result.counts.outclassed},
+                    {"partitioned", result.counts.partitioned},
+                    {"simulated", result.counts.simulated}};
+  json["why"] = result.why;
+  json["notes"] = result.notes;
+  if (answer.options.explain) {
+    json["rank_times"] = times_json(result.best());
+    json["what_if"] = what_if_json(answer.what_if);
+    json["what_if_nodes"] = clusters_json(answer.other_clusters);
+  }
+  if (result.best().schedule.name == "searched") {
+    json["order_lower_bound_s"] = order_lower_bound(result.best()).value();
+  }
+  return json;
+}
+
+}  // namespace stagecraft

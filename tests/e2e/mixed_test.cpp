@@ -1,0 +1,157 @@
+// Clusters of unlike nodes as a user meets them: what `plan` explains, prices and scales there.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/process.hpp"
+
+namespace stagecraft {
+namespace {
+
+using nlohmann::json;
+using testing::AllOf;
+using testing::HasSubstr;
+
+class Mixed : public testing::Test {
+ protected:
+  Outcome run(const std::string& command) { return shell("stagecraft " + command, folder_.path()); }
+  std::string out_of(const std::string& command) {
+    const Outcome outcome = run(command);
+    EXPECT_EQ(outcome.exit, 0) << command << "\n" << outcome.err;
+    return outcome.out;
+  }
+  json answer(const std::string& command) { return json::parse(out_of(command + " --json")); }
+  // The best plan's step on a cluster.
+  double step_on(const json& cluster, const std::string& options) {
+    std::ofstream(folder_.path() / "cluster.json") << cluster;
+    return step(answer("plan --cluster ./cluster.json " + options)["ranked"][0]);
+  }
+  static double step(const json& plan) {
+    const json& prediction = plan["prediction"];
+    return prediction.contains("simgrid_step_s") ? prediction["simgrid_step_s"] : prediction["timeline_step_s"];
+  }
+
+  // Two nodes of four devices, the second slower and smaller.
+  json cluster() const {
+    json all = json::parse(std::ifstream(PROJECT_FOLDER "/models/presets/clusters/mixed-a100-v100.json"));
+    for (json& node : all["nodes"]) node["devices"][0]["count"] = node["nics"] = 4;
+    return all;
+  }
+  void save(const json& cluster) const { std::ofstream(folder_.path() / "mixed.json") << cluster; }
+
+  const std::string job_ = "--network gpt2-xl --global-batch 32 --precision fp16 --fused-attention off ";
+  const std::string plan_ = "plan --cluster ./mixed.json " + job_;
+  TemporaryFolder folder_;
+};
+
+json with_rates(json cluster, const std::function<void(json&)>& change) {
+  for (json& node : cluster["nodes"]) change(node);
+  return cluster;
+}
+
+// What "2 anew" and the like say is what `plan` says of the cluster with that property changed by hand.
+TEST_F(Mixed, AreExplainedByPlansForChangedClusters) {
+  const json base = cluster();
+  save(base);
+  for (const std::string confirm : {"--confirm 0", "--confirm 2"}) {
+    const json all = answer(plan_ + "--explain " + confirm);
+    const auto said = [&](const std::string& property, double factor, const char* key) {
+      for (const json& what : all["what_if"]) {
+        if (what["property"] == property && what["factor"] == factor) return what.value(key, 0.0);
+      }
+      return -1.0;
+    };
+    const json network = with_rates(base, [](json& node) {
+      const double rate = std::stod(node["network"]["bandwidth"].get<std::string>());
+      node["network"]["bandwidth"] = std::to_string(rate / 2) + " GB/s";
+    });
+    EXPECT_NEAR(said("network", 0.5, "best_layout_step_s") / step_on(network, job_ + confirm), 1, 1e-6);
+    json memory = base;
+    memory["device_types"]["A100-SXM4-80GB"]["memory"] = "160 GB";
+    memory["device_types"]["V100-SXM2-32GB"]["memory"] = "64 GB";
+    EXPECT_NEAR(said("memory", 2, "best_layout_step_s") / step_on(memory, job_ + confirm), 1, 1e-6);
+    json products = base;
+    for (auto& [name, type] : products["device_types"].items()) {
+      for (auto& peak : type["peak"]) peak = std::to_string(1.1 * std::stod(peak.get<std::string>())) + " TFLOP/s";
+    }
+    // Made for the old cluster, priced for the new one.
+    out_of(plan_ + confirm + " -o plan.json");
+    json plan = json::parse(std::ifstream(folder_.path() / "plan.json"));
+    for (auto& [name, type] : plan["cluster"]["device_types"].items()) {
+      for (auto& peak : type["peak"]) {
+        const std::string text = peak;
+        peak = std::to_string(1.1 * std::stod(text)) + text.substr(text.find(' '));
+      }
+    }
+    for (json& stage : plan["stages"]) stage.erase("cost");
+    std::ofstream(folder_.path() / "priced.json") << plan;
+    const std::string engine = confirm == "--confirm 0" ? "timeline" : "simgrid";
+    const double same = json::parse(out_of("simulate priced.json --json --engine " + engine))["step_time_s"];
+    EXPECT_NEAR(said("products", 1.1, "same_layout_step_s") / same, 1, 1e-6);
+    EXPECT_LT(same, step(all["ranked"][0]));
+  }
+}
+
+TEST_F(Mixed, AreExplainedByPlansForOtherNodes) {
+  const json base = cluster();
+  save(base);
+  const json all = answer(plan_ + "--explain --confirm 0");
+  const auto said = [&](const std::string& change) -> json {
+    for (const json& other : all["what_if_nodes"]) {
+      if (other["change"] == change) return other;
+    }
+    return {};
+  };
+  // A third node keeps them unlike, so that the same engine plans; it is too slow and small to be of use.
+  json other = base;
+  other["nodes"][1] = base["nodes"][0];
+  other["nodes"][1]["name"] = "v100";
+  const json alike = said("all nodes like 'a100'");
+  EXPECT_EQ(alike["devices"], 8);
+  json snail = base["device_types"]["V100-SXM2-32GB"];
+  snail["memory"] = "1 GB";
+  snail["peak"] = {{"fp16", "1 GFLOP/s"}};
+  const auto with_snail = [&](json all) {
+    all["device_types"]["snail"] = snail;
+    json node = base["nodes"][1];
+    node["name"] = "snail";
+    node["nics"] = 1;
+    node["devices"] = json::array({{{"type", "snail"}, {"count", 1}}});
+    all["nodes"].push_back(node);
+    return all;
+  };
+  EXPECT_NEAR(alike["best_layout_step_s"].get<double>() / step_on(with_snail(other), job_ + "--confirm 0"), 1, 1e-6);
+  json without = base;
+  without["nodes"].erase(1);
+  without["device_types"].erase("V100-SXM2-32GB");
+  const json left = said("without node 'v100'");
+  EXPECT_EQ(left["devices"], 4);
+  EXPECT_NEAR(left["best_layout_step_s"].get<double>() / step_on(with_snail(without), job_ + "--confirm 0"), 1, 1e-6);
+  EXPECT_GT(left["best_layout_step_s"], step(all["ranked"][0]));
+  EXPECT_LT(alike["best_layout_step_s"], step(all["ranked"][0]));
+}
+
+TEST_F(Mixed, SayWhereTheStepOfEachRankGoes) {
+  save(cluster());
+  const json all = answer(plan_ + "--explain --confirm 0 --stages 4 --replicas 1");
+  const json& best = all["ranked"][0];
+  ASSERT_EQ(all["rank_times"].size(), 4U);
+  double compute = 0;
+  for (const json& rank : all["rank_times"]) {
+    compute += rank["compute_s"].get<double>();
+    const double step =
+        rank["compute_s"].get<double>() + rank["optimizer_s"].get<double>() + rank["waits_s"].get<double>();
+    EXPECT_NEAR(step, best["prediction"]["timeline_step_s"], 1e-9);
+  }
+  EXPECT_NEAR(compute / 4, best["terms_s"]["compute"], 1e-9);
+  const std::string text = out_of(plan_ + "--explain --confirm 0");
+  EXPECT_THAT(text, AllOf(HasSubstr("Where the step of each rank goes"), HasSubstr("without node 'v100'"),
+                          HasSubstr("planned anew")));
+}
+
+}  // namespace
+}  // namespace stagecraft
