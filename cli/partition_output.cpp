@@ -32,17 +32,18 @@ std::string place_text(const Candidate& candidate) {
   return fmt::format("{}; layers {}", printable(candidate.devices, 1000), join(runs));
 }
 
-// On mixed clusters with a line below each plan, of its devices and layers.
+// Memory: of the device that is nearest to its limit. On mixed clusters with a line below each plan, of its devices and
+// layers.
 std::string ranking_table(const SearchResult& result) {
-  std::vector<std::vector<std::string>> rows{{"", "plan", "closed form", "timeline", "SimGrid", "bubble", "memory"}};
+  std::vector<std::vector<std::string>> rows{
+      {"", "plan", "closed form", "timeline", "SimGrid", "bubble", "memory", "full"}};
   int place = 0;
   for (const RankedPlan& ranked : result.ranked) {
     const Prediction& prediction = ranked.plan.prediction;
-    const auto peak = std::max_element(prediction.peak_memory.begin(), prediction.peak_memory.end());
     rows.push_back({std::to_string(++place), to_string(ranked.candidate.layout), shown(prediction.closed_form_step),
                     shown(prediction.timeline_step), shown(prediction.simgrid_step),
-                    fmt::format("{:.1f} %", 100 * prediction.bubble),
-                    peak == prediction.peak_memory.end() ? "-" : to_string(*peak)});
+                    fmt::format("{:.1f} %", 100 * prediction.bubble), to_string(ranked.candidate.memory.needed),
+                    fmt::format("{:.0f} %", 100 * ranked.candidate.memory.share())});
   }
   std::string table = format_table(rows);
   if (!is_mixed(result)) return table;
@@ -150,6 +151,15 @@ Json clusters_json(const std::vector<OtherCluster>& clusters) {
   return json;
 }
 
+// By rank, of one device each.
+Json memory_json(const Plan& plan) {
+  Json json = Json::array();
+  for (const RankMemory& memory : rank_memory(plan)) {
+    json.push_back({{"needed_bytes", memory.needed.value()}, {"available_bytes", memory.available.value()}});
+  }
+  return json;
+}
+
 Json terms_json(const Breakdown& terms) {
   return {{"compute", terms.compute.value()},     {"imbalance", terms.imbalance.value()},
           {"bubble", terms.bubble.value()},       {"communication", terms.communication.value()},
@@ -178,6 +188,7 @@ Json to_json(const PartitionAnswer& answer) {
     Json entry = candidate_json(ranked.candidate);
     entry["terms_s"] = terms_json(ranked.candidate.breakdown);
     entry["prediction"] = to_json(ranked.plan)["prediction"];
+    entry["device_memory"] = memory_json(ranked.plan);
     json["ranked"].push_back(std::move(entry));
   }
   json["near_misses"] = Json::array();
@@ -186,7 +197,8 @@ Json to_json(const PartitionAnswer& answer) {
     if (miss.shortage) {
       entry["shortage"] = {{"stage", miss.shortage->stage.value},
                            {"needed_bytes", miss.shortage->needed.value()},
-                           {"available_bytes", miss.shortage->available.value()}};
+                           {"available_bytes", miss.shortage->available.value()},
+                           {"devices", miss.shortage->devices}};
     }
     json["near_misses"].push_back(std::move(entry));
   }

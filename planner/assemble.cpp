@@ -23,6 +23,16 @@ std::string types_along(const Cluster& cluster, const Assignment& assignment) {
   return text;
 }
 
+DeviceMemory fullest_device(const Plan& plan) {
+  DeviceMemory fullest;
+  for (std::size_t rank = 0; rank < plan.prediction.peak_memory.size(); ++rank) {
+    const DeviceType& type = plan.cluster.type_of(plan.devices.front()[rank]);
+    const DeviceMemory memory{plan.prediction.peak_memory[rank] / type.group, type.memory / type.group};
+    if (rank == 0 || memory.share() > fullest.share()) fullest = memory;
+  }
+  return fullest;
+}
+
 namespace {
 
 bool has_closed_form(const Layout& layout) { return layout.schedule == "gpipe" || layout.schedule == "1f1b"; }
@@ -94,6 +104,7 @@ void PlanMaker::predict(const Judgement& judgement, bool is_usual, RankedPlan& r
   plan.prediction.bubble = candidate.bubble;
   plan.prediction.peak_memory = trace_header(plan, "").peak_memory;
   plan.prediction.peak_memory.resize(static_cast<std::size_t>(plan.ranks()));
+  candidate.memory = fullest_device(plan);
 }
 
 }  // namespace stagecraft

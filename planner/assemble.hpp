@@ -11,6 +11,9 @@ namespace stagecraft {
 // "2x A100, 2x V100": the types along a pipeline.
 std::string types_along(const Cluster& cluster, const Assignment& assignment);
 
+// The one that is nearest to its limit. REQUIRES: a plan with predicted peaks.
+DeviceMemory fullest_device(const Plan& plan);
+
 class PlanMaker {
  public:
   // All are used, not owned.

@@ -213,7 +213,7 @@ SearchResult search_groups(const Network& network, const Cluster& cluster, const
   if (std::any_of(types.begin(), types.end(), [](const DeviceType& type) { return type.group > 1; })) {
     result.notes.emplace_back(
         "an n-way device is n of a node that split every layer among them (tensor and sequence "
-        "parallelism); its times and memory are those of all n together");
+        "parallelism); its times are those of all n together, its memory is shown for each of them");
   }
   if (limited) {
     result.notes.push_back(fmt::format(

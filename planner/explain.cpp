@@ -98,8 +98,10 @@ std::string why_slower(const Candidate& loser, const Candidate& winner) {
 }
 
 std::string why_not(const Shortage& shortage) {
-  return fmt::format("out of memory on stage {} ({}): needs {}, has {}", shortage.stage.value, shortage.device,
-                     to_string(shortage.needed), to_string(shortage.available));
+  const double devices = shortage.devices;
+  return fmt::format("out of memory on stage {} ({}): needs {}, has {}{}", shortage.stage.value, shortage.device,
+                     to_string(shortage.needed / devices), to_string(shortage.available / devices),
+                     shortage.devices > 1 ? " each" : "");
 }
 
 std::string why_best(const Candidate& winner, const Candidate* runner_up) {

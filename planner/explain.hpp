@@ -19,7 +19,7 @@ double bubble_of(const Breakdown& breakdown);
 // REQUIRES: both have a timeline.
 std::string why_slower(const Candidate& loser, const Candidate& winner);
 
-// "out of memory on stage 3 (A100): needs 95.0 GiB, has 80.0 GiB".
+// "out of memory on stage 3 (A100): needs 95.0 GiB, has 80.0 GiB"; of a group of devices: each of them.
 std::string why_not(const Shortage& shortage);
 
 // The winner's step split into its terms, and against the runner-up (null: there is none). What SimGrid's step has

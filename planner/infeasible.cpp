@@ -127,8 +127,8 @@ Shortage shortage_of(const Cluster& cluster, const PartitionProblem& problem, co
   const int type = problem.slots[static_cast<std::size_t>(need.stage)].type;
   const auto rank = std::find(geometry.types.begin(), geometry.types.end(), type) - geometry.types.begin();
   const int device = geometry.assignment.types[static_cast<std::size_t>(rank)];
-  return {StageId{need.stage}, cluster.device_types[static_cast<std::size_t>(device)].name, Bytes(need.needed),
-          Bytes(need.available)};
+  const DeviceType& kind = cluster.device_types[static_cast<std::size_t>(device)];
+  return {StageId{need.stage}, kind.name, Bytes(need.needed), Bytes(need.available), kind.group};
 }
 
 Error nothing_fits(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space,

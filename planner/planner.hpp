@@ -62,6 +62,13 @@ struct Shortage {
   StageId stage;
   std::string device;  // type
   Bytes needed, available;
+  int devices = 1;  // that these are of: a group's
+};
+
+// What one device of a plan needs at its peak, and has.
+struct DeviceMemory {
+  Bytes needed, available;
+  double share() const { return needed / available; }
 };
 
 enum class Fate { feasible, out_of_memory };
@@ -75,6 +82,7 @@ struct Candidate {
   std::optional<Seconds> simgrid;      // of the same with contention, where confirm.hpp has asked
   Breakdown breakdown;                 // where `timeline` is known
   double bubble = 0;                   // as in Prediction
+  DeviceMemory memory;                 // likewise: of the device that is nearest to its limit
   std::vector<LayerRange> stages;      // positions in the plan's order
   std::string devices;                 // types along the pipeline: "2x A100, 2x V100"
   // "slower: +12 %, bubble 27 % against 9 %", "out of memory on stage 3: needs X, has Y"; of give_verdicts()
