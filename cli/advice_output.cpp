@@ -30,6 +30,10 @@ std::string cost_text(double dollars) {
 
 double step_cost(double price, Seconds step) { return price * step.value() / seconds_an_hour; }
 
+std::string devices_text(std::int64_t used, std::int64_t devices) {
+  return used == devices ? std::to_string(used) : fmt::format("{} of {}", used, devices);
+}
+
 std::string what_if_table(const std::vector<WhatIf>& all, double same, double best) {
   Rows rows{{"what if", "x 1/2", "-10 %", "+10 %", "x 2", "1/2 anew", "2 anew", "as"}};
   for (auto what = all.begin(); what != all.end(); what += 4) {
@@ -66,9 +70,7 @@ std::string scaling_table(const std::vector<ScalingRow>& scaling, const std::str
     }
     const double each = row.tokens_per_second / static_cast<double>(row.used);
     if (first == 0) first = each;
-    const std::string devices =
-        row.used == row.devices ? std::to_string(row.used) : fmt::format("{} of {}", row.used, row.devices);
-    rows.push_back({devices, std::to_string(row.batch), to_string(*row.step),
+    rows.push_back({devices_text(row.used, row.devices), std::to_string(row.batch), to_string(*row.step),
                     rounded_with_thousands(row.tokens_per_second), percent(each / first),
                     row.mfu ? percent(*row.mfu) : "-", to_string(row.memory), cost_text(row.dollars), row.plan});
   }

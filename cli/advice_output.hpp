@@ -20,6 +20,9 @@ std::string cost_text(double dollars);
 // US dollars of a step; `price`: of all devices in use, USD an hour.
 double step_cost(double price, Seconds step);
 
+// "8", or "6 of 8": devices in use of those that could be.
+std::string devices_text(std::int64_t used, std::int64_t devices);
+
 // How the step changes with properties of the machine. `same` and `best`: seconds a step as things are, of the plan and
 // of the best one by what plans anew.
 std::string what_if_table(const std::vector<WhatIf>& all, double same, double best);

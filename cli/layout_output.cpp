@@ -31,8 +31,7 @@ double tokens_per_second(const TrainingJob& job, Seconds step) {
 
 // US dollars; zero without a price.
 double cost(const LayoutAnswer& answer, const ParallelLayout& layout, Seconds step) {
-  const double price = answer.options.price > 0 ? answer.options.price : answer.model.machine().device.price;
-  return step_cost(price * static_cast<double>(layout.devices()), step);
+  return step_cost(answer.model.machine().device.price * static_cast<double>(layout.devices()), step);
 }
 
 // Where ranks recompute as many blocks as each needs; else empty.

@@ -19,6 +19,9 @@ std::string shown(const std::optional<Seconds>& time) { return time ? to_string(
 // Whether equal layouts can be on other devices.
 bool is_mixed(const SearchResult& result) { return result.best().cluster.device_types.size() > 1; }
 
+// US dollars a step; zero without prices.
+double cost(const Candidate& candidate) { return step_cost(candidate.price, step_of(candidate)); }
+
 // "2x 4-way A100-SXM4-80GB, 1x H100-SXM5-80GB; layers 2x 12, 20": of the stages, in order.
 std::string place_text(const Candidate& candidate) {
   std::vector<std::string> runs;
@@ -35,12 +38,13 @@ std::string place_text(const Candidate& candidate) {
 // Memory: of the device that is nearest to its limit. On mixed clusters with a line below each plan, of its devices and
 // layers.
 std::string ranking_table(const SearchResult& result) {
-  std::vector<std::vector<std::string>> rows{
-      {"", "plan", "closed form", "timeline", "SimGrid", "bubble", "memory", "full"}};
+  const bool by_cost = result.objective == LayoutObjective::cost;
+  Rows rows{{"", "plan", by_cost ? "USD" : "closed form", "timeline", "SimGrid", "bubble", "memory", "full"}};
   int place = 0;
   for (const RankedPlan& ranked : result.ranked) {
     const Prediction& prediction = ranked.plan.prediction;
-    rows.push_back({std::to_string(++place), to_string(ranked.candidate.layout), shown(prediction.closed_form_step),
+    rows.push_back({std::to_string(++place), to_string(ranked.candidate.layout),
+                    by_cost ? cost_text(cost(ranked.candidate)) : shown(prediction.closed_form_step),
                     shown(prediction.timeline_step), shown(prediction.simgrid_step),
                     fmt::format("{:.1f} %", 100 * prediction.bubble), to_string(ranked.candidate.memory.needed),
                     fmt::format("{:.0f} %", 100 * ranked.candidate.memory.share())});
@@ -70,6 +74,9 @@ std::string explanation(const SearchResult& result) {
     const std::string where = is_mixed(result) ? " on " + place_text(miss) : "";
     text += wrap(fmt::format("  {}{}: {}", to_string(miss.layout), where, miss.verdict));
   }
+  if (const double dollars = cost(result.ranked.front().candidate); dollars > 0) {
+    text += cost_text(dollars) + " USD a step\n";
+  }
   for (const std::string& remark : result.notes) text += wrap("note: " + remark);
   const SearchCounts& counts = result.counts;
   text += fmt::format("\n{} layouts: {} do not fit, {} outclassed, {} partitioned exactly, {} simulated\n",
@@ -77,6 +84,10 @@ std::string explanation(const SearchResult& result) {
                       with_thousands(counts.outclassed), with_thousands(counts.partitioned),
                       with_thousands(counts.simulated));
   return text;
+}
+
+void put_cost(Json& json, double price, Seconds step) {
+  if (price > 0) json["usd_a_step"] = step_cost(price, step);
 }
 
 Json candidate_json(const Candidate& candidate) {
@@ -109,10 +120,11 @@ std::string times_table(const Plan& plan) {
 
 std::string clusters_table(const PartitionAnswer& answer) {
   const double step = step_of(answer.result.ranked.front().candidate).value();
-  Rows rows{{"what if", "devices", "step", "change", "as"}};
+  Rows rows{{"what if", "devices", "step", "change", "USD", "as"}};
   for (const OtherCluster& other : answer.other_clusters) {
-    rows.push_back({other.change, std::to_string(other.devices), other.step ? to_string(Seconds(*other.step)) : "-",
-                    change(other.step, step), other.as});
+    rows.push_back({other.change, other.step ? devices_text(other.used, other.devices) : std::to_string(other.devices),
+                    other.step ? to_string(Seconds(*other.step)) : "-", change(other.step, step),
+                    other.step ? cost_text(step_cost(other.price, Seconds(*other.step))) : "-", other.as});
   }
   return "\nStep time on other nodes, planned anew:\n" + format_table(rows);
 }
@@ -145,6 +157,8 @@ Json clusters_json(const std::vector<OtherCluster>& clusters) {
     if (other.step) {
       entry["best_layout_step_s"] = *other.step;
       entry["best_layout"] = other.plan;
+      entry["devices_used"] = other.used;
+      put_cost(entry, other.price, Seconds(*other.step));
     }
     json.push_back(std::move(entry));
   }
@@ -186,6 +200,8 @@ Json to_json(const PartitionAnswer& answer) {
   json["ranked"] = Json::array();
   for (const RankedPlan& ranked : result.ranked) {
     Json entry = candidate_json(ranked.candidate);
+    entry["devices_used"] = ranked.candidate.devices_used;
+    put_cost(entry, ranked.candidate.price, step_of(ranked.candidate));
     entry["terms_s"] = terms_json(ranked.candidate.breakdown);
     entry["prediction"] = to_json(ranked.plan)["prediction"];
     entry["device_memory"] = memory_json(ranked.plan);

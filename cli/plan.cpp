@@ -28,13 +28,35 @@ std::vector<std::string> layout_options_given(const CLI::App& command) {
 
 // Of those, what is asked of the layouts; the others fix them.
 bool is_about_layouts(std::string_view option) {
-  constexpr std::array options{"--framework", "--objective", "--price", "--pareto", "--scaling", "--weak"};
+  constexpr std::array options{"--framework", "--pareto", "--scaling", "--weak"};
   return std::find(options.begin(), options.end(), option) != options.end();
+}
+
+// The cluster with the prices that --price gives.
+Cluster with_prices(Cluster cluster, const std::vector<std::string>& prices) {
+  for (const std::string& text : prices) {
+    const std::size_t at = text.rfind('=');
+    const double price = std::stod(text.substr(at + 1));
+    const std::string type = at == std::string::npos ? "" : text.substr(0, at);
+    std::vector<std::string> names;
+    bool found = false;
+    for (DeviceType& device : cluster.device_types) {
+      names.push_back(printable(device.name));
+      if (!type.empty() && device.name != type) continue;
+      device.price = price;
+      found = true;
+    }
+    if (!found) {
+      throw bad_input("--price: expected a device type of cluster '{}', of {}, got '{}'{}", printable(cluster.name),
+                      join(names), printable(type), did_you_mean(type, names));
+    }
+  }
+  return cluster;
 }
 
 void run(const PlanOptions& options, const CLI::App& command) {
   const Network network = load_network(options.network);
-  const Cluster cluster = cluster_named(options.cluster);
+  const Cluster cluster = with_prices(cluster_named(options.cluster), options.prices);
   if (options.devices > std::ssize(cluster.devices)) {
     throw bad_input("--devices: expected at most the {} of cluster '{}', got {}", cluster.devices.size(),
                     printable(cluster.name), options.devices);
@@ -102,9 +124,17 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
                   "Also schedules that need ranks to begin the next step without a barrier: zb-h2, zb-2p, zb-v");
   group->add_option("--framework", options.framework,
                     "Whose code trains: its fitted constants and its overlaps\n(default: megatron-core)");
-  group->add_option("--objective", options.objective, list_of(layout_objective_names()))->capture_default_str();
-  group->add_option("--price", options.price, "US dollars an hour of one device (default: the cluster's)")
-      ->check(positive_number());
+  command.add_option("--objective", options.objective, list_of(layout_objective_names()))->capture_default_str();
+  command
+      .add_option("--price", options.prices,
+                  "US dollars an hour of one device, or of each type: A100=4,V100=2.5 (default: the cluster's)")
+      ->delimiter(',')
+      ->check(CLI::Validator(
+          [](std::string& text) {
+            std::string price = text.substr(text.rfind('=') + 1);
+            return positive_number()(price);
+          },
+          "[TYPE=]POSITIVE"));
   command.add_flag("--explain", options.explain,
                    "Where the step goes; what faster links, memory or devices would change");
   group->add_flag("--pareto", options.pareto, "Layouts of which none is as fast, as small and takes as few devices");
@@ -136,6 +166,7 @@ bool has_fused_attention(const PlanOptions& options, const Network& network, con
 SearchSpace search_space(const PlanOptions& options, const Network& network, const Cluster& cluster) {
   SearchSpace space = options.space;
   space.precision = choose("--precision", options.precisions.front(), data_type_names());
+  space.objective = choose("--objective", options.objective, layout_objective_names());
   space.optimizer = choose("--optimizer", options.optimizer, optimizer_names());
   if (!options.recompute.empty()) space.recompute = choose("--recompute", options.recompute, recompute_names());
   if (!options.schedule.empty()) space.schedule = options.schedule;

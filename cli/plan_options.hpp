@@ -29,7 +29,7 @@ struct PlanOptions {
   bool explain = false;
   bool pareto = false;
   int confirm = 3;
-  double price = 0;  // US dollars an hour of one device; 0: as the cluster says
+  std::vector<std::string> prices;  // "4.1" or "A100=4.1": US dollars an hour of one device; else as the cluster says
   bool json = false;
 };
 

@@ -33,6 +33,18 @@ DeviceMemory fullest_device(const Plan& plan) {
   return fullest;
 }
 
+double price_of(const Plan& plan) {
+  double price = 0;
+  for (const auto& row : plan.devices) {
+    for (const DeviceId device : row) {
+      const double each = plan.cluster.type_of(device).price;
+      if (!(each > 0)) return 0;
+      price += each;
+    }
+  }
+  return price;
+}
+
 namespace {
 
 bool has_closed_form(const Layout& layout) { return layout.schedule == "gpipe" || layout.schedule == "1f1b"; }
@@ -105,6 +117,8 @@ void PlanMaker::predict(const Judgement& judgement, bool is_usual, RankedPlan& r
   plan.prediction.peak_memory = trace_header(plan, "").peak_memory;
   plan.prediction.peak_memory.resize(static_cast<std::size_t>(plan.ranks()));
   candidate.memory = fullest_device(plan);
+  candidate.devices_used = plan.devices_used();
+  candidate.price = price_of(plan);
 }
 
 }  // namespace stagecraft

@@ -98,11 +98,15 @@ bool is_infeasible(const std::exception_ptr& failure) {
 
 // The ranked plans of all, each once, and what else the winner's search has to say.
 SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
-  const auto step = [](const RankedPlan& plan) { return *plan.candidate.timeline; };
+  const LayoutObjective objective = found.front().objective;
+  const auto is_better = [&](const RankedPlan& a, const RankedPlan& b) {
+    return score_of(a.candidate, objective) < score_of(b.candidate, objective);
+  };
   const auto winner = std::min_element(found.begin(), found.end(), [&](const SearchResult& a, const SearchResult& b) {
-    return step(a.ranked.front()) < step(b.ranked.front());
+    return is_better(a.ranked.front(), b.ranked.front());
   });
   SearchResult result;
+  result.objective = objective;
   result.near_misses = std::move(winner->near_misses);
   result.notes = std::move(winner->notes);
   std::vector<RankedPlan> all;
@@ -110,7 +114,7 @@ SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
     add(result.counts, each.counts);
     for (RankedPlan& plan : each.ranked) all.push_back(std::move(plan));
   }
-  std::stable_sort(all.begin(), all.end(), [&](const RankedPlan& a, const RankedPlan& b) { return step(a) < step(b); });
+  std::stable_sort(all.begin(), all.end(), is_better);
   const auto is_ranked = [&](const Candidate& candidate) {
     return std::any_of(result.ranked.begin(), result.ranked.end(),
                        [&](const RankedPlan& plan) { return same_plan(plan.candidate, candidate); });

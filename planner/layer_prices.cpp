@@ -117,6 +117,7 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
       beside.push_back(price(workload));
     }
   }
+  prices.slowdown.assign(types_.size(), std::numeric_limits<double>::infinity());
   for (std::size_t c = 0; c < classes_.counts.size(); ++c) {
     const auto count = static_cast<double>(classes_.counts[c]);
     const LayerCost& cost = prices.costs.front()[c];
@@ -124,10 +125,16 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
     double forward = std::numeric_limits<double>::infinity();
     for (const auto& of_type : prices.costs) forward = std::min(forward, of_type[c].forward.value());
     prices.forward += count * forward;
+    if (const double least = least_busy(prices, c); least > 0) {
+      for (std::size_t type = 0; type < types_.size(); ++type) {
+        prices.slowdown[type] = std::min(prices.slowdown[type], busy(prices.costs[type][c]) / least);
+      }
+    }
     prices.resident += count * (cost.weights + cost.gradients + cost.optimizer_state).value();
     prices.gradients += count * cost.gradients.value();
     prices.stash += count * cost.stash.value();
   }
+  if (!(prices.latency > 0)) prices.slowdown.assign(types_.size(), 1);  // no class says
   return prices;
 }
 

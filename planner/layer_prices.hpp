@@ -28,6 +28,8 @@ struct LayerPrices {
   // [type][busy neighbours][class]: of slices of a GPU; empty for other types.
   std::vector<std::vector<std::vector<LayerCost>>> beside;
 
+  // [type]: of all classes, how many times as long as on the fastest type the one takes that it suits best; 1 or more.
+  std::vector<double> slowdown;
   double latency = 0;    // seconds: forward and backward of all layers, each on its fastest type
   double forward = 0;    // seconds: forward alone, likewise
   double resident = 0;   // bytes: weights, gradients and optimizer state of all layers

@@ -84,6 +84,20 @@ void check_cuts(const SearchSpace& space, std::int64_t layers) {
   }
 }
 
+// Like devices cost the same, whatever that is.
+void check_prices(const SearchSpace& space, const Cluster& cluster) {
+  if (space.objective != LayoutObjective::cost) return;
+  const DeviceType& first = cluster.type_of(DeviceId{0});
+  for (const Device& device : cluster.devices) {
+    const DeviceType& type = cluster.device_types[static_cast<std::size_t>(device.type)];
+    if (&type == &first || (type.price > 0 && first.price > 0)) continue;
+    throw bad_input(
+        "--objective: cost needs a price of every device type, and '{}' has none: expected --price {}=USD, or "
+        "\"price\" in the cluster's file",
+        printable((type.price > 0 ? first : type).name), printable((type.price > 0 ? first : type).name));
+  }
+}
+
 void check_schedule(const SearchSpace& space) {
   if (!space.schedule) return;
   std::vector<std::string> names;
@@ -178,6 +192,7 @@ int usable_devices(const Cluster& cluster, const SearchSpace& space) {
 void check_space(const SearchSpace& space, const Network& network, const Cluster& cluster) {
   check_counts(space);
   check_batch(space);
+  check_prices(space, cluster);
   check_schedule(space);
   const auto layers = static_cast<std::int64_t>(network.graph.layers());
   check_cuts(space, layers);

@@ -299,6 +299,8 @@ std::vector<OtherCluster> what_if_nodes(const SearchResult& found, const Cluster
     other.devices = devices_in(changed.cluster);
     if (const auto anew = best_on(changed.cluster, replan)) {
       other.step = step_of(anew->candidate).value();
+      other.used = anew->candidate.devices_used;
+      other.price = anew->candidate.price;
       other.plan = plan_text(anew->candidate);
       other.as = short_text(anew->candidate, found.ranked.front().candidate);
     }

@@ -35,8 +35,9 @@ std::vector<WhatIf> what_if(const SearchResult& found, const Cluster& cluster, c
 
 // The job on other nodes.
 struct OtherCluster {
-  std::string change;  // "without node 'v100'", "all nodes like 'a100'"
-  int devices = 0;
+  std::string change;          // "without node 'v100'", "all nodes like 'a100'"
+  int devices = 0, used = 0;   // in all, and by the best plan
+  double price = 0;            // US dollars an hour of the latter; 0: unknown
   std::optional<double> step;  // seconds; empty: nothing fits
   std::string plan, as;        // as WhatIf's
 };

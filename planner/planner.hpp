@@ -8,10 +8,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/cost/cost.hpp"
 #include "models/plan.hpp"
+#include "planner/objective.hpp"
 
 namespace stagecraft {
 
@@ -22,6 +24,7 @@ struct SearchSpace {
   DataType precision = DataType::bf16;
   Optimizer optimizer = Optimizer::adamw;
   bool fused_attention = false;
+  LayoutObjective objective = LayoutObjective::time;
 
   std::optional<int> stages;               // of one pipeline
   std::optional<int> replicas;             // data-parallel width
@@ -83,6 +86,8 @@ struct Candidate {
   Breakdown breakdown;                 // where `timeline` is known
   double bubble = 0;                   // as in Prediction
   DeviceMemory memory;                 // likewise: of the device that is nearest to its limit
+  int devices_used = 0;                // likewise: of all replicas, those of groups counted
+  double price = 0;                    // likewise: US dollars an hour of them all; 0: unknown for some
   std::vector<LayerRange> stages;      // positions in the plan's order
   std::string devices;                 // types along the pipeline: "2x A100, 2x V100"
   // "slower: +12 %, bubble 27 % against 9 %", "out of memory on stage 3: needs X, has Y"; of give_verdicts()
@@ -95,6 +100,9 @@ inline Seconds step_of(const Candidate& candidate) { return candidate.simgrid.va
 inline bool same_plan(const Candidate& a, const Candidate& b) {
   return a.layout == b.layout && a.devices == b.devices && a.stages == b.stages;
 }
+
+// Smaller is better; the second number decides ties. Without prices all devices cost the same. REQUIRES: as step_of().
+std::pair<double, double> score_of(const Candidate& candidate, LayoutObjective objective);
 
 struct RankedPlan {
   Candidate candidate;
@@ -110,7 +118,8 @@ struct SearchCounts {
 };
 
 struct SearchResult {
-  std::vector<RankedPlan> ranked;      // fastest first, at least one; for a closer look by SimGrid (confirm.hpp)
+  LayoutObjective objective = LayoutObjective::time;
+  std::vector<RankedPlan> ranked;      // best first, at least one; for a closer look by SimGrid (confirm.hpp)
   std::vector<Candidate> near_misses;  // what else deserves a word: would have been faster but does not fit, or slower
   SearchCounts counts;
   std::string why;                 // the winner against the runner-up, in a few lines; of give_verdicts()

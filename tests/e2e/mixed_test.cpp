@@ -136,6 +136,29 @@ TEST_F(Mixed, AreExplainedByPlansForOtherNodes) {
   EXPECT_LT(alike["best_layout_step_s"], step(all["ranked"][0]));
 }
 
+TEST_F(Mixed, ArePlannedByTheObjective) {
+  save(cluster());
+  const std::string prices = "--price A100-SXM4-80GB=4,V100-SXM2-32GB=9 ";
+  const auto best = [&](const std::string& options) { return answer(plan_ + prices + options)["ranked"][0]; };
+  const json fast = best("--confirm 0"), cheap = best("--confirm 0 --objective cost"),
+             small = best("--confirm 0 --objective memory");
+  const auto share = [](const json& plan) {
+    double most = 0;
+    for (const json& memory : plan["device_memory"]) {
+      most = std::max(most, memory["needed_bytes"].get<double>() / memory["available_bytes"].get<double>());
+    }
+    return most;
+  };
+  EXPECT_LT(step(fast), step(cheap));
+  EXPECT_LT(cheap["usd_a_step"], fast["usd_a_step"]);
+  EXPECT_LT(share(small), share(fast));
+  // V100s are too dear.
+  EXPECT_THAT(cheap["devices"].get<std::string>(), testing::Not(HasSubstr("V100")));
+  EXPECT_DOUBLE_EQ(cheap["usd_a_step"], cheap["devices_used"].get<double>() * 4 * step(cheap) / 3600);
+  const std::string text = out_of(plan_ + prices + "--objective cost");
+  EXPECT_THAT(text, AllOf(HasSubstr("USD  timeline"), HasSubstr(" USD a step\n"), HasSubstr("dearer: +")));
+}
+
 // A group of devices counts as one in a plan's costs, not in what people read.
 TEST_F(Mixed, HaveTheMemoryOfEachDevice) {
   save(cluster());
