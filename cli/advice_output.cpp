@@ -58,14 +58,27 @@ Json what_if_json(const std::vector<WhatIf>& all) {
   return json;
 }
 
+std::string with_lines_below(std::string_view table, const std::vector<std::string>& lines) {
+  std::string text(table.substr(0, table.find('\n') + 1));
+  table.remove_prefix(text.size());
+  for (const std::string& line : lines) {
+    const std::size_t end = table.find('\n') + 1;
+    text += table.substr(0, end);
+    if (!line.empty()) text += wrap("   " + line);
+    table.remove_prefix(end);
+  }
+  return text;
+}
+
 std::string scaling_table(const std::vector<ScalingRow>& scaling, const std::string& by, bool weak) {
-  const bool has_mfu = std::any_of(scaling.begin(), scaling.end(), [](const auto& row) { return row.mfu.has_value(); });
   Rows rows{{"devices", "batch", by, "tokens/s", "efficiency", "MFU", "memory", "USD", "layout"}};
+  std::vector<std::string> below;
   double first = 0;  // tokens a second and device
   for (const ScalingRow& row : scaling) {
+    below.push_back(row.below);
     if (!row.step) {
-      rows.push_back(
-          {std::to_string(row.devices), std::to_string(row.batch), "-", "-", "-", "-", "-", "-", "none fits"});
+      rows.push_back({std::to_string(row.devices), std::to_string(row.batch), "-", "-", "-", "-", "-", "-",
+                      row.below.empty() ? "none fits" : ""});
       continue;
     }
     const double each = row.tokens_per_second / static_cast<double>(row.used);
@@ -74,10 +87,14 @@ std::string scaling_table(const std::vector<ScalingRow>& scaling, const std::str
                     rounded_with_thousands(row.tokens_per_second), percent(each / first),
                     row.mfu ? percent(*row.mfu) : "-", to_string(row.memory), cost_text(row.dollars), row.plan});
   }
-  if (!has_mfu) {
-    for (auto& row : rows) row.erase(row.begin() + 5);
-  }
-  return fmt::format("\n{} scaling:\n", weak ? "Weak" : "Strong") + format_table(rows);
+  const auto drop_empty = [&](std::size_t column) {
+    const auto is_empty = [&](const auto& row) { return row[column].empty() || row[column] == "-"; };
+    if (!std::all_of(rows.begin() + 1, rows.end(), is_empty)) return;
+    for (auto& row : rows) row.erase(row.begin() + static_cast<std::ptrdiff_t>(column));
+  };
+  drop_empty(8);
+  drop_empty(5);
+  return fmt::format("\n{} scaling:\n", weak ? "Weak" : "Strong") + with_lines_below(format_table(rows), below);
 }
 
 }  // namespace stagecraft

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "models/json_reader.hpp"
@@ -28,6 +29,9 @@ std::string devices_text(std::int64_t used, std::int64_t devices);
 std::string what_if_table(const std::vector<WhatIf>& all, double same, double best);
 Json what_if_json(const std::vector<WhatIf>& all);
 
+// The table with a line below each row but the heading, where that is not empty. REQUIRES: a line a row.
+std::string with_lines_below(std::string_view table, const std::vector<std::string>& lines);
+
 // The best plan on so many devices.
 struct ScalingRow {
   std::int64_t devices = 0, used = 0;  // by cost or memory fewer may be the best
@@ -38,6 +42,7 @@ struct ScalingRow {
   Bytes memory;
   double dollars = 0;  // a step
   std::string plan;
+  std::string below;  // a line of its own instead, which may be long
 };
 // `by`: what says the step, "closed form".
 std::string scaling_table(const std::vector<ScalingRow>& rows, const std::string& by, bool weak);

@@ -49,17 +49,11 @@ std::string ranking_table(const SearchResult& result) {
                     fmt::format("{:.1f} %", 100 * prediction.bubble), to_string(ranked.candidate.memory.needed),
                     fmt::format("{:.0f} %", 100 * ranked.candidate.memory.share())});
   }
-  std::string table = format_table(rows);
-  if (!is_mixed(result)) return table;
-  std::string text;
-  std::size_t line = 0;  // of the heading
-  for (std::size_t at = 0; at < table.size(); ++line) {
-    const std::size_t end = table.find('\n', at) + 1;
-    text += table.substr(at, end - at);
-    if (line > 0) text += wrap("   on " + place_text(result.ranked[line - 1].candidate));
-    at = end;
+  std::vector<std::string> places(result.ranked.size());
+  for (std::size_t i = 0; i < places.size() && is_mixed(result); ++i) {
+    places[i] = "on " + place_text(result.ranked[i].candidate);
   }
-  return text;
+  return with_lines_below(format_table(rows), places);
 }
 
 std::string explanation(const SearchResult& result) {
@@ -129,12 +123,34 @@ std::string clusters_table(const PartitionAnswer& answer) {
   return "\nStep time on other nodes, planned anew:\n" + format_table(rows);
 }
 
+std::vector<ScalingRow> scaling_rows(const PartitionAnswer& answer) {
+  std::vector<ScalingRow> rows;
+  for (const ScaledPlan& scaled : answer.scaling) {
+    ScalingRow& row = rows.emplace_back();
+    row.devices = scaled.point.devices;
+    row.batch = scaled.point.batch;
+    row.below = "none fits";
+    if (!scaled.best) continue;
+    const Candidate& best = scaled.best->candidate;
+    row.step = step_of(best);
+    row.used = best.devices_used;
+    row.tokens_per_second =
+        static_cast<double>(row.batch) * static_cast<double>(scaled.best->plan.batch.sequence) / row.step->value();
+    row.memory = best.memory.needed;
+    row.dollars = cost(best);
+    row.below = fmt::format("{} on {}", to_string(best.layout), place_text(best));
+  }
+  return rows;
+}
+
 std::string advice_text(const PartitionAnswer& answer) {
-  if (!answer.options.explain) return "";
+  std::string scaling;
+  if (!answer.scaling.empty()) scaling = scaling_table(scaling_rows(answer), "step", answer.options.weak);
+  if (!answer.options.explain) return scaling;
   const double step = step_of(answer.result.ranked.front().candidate).value();
   std::string text = times_table(answer.result.best()) + what_if_table(answer.what_if, step, step);
   if (!answer.other_clusters.empty()) text += clusters_table(answer);
-  return text;
+  return text + scaling;
 }
 
 Json times_json(const Plan& plan) {
@@ -180,6 +196,33 @@ Json terms_json(const Breakdown& terms) {
           {"reduction", terms.reduction.value()}, {"optimizer", terms.optimizer.value()}};
 }
 
+Json ranked_json(const RankedPlan& ranked) {
+  Json entry = candidate_json(ranked.candidate);
+  entry["devices_used"] = ranked.candidate.devices_used;
+  put_cost(entry, ranked.candidate.price, step_of(ranked.candidate));
+  entry["terms_s"] = terms_json(ranked.candidate.breakdown);
+  entry["prediction"] = to_json(ranked.plan)["prediction"];
+  entry["device_memory"] = memory_json(ranked.plan);
+  return entry;
+}
+
+Json scaling_json(const std::vector<ScaledPlan>& scaling) {
+  Json json = Json::array();
+  for (const ScaledPlan& scaled : scaling) {
+    Json entry{{"fits", false}};
+    if (scaled.best) {
+      entry = ranked_json(*scaled.best);
+      entry["on"] = entry["devices"];
+      entry.erase("verdict");
+      entry["step_s"] = step_of(scaled.best->candidate).value();
+    }
+    entry["devices"] = scaled.point.devices;
+    entry["global_batch"] = scaled.point.batch;
+    json.push_back(std::move(entry));
+  }
+  return json;
+}
+
 }  // namespace
 
 std::string to_text(const PartitionAnswer& answer) {
@@ -198,15 +241,7 @@ Json to_json(const PartitionAnswer& answer) {
   const SearchResult& result = answer.result;
   Json json;
   json["ranked"] = Json::array();
-  for (const RankedPlan& ranked : result.ranked) {
-    Json entry = candidate_json(ranked.candidate);
-    entry["devices_used"] = ranked.candidate.devices_used;
-    put_cost(entry, ranked.candidate.price, step_of(ranked.candidate));
-    entry["terms_s"] = terms_json(ranked.candidate.breakdown);
-    entry["prediction"] = to_json(ranked.plan)["prediction"];
-    entry["device_memory"] = memory_json(ranked.plan);
-    json["ranked"].push_back(std::move(entry));
-  }
+  for (const RankedPlan& ranked : result.ranked) json["ranked"].push_back(ranked_json(ranked));
   json["near_misses"] = Json::array();
   for (const Candidate& miss : result.near_misses) {
     Json entry = candidate_json(miss);
@@ -230,6 +265,7 @@ Json to_json(const PartitionAnswer& answer) {
     json["what_if"] = what_if_json(answer.what_if);
     json["what_if_nodes"] = clusters_json(answer.other_clusters);
   }
+  if (!answer.scaling.empty()) json["scaling"] = scaling_json(answer.scaling);
   if (result.best().schedule.name == "searched") {
     json["order_lower_bound_s"] = order_lower_bound(result.best()).value();
   }

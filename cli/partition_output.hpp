@@ -8,8 +8,15 @@
 #include "cli/plan_options.hpp"
 #include "models/json_reader.hpp"
 #include "planner/partition_advice.hpp"
+#include "planner/scaling.hpp"
 
 namespace stagecraft {
+
+// With --scaling.
+struct ScaledPlan {
+  ScalePoint point;
+  std::optional<RankedPlan> best;  // empty: none fits
+};
 
 // All that was found. The options outlive it.
 struct PartitionAnswer {
@@ -18,6 +25,7 @@ struct PartitionAnswer {
   // With --explain.
   std::vector<WhatIf> what_if;
   std::vector<OtherCluster> other_clusters;
+  std::vector<ScaledPlan> scaling;
 };
 
 std::string to_text(const PartitionAnswer& answer);

@@ -28,7 +28,7 @@ std::vector<std::string> layout_options_given(const CLI::App& command) {
 
 // Of those, what is asked of the layouts; the others fix them.
 bool is_about_layouts(std::string_view option) {
-  constexpr std::array options{"--framework", "--pareto", "--scaling", "--weak"};
+  constexpr std::array options{"--framework", "--pareto"};
   return std::find(options.begin(), options.end(), option) != options.end();
 }
 
@@ -138,11 +138,12 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   command.add_flag("--explain", options.explain,
                    "Where the step goes; what faster links, memory or devices would change");
   group->add_flag("--pareto", options.pareto, "Layouts of which none is as fast, as small and takes as few devices");
-  group->add_option("--scaling", options.scaling, "The best layout on so many devices, e.g. 8,16,32")
+  command.add_option("--scaling", options.scaling, "The best layout on so many devices, e.g. 8,16,32")
       ->delimiter(',')
       ->check(positive);
-  group->add_flag("--weak", options.weak, "--scaling: the batch grows with the devices, from that of the first number")
-      ->needs(group->get_option("--scaling"));
+  command
+      .add_flag("--weak", options.weak, "--scaling: the batch grows with the devices, from that of the first number")
+      ->needs(command.get_option("--scaling"));
 }
 
 // Whether attention is fused unless the user says: where all that compute in the precision are GPUs of the generation

@@ -48,12 +48,23 @@ class Job {
   const std::string& profile_digest() const { return profile_digest_; }
 
   // Ranked, and the best few confirmed in SimGrid.
-  SearchResult plan(const Cluster& cluster) const {
-    const SearchSpace space = search_space(options_, network_, cluster);
-    SearchResult result = grouped_ ? search_groups(network_, cluster, *model_, space, options_.layout.tensor)
-                                   : search(network_, cluster, *model_, space);
-    confirm_best(result, options_.confirm);
-    return result;
+  SearchResult plan(const Cluster& cluster) const { return plan(cluster, search_space(options_, network_, cluster)); }
+
+  std::vector<ScaledPlan> scale() const {
+    const int usable = options_.devices > 0 ? options_.devices : devices_in(cluster_);
+    std::vector<ScaledPlan> scaled;
+    for (const ScalePoint& point : scale_points(options_.scaling, options_.space.global_batch, options_.weak, usable)) {
+      SearchSpace space = search_space(options_, network_, cluster_);
+      space.devices = point.devices;
+      space.global_batch = point.batch;
+      scaled.push_back({point, {}});
+      try {
+        scaled.back().best = std::move(plan(cluster_, space).ranked.front());
+      } catch (const Error& error) {
+        if (error.kind() != ErrorKind::infeasible) throw;
+      }
+    }
+    return scaled;
   }
 
   std::vector<std::string> notes(const Plan& best) const {
@@ -63,6 +74,13 @@ class Job {
   }
 
  private:
+  SearchResult plan(const Cluster& cluster, const SearchSpace& space) const {
+    SearchResult result = grouped_ ? search_groups(network_, cluster, *model_, space, options_.layout.tensor)
+                                   : search(network_, cluster, *model_, space);
+    confirm_best(result, options_.confirm);
+    return result;
+  }
+
   void read_profile() {
     const std::string text = read_file(options_.profile);
     const Json document = parse_json(text, options_.profile);
@@ -92,7 +110,7 @@ void plan_partitions(const PlanOptions& given, const Network& network, const Clu
   const PlanOptions& options = job.options();
   Progress progress;
   progress.show("searching ...");
-  PartitionAnswer answer{options, job.plan(job.cluster()), {}, {}};
+  PartitionAnswer answer{options, job.plan(job.cluster()), {}, {}, {}};
   SearchResult& result = answer.result;
   give_verdicts(result);
   for (std::string& remark : job.notes(result.best())) result.notes.push_back(std::move(remark));
@@ -101,6 +119,10 @@ void plan_partitions(const PlanOptions& given, const Network& network, const Clu
     const Replan replan = [&](const Cluster& changed) { return job.plan(changed); };
     answer.what_if = what_if(result, job.cluster(), job.model(), !options.profile.empty(), replan);
     answer.other_clusters = what_if_nodes(result, job.cluster(), replan);
+  }
+  if (!options.scaling.empty()) {
+    progress.show("scaling ...");
+    answer.scaling = job.scale();
   }
   progress.show("");
 

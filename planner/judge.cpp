@@ -124,7 +124,9 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
   const LayerPrices& prices = prices_.base();
   const Bytes mean(std::max(1.0, prices.gradients / layout.ranks));
   // Where not all devices are taken, it matters which: for the least cost any may stay idle.
-  const bool every_split = space_.devices.has_value() || space_.objective == LayoutObjective::cost;
+  const int all_devices = devices_in(cluster_);
+  const bool every_split =
+      space_.devices.value_or(all_devices) < all_devices || space_.objective == LayoutObjective::cost;
   for (Assignment& assignment : assignments(cluster_, preferences(), layout.ranks, layout.replicas, every_split)) {
     if (space_.devices && layout.replicas * devices_of(assignment) > *space_.devices) continue;
     Geometry geometry;

@@ -159,6 +159,32 @@ TEST_F(Mixed, ArePlannedByTheObjective) {
   EXPECT_THAT(text, AllOf(HasSubstr("USD  timeline"), HasSubstr(" USD a step\n"), HasSubstr("dearer: +")));
 }
 
+TEST_F(Mixed, ScaleAsTheyArePlannedOnFewerDevices) {
+  save(cluster());
+  const json scaling = answer(plan_ + "--scaling 1,3,6,8 --confirm 1")["scaling"];
+  ASSERT_EQ(scaling.size(), 4U);
+  double before = 1e300;
+  for (const json& row : scaling) {
+    const int devices = row["devices"];
+    const json best = answer(plan_ + "--confirm 1 --devices " + std::to_string(devices))["ranked"][0];
+    EXPECT_EQ(row["step_s"], step(best)) << devices;
+    EXPECT_EQ(row["on"], best["devices"]);
+    EXPECT_LE(row["devices_used"], devices);
+    EXPECT_LE(row["step_s"], before);
+    before = row["step_s"];
+  }
+  EXPECT_EQ(scaling[0]["on"], "1x A100-SXM4-80GB");
+  const json weak = answer(plan_ + "--scaling 2,4 --weak --confirm 0")["scaling"];
+  EXPECT_EQ(weak[1]["global_batch"], 16);
+  EXPECT_EQ(weak[1]["step_s"], step(json::parse(out_of("plan --cluster ./mixed.json --network gpt2 --global-batch 16 "
+                                                       "--precision fp16 --fused-attention off --confirm 0 --devices 4 "
+                                                       "--json"))["ranked"][0]));
+  EXPECT_THAT(out_of(plan_ + "--scaling 2,4 --weak"), AllOf(HasSubstr("Weak scaling:"), HasSubstr("   P=")));
+  const std::string large = "plan --cluster ./mixed.json --network gpt3-13b --global-batch 8 --confirm 0 --scaling 1,8";
+  EXPECT_THAT(out_of(large), HasSubstr("   none fits\n"));
+  EXPECT_EQ(answer(large)["scaling"][0]["fits"], false);
+}
+
 // A group of devices counts as one in a plan's costs, not in what people read.
 TEST_F(Mixed, HaveTheMemoryOfEachDevice) {
   save(cluster());
