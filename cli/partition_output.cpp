@@ -35,8 +35,8 @@ std::string place_text(const Candidate& candidate) {
   return fmt::format("{}; layers {}", printable(candidate.devices, 1000), join(runs));
 }
 
-// Memory: of the device that is nearest to its limit. On mixed clusters with a line below each plan, of its devices and
-// layers.
+// Within 100 columns without the closed form and the name of recomputation. Memory: of the device that is nearest to
+// its limit. On mixed clusters with a line below each plan, of its devices and layers.
 std::string ranking_table(const SearchResult& result) {
   const bool by_cost = result.objective == LayoutObjective::cost;
   Rows rows{{"", "plan", by_cost ? "USD" : "closed form", "timeline", "SimGrid", "bubble", "memory", "full"}};
@@ -48,6 +48,14 @@ std::string ranking_table(const SearchResult& result) {
                     shown(prediction.timeline_step), shown(prediction.simgrid_step),
                     fmt::format("{:.1f} %", 100 * prediction.bubble), to_string(ranked.candidate.memory.needed),
                     fmt::format("{:.0f} %", 100 * ranked.candidate.memory.share())});
+  }
+  const auto is_wide = [&] { return longest_line(format_table(rows)) > max_columns; };
+  if (is_wide() && !by_cost) {
+    for (auto& row : rows) row.erase(row.begin() + 2);
+  }
+  if (is_wide()) {
+    constexpr std::string_view prefix = "recompute=";
+    for (auto row = rows.begin() + 1; row != rows.end(); ++row) (*row)[1].erase((*row)[1].find(prefix), prefix.size());
   }
   std::vector<std::string> places(result.ranked.size());
   for (std::size_t i = 0; i < places.size() && is_mixed(result); ++i) {
@@ -95,6 +103,7 @@ Json candidate_json(const Candidate& candidate) {
           {"microbatches", layout.microbatches},
           {"schedule", layout.schedule},
           {"recompute", name(layout.recompute)},
+          {"zero", layout.zero},
           {"devices", candidate.devices},
           {"layers", layers},
           {"verdict", candidate.verdict}};

@@ -65,6 +65,7 @@ void run(const PlanOptions& options, const CLI::App& command) {
   if (reason.empty()) return plan_layouts(with_precision(options, cluster, nullptr), network, cluster);
   auto given = layout_options_given(command);
   if (may_group(options, network, cluster)) std::erase(given, "--tensor");
+  if (!is_this_machine(options.cluster)) std::erase(given, "--zero");
   if (!given.empty()) {
     throw bad_input("{}: {}, as {}", given.front(),
                     is_about_layouts(given.front())
@@ -98,7 +99,7 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
       ->check(positive);
   group->add_option("--context", layout.context, "Context-parallel width")->check(positive);
   group->add_option("--expert", layout.expert, "Expert-parallel width, within data x context")->check(positive);
-  group->add_option("--zero", layout.zero, "ZeRO stage: 1 distributed optimizer .. 3 FSDP")->check(CLI::Range(0, 3));
+  group->add_option("--zero", layout.zero, "ZeRO stage: 1 distributed optimizer .. 3 FSDP; on unlike devices 0, unless given, or 1")->check(CLI::Range(0, 3));
   group
       ->add_option_function<std::string>(
           "--recompute-layers",

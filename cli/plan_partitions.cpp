@@ -48,13 +48,13 @@ class Job {
   const std::string& profile_digest() const { return profile_digest_; }
 
   // Ranked, and the best few confirmed in SimGrid.
-  SearchResult plan(const Cluster& cluster) const { return plan(cluster, search_space(options_, network_, cluster)); }
+  SearchResult plan(const Cluster& cluster) const { return plan(cluster, space_on(cluster)); }
 
   std::vector<ScaledPlan> scale() const {
     const int usable = options_.devices > 0 ? options_.devices : devices_in(cluster_);
     std::vector<ScaledPlan> scaled;
     for (const ScalePoint& point : scale_points(options_.scaling, options_.space.global_batch, options_.weak, usable)) {
-      SearchSpace space = search_space(options_, network_, cluster_);
+      SearchSpace space = space_on(cluster_);
       space.devices = point.devices;
       space.global_batch = point.batch;
       scaled.push_back({point, {}});
@@ -74,6 +74,12 @@ class Job {
   }
 
  private:
+  SearchSpace space_on(const Cluster& cluster) const {
+    SearchSpace space = search_space(options_, network_, cluster);
+    space.zero = options_.layout.zero.value_or(0);
+    return space;
+  }
+
   SearchResult plan(const Cluster& cluster, const SearchSpace& space) const {
     SearchResult result = grouped_ ? search_groups(network_, cluster, *model_, space, options_.layout.tensor)
                                    : search(network_, cluster, *model_, space);

@@ -67,7 +67,7 @@ void run(const SimulateOptions& options, const CLI::App& command) {
   const Json document = parse_json(text, options.plan);
   Plan plan = plan_from_json(JsonValue(document, options.plan));
   if (!is_priced(plan)) {
-    const bool sharded = plan.layout != PlanLayout{};
+    const bool sharded = !plan.layout.has_whole_layers();
     note(fmt::format("{}: has no stage costs; priced by the {} of its devices", options.plan,
                      sharded ? "step model" : "roofline"));
     if (sharded) {

@@ -73,6 +73,7 @@ RankedPlan PlanMaker::make(const Judgement& judgement) {
   plan.optimizer = space_.optimizer;
   plan.recompute = layout.recompute;
   plan.fused_attention = space_.fused_attention;
+  plan.layout.zero = static_cast<std::uint8_t>(layout.zero);
   plan.devices = judgement.geometry->assignment.devices;
   plan.schedule =
       make_schedule(layout.schedule, {layout.ranks, judgement.option.chunks(), static_cast<int>(layout.microbatches)});

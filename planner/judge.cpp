@@ -12,6 +12,9 @@ namespace {
 
 bool is_gpipe(const Layout& layout) { return layout.schedule == "gpipe"; }
 
+// Replicas that share the optimizer's state.
+int sharers(const Layout& layout) { return layout.zero == 1 ? layout.replicas : 1; }
+
 ComputeSchedule make(const LayoutOption& option) {
   const Layout& layout = option.layout;
   return make_schedule(layout.schedule, {layout.ranks, option.chunks(), static_cast<int>(layout.microbatches)});
@@ -42,6 +45,10 @@ Judge::Judge(const Network& network, const Cluster& cluster, const CutGraph& cut
              const SearchSpace& space)
     : network_(network), cluster_(cluster), cuts_(cuts), prices_(prices), space_(space) {}
 
+const LayerPrices& Judge::layer_prices(const Layout& layout) {
+  return prices_.at(layout.microbatch, layout.recompute, sharers(layout));
+}
+
 double Judge::score(const Geometry& geometry, double step, double memory) const {
   switch (space_.objective) {
     case LayoutObjective::time:
@@ -63,7 +70,7 @@ double Judge::least_score(const LayoutOption& option) {
 double Judge::least_score(const LayoutOption& option, const Geometry& geometry) {
   double memory = 0;
   if (space_.objective == LayoutObjective::memory) {
-    const LayerPrices& prices = prices_.at(option.layout.microbatch, option.layout.recompute);
+    const LayerPrices& prices = layer_prices(option.layout);
     const auto& in_flight = facts(option).in_flight;
     memory = (prices.resident + prices.stash * *std::min_element(in_flight.begin(), in_flight.end())) / geometry.memory;
   }
@@ -72,7 +79,7 @@ double Judge::least_score(const LayoutOption& option, const Geometry& geometry) 
 
 double Judge::least_closed_form(const LayoutOption& option, const Geometry& geometry) {
   const Layout& layout = option.layout;
-  const LayerPrices& prices = prices_.at(layout.microbatch, layout.recompute);
+  const LayerPrices& prices = layer_prices(layout);
   const auto [entry, is_new] = bottlenecks_.try_emplace({layout.microbatch, layout.recompute, layout.stages}, 0);
   if (is_new) entry->second = prices_.least_bottleneck(prices, layout.stages);
   const int chunks = option.chunks();
@@ -121,8 +128,8 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
   std::vector<Geometry>& all = entry->second;
   if (!is_new) return all;
   // An all-reduce is linear in its bytes, piece by piece: measured around the mean stage's gradients.
-  const LayerPrices& prices = prices_.base();
-  const Bytes mean(std::max(1.0, prices.gradients / layout.ranks));
+  const LayerPrices& prices = prices_.base(sharers(layout));
+  const Bytes mean(std::max(1.0, prices.reduced / layout.ranks));
   // Where not all devices are taken, it matters which: for the least cost any may stay idle.
   const int all_devices = devices_in(cluster_);
   const bool every_split =
@@ -146,7 +153,7 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
     }
     for (std::size_t rank = 0; rank < geometry.types.size(); ++rank) {
       const double tail =
-          geometry.reduce_latency[rank] + geometry.reduce_per_byte[rank] * prices.gradients / layout.ranks;
+          geometry.reduce_latency[rank] + geometry.reduce_per_byte[rank] * prices.reduced / layout.ranks;
       geometry.least_tail = rank == 0 ? tail : std::min(geometry.least_tail, tail);
     }
     geometry.assignment = std::move(assignment);
@@ -156,9 +163,9 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
 }
 
 const CutCosts& Judge::costs(const Layout& layout) {
-  const auto [entry, is_new] = costs_.try_emplace({layout.microbatch, layout.recompute});
+  const auto [entry, is_new] = costs_.try_emplace({layout.microbatch, layout.recompute, sharers(layout)});
   if (is_new) {
-    const LayerPrices& prices = prices_.at(layout.microbatch, layout.recompute);
+    const LayerPrices& prices = layer_prices(layout);
     const auto& class_of = prices_.classes().class_of;
     CutCosts& costs = entry->second;
     costs = cut_costs(cuts_, network_.graph, class_of, prices.costs, prices.workload);
@@ -240,7 +247,7 @@ PartitionProblem Judge::problem(const LayoutOption& option, const Geometry& geom
 }
 
 double Judge::mean_memory(const LayoutOption& option) {
-  const LayerPrices& prices = prices_.at(option.layout.microbatch, option.layout.recompute);
+  const LayerPrices& prices = layer_prices(option.layout);
   double in_flight = 0;
   for (const int count : facts(option).in_flight) in_flight += count;
   return (prices.resident + prices.stash * in_flight / option.layout.stages) / option.layout.ranks;

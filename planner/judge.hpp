@@ -77,6 +77,7 @@ class Judge {
   Timeline& timeline(const LayoutOption& option, bool tied_ends);
 
  private:
+  const LayerPrices& layer_prices(const Layout& layout);
   const CutCosts& costs(const Layout& layout);
   const ScheduleFacts& facts(const LayoutOption& option);
   Link hop(const Geometry& geometry, RankId from, RankId to) const;
@@ -91,8 +92,8 @@ class Judge {
   const CutGraph& cuts_;
   PriceList& prices_;
   const SearchSpace& space_;
-  std::map<std::pair<std::int64_t, Recompute>, CutCosts> costs_;
-  std::map<std::pair<int, int>, std::vector<Geometry>> geometries_;  // by ranks and replicas
+  std::map<std::tuple<std::int64_t, Recompute, int>, CutCosts> costs_;  // replicas with ZeRO 1, else 1
+  std::map<std::pair<int, int>, std::vector<Geometry>> geometries_;     // by ranks and replicas
   std::map<ShapeKey, ScheduleFacts> facts_;
   std::map<std::tuple<ShapeKey, bool, bool>, std::unique_ptr<Timeline>> timelines_;  // data parallel, tied ends
   std::map<std::tuple<std::int64_t, Recompute, int>, double> bottlenecks_;           // by stages

@@ -93,8 +93,8 @@ PriceList::PriceList(const LayerGraph& graph, const Cluster& cluster, const Cost
   if (types_.empty()) throw refusal.value_or(bad_input("cluster '{}' has no devices", cluster.name));
 }
 
-const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
-  const auto [entry, is_new] = prices_.try_emplace({microbatch, recompute});
+const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute, int sharers) {
+  const auto [entry, is_new] = prices_.try_emplace({microbatch, recompute, sharers});
   LayerPrices& prices = entry->second;
   if (!is_new) return prices;
   prices.workload = base_;
@@ -106,6 +106,7 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
       std::vector<LayerCost> costs;
       for (const LayerId layer : classes_.representatives) {
         costs.push_back(model_.layer_cost(graph_[layer], workload, device));
+        if (sharers > 1) shard_optimizer(costs.back(), sharers);
       }
       return costs;
     };
@@ -131,7 +132,7 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
       }
     }
     prices.resident += count * (cost.weights + cost.gradients + cost.optimizer_state).value();
-    prices.gradients += count * cost.gradients.value();
+    prices.reduced += count * cost.reduced_gradients().value();
     prices.stash += count * cost.stash.value();
   }
   if (!(prices.latency > 0)) prices.slowdown.assign(types_.size(), 1);  // no class says

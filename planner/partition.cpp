@@ -54,7 +54,7 @@ class Pricing {
       terms.hop = slot.hop.transfer_time(Bytes(problem_.costs.boundary[static_cast<std::size_t>(to)])).value();
     }
     if (slot.reduce_per_byte > 0 || slot.reduce_latency > 0) {
-      terms.tail += slot.reduce_latency + sums.gradients * slot.reduce_per_byte;
+      terms.tail += slot.reduce_latency + sums.reduced * slot.reduce_per_byte;
     }
     if (stages_ > 1 && (stage == 0 || stage + 1 == stages_)) terms.tail += problem_.reduce_tied;
     return terms;

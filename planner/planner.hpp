@@ -28,6 +28,7 @@ struct SearchSpace {
 
   std::optional<int> stages;               // of one pipeline
   std::optional<int> replicas;             // data-parallel width
+  int zero = 0;                            // 1: only layouts whose replicas share the optimizer's state
   std::optional<std::int64_t> microbatch;  // samples
   std::optional<std::string> schedule;     // a name of schedule_kinds(); empty: gpipe and 1f1b
   std::optional<Recompute> recompute;      // empty: those of `recomputes` that the cost model knows
@@ -48,6 +49,7 @@ struct Layout {
   std::int64_t microbatches = 1;  // a replica
   std::string schedule;
   Recompute recompute = Recompute::none;
+  int zero = 0;  // 1: replicas share the optimizer's state (ZeRO 1)
   bool operator==(const Layout&) const = default;
 };
 
@@ -132,7 +134,7 @@ struct SearchResult {
 // are left empty: they are on the ranking that is final (give_verdicts() of explain.hpp).
 SearchResult search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space);
 
-// "P=8 R=4 b=2 M=16 1f1b recompute=full".
+// "P=8 R=4 b=2 M=16 1f1b recompute=full zero1".
 std::string to_string(const Layout& layout);
 
 }  // namespace stagecraft

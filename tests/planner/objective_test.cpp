@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "models/error.hpp"
@@ -12,6 +14,7 @@
 #include "planner/explain.hpp"
 #include "planner/planner.hpp"
 #include "sim/plan_trace.hpp"
+#include "sim/simgrid.hpp"
 #include "sim/timeline.hpp"
 #include "tests/planner/helpers.hpp"
 
@@ -21,6 +24,18 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr int layer_count = 5;
+
+// Gradients and optimizer state besides, and a step of the optimizer.
+class StateModel final : public CostModel {
+ public:
+  LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override {
+    LayerCost cost = SimpleModel().layer_cost(layer, workload, device);
+    cost.gradients = cost.weights * 2;
+    cost.optimizer_state = cost.weights * 4;
+    cost.optimizer = Seconds(cost.weights.value() / 8);
+    return cost;
+  }
+};
 
 struct UnlikeDevices {
   Network network;
@@ -41,13 +56,13 @@ UnlikeDevices random_devices(std::mt19937& random) {
     each.parameters = draw(1, 9);
     each.stash.elements.per_sample = draw(0, 4);
   }
-  const double slow = draw(20, 40), fast = draw(30, 60);
+  const double slow = draw(100, 200), fast = draw(150, 300);
   result.cluster = make_cluster({{1, 2, slow}, {static_cast<double>(draw(2, 4)), 2, fast}});
   result.cluster.device_types[0].price = draw(1, 4);
   result.cluster.device_types[1].price = draw(2, 12);
   for (Node& node : result.cluster.nodes) {
     node.local = delay(draw(0, 1));
-    node.network = delay(draw(0, 2));
+    node.network = {Seconds(draw(0, 2)), BytesPerSecond(draw(5, 50))};
   }
   result.space.global_batch = 4;
   result.space.precision = DataType::fp8;
@@ -60,7 +75,7 @@ UnlikeDevices random_devices(std::mt19937& random) {
 void for_each_plan_on(const UnlikeDevices& example, Plan plan, int devices,
                       const std::function<void(double, double, double)>& visit) {
   const auto judge = [&] {
-    price(plan, SimpleModel());
+    price(plan, StateModel());
     double share = 0, rate = 0;
     const std::vector<Bytes> peaks = trace_header(plan, "").peak_memory;
     for (std::size_t rank = 0; rank < plan.stages.size(); ++rank) {
@@ -103,10 +118,12 @@ void for_each_plan_on(const UnlikeDevices& example, Plan plan, int devices,
       }
     }
   };
+  plan.layout.zero = static_cast<std::uint8_t>(example.space.zero);
   for (int ranks = 1; ranks <= 4; ++ranks) {
     plan.stages.assign(static_cast<std::size_t>(ranks), {});
     for (int rank = 0; rank < ranks; ++rank) plan.stages[static_cast<std::size_t>(rank)].rank = RankId{rank};
     for (const int replicas : {1, 2}) {
+      if (replicas == 1 && example.space.zero == 1) continue;
       for (int slow = 0; slow <= ranks; ++slow) {
         if (ranks * replicas > devices || slow * replicas > 2 || (ranks - slow) * replicas > 2) continue;
         place(ranks, replicas, slow, true);
@@ -134,7 +151,7 @@ TEST(Objectives, AreMetByNoPlanBetter) {
     UnlikeDevices example = random_devices(random);
     for (const LayoutObjective objective : {LayoutObjective::time, LayoutObjective::cost, LayoutObjective::memory}) {
       example.space.objective = objective;
-      const SearchResult result = search(example.network, example.cluster, SimpleModel(), example.space);
+      const SearchResult result = search(example.network, example.cluster, StateModel(), example.space);
       const double score = score_of(result.ranked.front().candidate, objective).first;
       EXPECT_NEAR(score / least_score(example, result.best(), objective), 1, 1e-9) << "round " << round;
       if (objective == LayoutObjective::cost && result.best().devices_used() < 4) ++idle;
@@ -151,7 +168,7 @@ TEST(Objectives, AreMetByNoPlanBetterOnFewerDevices) {
     for (const int devices : {2, 3}) {
       example.space.devices = devices;
       try {
-        const SearchResult result = search(example.network, example.cluster, SimpleModel(), example.space);
+        const SearchResult result = search(example.network, example.cluster, StateModel(), example.space);
         EXPECT_LE(result.best().devices_used(), devices);
         EXPECT_NEAR(result.ranked.front().candidate.timeline->value() /
                         least_score(example, result.best(), LayoutObjective::time, devices),
@@ -164,11 +181,60 @@ TEST(Objectives, AreMetByNoPlanBetterOnFewerDevices) {
   }
 }
 
+TEST(Objectives, AreMetByNoPlanBetterWithASharedOptimizer) {
+  std::mt19937 random(15);
+  for (int round = 0; round < 8; ++round) {
+    UnlikeDevices example = random_devices(random);
+    example.space.zero = 1;
+    for (const LayoutObjective objective : {LayoutObjective::time, LayoutObjective::cost, LayoutObjective::memory}) {
+      example.space.objective = objective;
+      const SearchResult result = search(example.network, example.cluster, StateModel(), example.space);
+      EXPECT_NEAR(
+          score_of(result.ranked.front().candidate, objective).first / least_score(example, result.best(), objective),
+          1, 1e-9)
+          << "round " << round;
+      for (const RankedPlan& ranked : result.ranked) {
+        EXPECT_GT(ranked.plan.replicas(), 1);
+        EXPECT_EQ(ranked.plan.layout.zero, 1);
+      }
+    }
+  }
+}
+
+// Weights of 10 bytes, gradients of 20 and state of 40 on two replicas, whose ports send 10 bytes a second.
+TEST(SharedOptimizers, HoldAndUpdateAPartAndGatherTheWeights) {
+  Network network;
+  network.name = "test";
+  network.graph = make_chain(1);
+  network.graph[0].matmul_flops.per_sample = 1;
+  network.graph[0].parameters = 10;
+  Cluster cluster = make_cluster({{1, 2, 60}});
+  cluster.nodes[0].local = {Seconds(0), BytesPerSecond(10)};
+  SearchSpace space;
+  space.global_batch = 2;
+  space.precision = DataType::fp8;
+  space.replicas = 2;
+  space.schedule = "gpipe";
+  space.recompute = Recompute::none;
+  EXPECT_THROW(search(network, cluster, StateModel(), space), Error) << "70 bytes do not fit";
+  space.zero = 1;
+  const SearchResult result = search(network, cluster, StateModel(), space);
+  const Plan& plan = result.best();
+  EXPECT_EQ(plan.prediction.peak_memory[0], Bytes(10 + 20 + 20));
+  // Forward and backward, half of the gradients and half of the weights each way, half of the update.
+  EXPECT_EQ(*plan.prediction.timeline_step, Seconds(3 + (20 + 10) / 2 / 10.0 + 10 / 8.0 / 2));
+  EXPECT_EQ(simgrid_step(plan), *plan.prediction.timeline_step);
+  EXPECT_EQ(to_string(result.ranked.front().candidate.layout), "P=1 R=2 b=1 M=1 gpipe recompute=none zero1");
+  const Plan again = plan_from_json(JsonValue(to_json(plan), "plan"));
+  EXPECT_EQ(again.layout.zero, 1);
+  EXPECT_EQ(again.stages, plan.stages);
+}
+
 TEST(Objectives, RankByWhatSimGridSays) {
   std::mt19937 random(13);
   UnlikeDevices example = random_devices(random);
   example.space.objective = LayoutObjective::cost;
-  SearchResult result = search(example.network, example.cluster, SimpleModel(), example.space);
+  SearchResult result = search(example.network, example.cluster, StateModel(), example.space);
   confirm_best(result, 1000);
   give_verdicts(result);
   const auto cost = [](const RankedPlan& plan) { return plan.candidate.price * plan.candidate.simgrid->value(); };
@@ -184,14 +250,14 @@ TEST(Objectives, NeedPricesOfUnlikeDevices) {
   example.space.objective = LayoutObjective::cost;
   example.cluster.device_types[1].price = 0;
   try {
-    search(example.network, example.cluster, SimpleModel(), example.space);
+    search(example.network, example.cluster, StateModel(), example.space);
     ADD_FAILURE() << "no error";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("--objective: cost needs a price of every device type, and 'type1' has none"));
   }
   // Like devices cost the same: so many device-seconds.
   for (Device& device : example.cluster.devices) device.type = 1;
-  const SearchResult result = search(example.network, example.cluster, SimpleModel(), example.space);
+  const SearchResult result = search(example.network, example.cluster, StateModel(), example.space);
   const Candidate& best = result.ranked.front().candidate;
   EXPECT_EQ(best.price, 0);
   EXPECT_EQ(score_of(best, LayoutObjective::cost).first, best.devices_used * best.timeline->value());
