@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "cli/advice_output.hpp"
 #include "models/cost/constants.hpp"
 #include "models/text.hpp"
 #include "reports/tables.hpp"
@@ -12,13 +13,6 @@ namespace stagecraft {
 namespace {
 
 using Rows = std::vector<std::vector<std::string>>;
-
-constexpr double seconds_an_hour = 3600;
-
-// "p8v1t4c1d16b2".
-std::string widths_text(const ParallelLayout& l) {
-  return fmt::format("p{}v{}t{}c{}d{}b{}", l.pipeline, l.virtual_stages, l.tensor, l.context, l.data, l.microbatch);
-}
 
 // With the schedule: what tables have room for.
 std::string short_text(const ParallelLayout& l) {
@@ -31,21 +25,13 @@ std::string long_text(ParallelLayout l) {
   return to_string(l);
 }
 
-std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
-
 double tokens_per_second(const TrainingJob& job, Seconds step) {
   return static_cast<double>(job.global_batch * job.sequence) / step.value();
 }
 
 // US dollars; zero without a price.
 double cost(const LayoutAnswer& answer, const ParallelLayout& layout, Seconds step) {
-  const double price = answer.options.price > 0 ? answer.options.price : answer.model.machine().device.price;
-  return price * static_cast<double>(layout.devices()) * step.value() / seconds_an_hour;
-}
-
-std::string cost_text(double dollars) {
-  if (!(dollars > 0)) return "-";
-  return dollars < 100 ? fmt::format("{:#.3g}", dollars) : rounded_with_thousands(dollars);
+  return step_cost(answer.model.machine().device.price * static_cast<double>(layout.devices()), step);
 }
 
 // Where ranks recompute unlike numbers of blocks; else empty.
@@ -120,31 +106,6 @@ std::string near_misses_text(const LayoutAnswer& answer) {
   return out;
 }
 
-// How the step changes when one property of the machine does: this layout, and the best one there.
-std::string what_if_table(const LayoutAnswer& answer) {
-  const JudgedLayout& best = answer.planned.best.front().judged;
-  // Of all layouts: the one of the plan may be second by the closed form.
-  const double best_time = answer.result.best.front().estimate.time.value();
-  const auto change = [](std::optional<double> step, double from) {
-    return step ? fmt::format("{:+.1f} %", 100 * (*step / from - 1)) : "no fit";
-  };
-  const auto same = [&](const WhatIf& what) { return change(what.same_layout, best.estimate.time.value()); };
-  const auto anew = [&](const WhatIf& what) {
-    return what.best ? change(what.best->estimate.time.value(), best_time) : "no fit";
-  };
-  Rows rows{{"what if", "x 1/2", "-10 %", "+10 %", "x 2", "1/2 anew", "2 anew", "as"}};
-  for (auto what = answer.what_if.begin(); what != answer.what_if.end(); what += 4) {
-    std::string as = "the same";
-    if (const auto& other = what[3].best; other && !same_candidate(other->layout, best.layout)) {
-      as = widths_text(other->layout);
-    }
-    rows.push_back(
-        {what->property, same(what[0]), same(what[1]), same(what[2]), same(what[3]), anew(what[0]), anew(what[3]), as});
-  }
-  return "\nStep time when one property of the machine changes, with this layout and planned anew:\n" +
-         format_table(rows);
-}
-
 // A table whose last column, "layout", goes on below itself where there is no room.
 std::string with_wrapped_layouts(std::string_view table) {
   const std::size_t column = table.find("layout");
@@ -170,31 +131,25 @@ std::string front_table(const LayoutAnswer& answer) {
   return "\nPareto front of devices, step time and memory:\n" + with_wrapped_layouts(format_table(rows));
 }
 
-std::string scaling_table(const LayoutAnswer& answer) {
-  Rows rows{{"devices", "batch", "closed form", "tokens/s", "efficiency", "MFU", "memory", "USD", "layout"}};
-  double first = 0;  // tokens a second and device
-  for (const ScaledLayout& row : answer.scaling) {
-    if (!row.best) {
-      rows.push_back(
-          {std::to_string(row.devices), std::to_string(row.batch), "-", "-", "-", "-", "-", "-", "none fits"});
-      continue;
-    }
-    const JudgedLayout& best = *row.best;
+std::vector<ScalingRow> scaling_rows(const LayoutAnswer& answer) {
+  std::vector<ScalingRow> rows;
+  for (const ScaledLayout& scaled : answer.scaling) {
+    ScalingRow& row = rows.emplace_back();
+    row.devices = scaled.devices;
+    row.batch = scaled.batch;
+    if (!scaled.best) continue;
+    const JudgedLayout& best = *scaled.best;
     TrainingJob job = answer.model.job();
-    job.global_batch = row.batch;
-    const Seconds step = best.estimate.time;
-    const double tokens = tokens_per_second(job, step);
-    const std::int64_t used = best.layout.devices();
-    const double each = tokens / static_cast<double>(used);
-    if (first == 0) first = each;
-    // By cost or memory fewer may be the best.
-    const std::string devices = used == row.devices ? std::to_string(used) : fmt::format("{} of {}", used, row.devices);
-    rows.push_back({devices, std::to_string(row.batch), to_string(step), rounded_with_thousands(tokens),
-                    percent(each / first), percent(StepModel(job, answer.model.machine()).mfu(step, used)),
-                    to_string(Bytes(best.estimate.memory.total())), cost_text(cost(answer, best.layout, step)),
-                    short_text(best.layout)});
+    job.global_batch = scaled.batch;
+    row.step = best.estimate.time;
+    row.used = best.layout.devices();
+    row.tokens_per_second = tokens_per_second(job, *row.step);
+    row.mfu = StepModel(job, answer.model.machine()).mfu(*row.step, row.used);
+    row.memory = Bytes(best.estimate.memory.total());
+    row.dollars = cost(answer, best.layout, *row.step);
+    row.plan = short_text(best.layout);
   }
-  return fmt::format("\n{} scaling:\n", answer.options.weak ? "Weak" : "Strong") + format_table(rows);
+  return rows;
 }
 
 std::string counts_text(const LayoutCounts& counts) {
@@ -267,28 +222,18 @@ std::string published_text(const Machine& machine) {
   return wrap(text);
 }
 
-Json what_if_json(const std::vector<WhatIf>& all) {
-  Json json = Json::array();
-  for (const WhatIf& what : all) {
-    Json entry{{"property", what.property}, {"factor", what.factor}};
-    if (what.same_layout) entry["same_layout_step_s"] = *what.same_layout;
-    if (what.best) {
-      entry["best_layout_step_s"] = what.best->estimate.time.value();
-      entry["best_layout"] = to_string(what.best->layout);
-    }
-    json.push_back(std::move(entry));
-  }
-  return json;
-}
-
 }  // namespace
 
 std::string to_text(const LayoutAnswer& answer) {
   std::string out = ranking_table(answer) + "\n" + best_text(answer) + published_text(answer.model.machine()) +
                     near_misses_text(answer);
-  if (!answer.what_if.empty()) out += what_if_table(answer);
+  // What is planned anew is compared with the best of all layouts: that of the plan may be second by the closed form.
+  if (!answer.what_if.empty()) {
+    out += what_if_table(answer.what_if, answer.planned.best.front().judged.estimate.time.value(),
+                         answer.result.best.front().estimate.time.value());
+  }
   if (!answer.result.front.empty()) out += front_table(answer);
-  if (!answer.scaling.empty()) out += scaling_table(answer);
+  if (!answer.scaling.empty()) out += scaling_table(scaling_rows(answer), "closed form", answer.options.weak);
   return out + "\n" + counts_text(answer.result.counts) + "\n" + plan_table(answer.planned.best.front().plan);
 }
 

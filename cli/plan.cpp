@@ -2,7 +2,6 @@
 #include <array>
 #include <charconv>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "cli/clusters.hpp"
 #include "cli/command.hpp"
@@ -10,133 +9,14 @@
 #include "cli/plan_engine.hpp"
 #include "cli/plan_options.hpp"
 #include "cli/plan_precision.hpp"
-#include "models/cost/profiled.hpp"
-#include "models/cost/roofline.hpp"
-#include "models/files.hpp"
-#include "models/profile.hpp"
 #include "models/text.hpp"
-#include "models/version.hpp"
-#include "planner/confirm.hpp"
-#include "planner/device_groups.hpp"
-#include "planner/explain.hpp"
 #include "planner/layout_search.hpp"
-#include "planner/own_order.hpp"
 #include "planner/planner.hpp"
-#include "reports/tables.hpp"
-#include "reports/text_width.hpp"
 
 namespace stagecraft {
 namespace {
 
 constexpr const char* layout_group = "Layouts";
-
-std::string shown(const std::optional<Seconds>& time) { return time ? to_string(*time) : "-"; }
-
-// Whether equal layouts can be on other devices.
-bool is_mixed(const SearchResult& result) { return result.best().cluster.device_types.size() > 1; }
-
-// "2x 4-way A100-SXM4-80GB, 1x H100-SXM5-80GB; layers 2x 12, 20": of the stages, in order.
-std::string place_text(const Candidate& candidate) {
-  std::vector<std::string> runs;
-  for (auto at = candidate.stages.begin(); at != candidate.stages.end();) {
-    const auto size = [](const LayerRange& range) { return range.last - range.first; };
-    const auto end =
-        std::find_if(at, candidate.stages.end(), [&](const auto& range) { return size(range) != size(*at); });
-    runs.push_back(end - at == 1 ? std::to_string(size(*at)) : fmt::format("{}x {}", end - at, size(*at)));
-    at = end;
-  }
-  return fmt::format("{}; layers {}", printable(candidate.devices, 1000), join(runs));
-}
-
-// On mixed clusters with a line below each plan, of its devices and layers.
-std::string ranking_table(const SearchResult& result) {
-  std::vector<std::vector<std::string>> rows{{"", "plan", "closed form", "timeline", "SimGrid", "bubble", "memory"}};
-  int place = 0;
-  for (const RankedPlan& ranked : result.ranked) {
-    const Prediction& prediction = ranked.plan.prediction;
-    const auto peak = std::max_element(prediction.peak_memory.begin(), prediction.peak_memory.end());
-    rows.push_back({std::to_string(++place), to_string(ranked.candidate.layout), shown(prediction.closed_form_step),
-                    shown(prediction.timeline_step), shown(prediction.simgrid_step),
-                    fmt::format("{:.1f} %", 100 * prediction.bubble),
-                    peak == prediction.peak_memory.end() ? "-" : to_string(*peak)});
-  }
-  std::string table = format_table(rows);
-  if (!is_mixed(result)) return table;
-  std::string text;
-  std::size_t line = 0;  // of the heading
-  for (std::size_t at = 0; at < table.size(); ++line) {
-    const std::size_t end = table.find('\n', at) + 1;
-    text += table.substr(at, end - at);
-    if (line > 0) text += wrap("   on " + place_text(result.ranked[line - 1].candidate));
-    at = end;
-  }
-  return text;
-}
-
-std::string explanation(const SearchResult& result) {
-  std::string text;
-  for (std::string_view why = result.why; !why.empty();) {
-    const std::size_t end = std::min(why.find('\n'), why.size());
-    text += wrap(why.substr(0, end));
-    why.remove_prefix(std::min(end + 1, why.size()));
-  }
-  if (!result.near_misses.empty()) text += "\nNear misses:\n";
-  for (const Candidate& miss : result.near_misses) {
-    const std::string where = is_mixed(result) ? " on " + place_text(miss) : "";
-    text += wrap(fmt::format("  {}{}: {}", to_string(miss.layout), where, miss.verdict));
-  }
-  for (const std::string& remark : result.notes) text += wrap("note: " + remark);
-  const SearchCounts& counts = result.counts;
-  text += fmt::format("\n{} layouts: {} do not fit, {} outclassed, {} partitioned exactly, {} simulated\n",
-                      with_thousands(counts.layouts), with_thousands(counts.out_of_memory),
-                      with_thousands(counts.outclassed), with_thousands(counts.partitioned),
-                      with_thousands(counts.simulated));
-  return text;
-}
-
-Json candidate_json(const Candidate& candidate) {
-  const Layout& layout = candidate.layout;
-  Json layers = Json::array();
-  for (const LayerRange& range : candidate.stages) layers.push_back(range.last - range.first);
-  return {{"stages", layout.stages},
-          {"ranks", layout.ranks},
-          {"replicas", layout.replicas},
-          {"microbatch", layout.microbatch},
-          {"microbatches", layout.microbatches},
-          {"schedule", layout.schedule},
-          {"recompute", name(layout.recompute)},
-          {"devices", candidate.devices},
-          {"layers", layers},
-          {"verdict", candidate.verdict}};
-}
-
-Json result_json(const SearchResult& result) {
-  Json json;
-  json["ranked"] = Json::array();
-  for (const RankedPlan& ranked : result.ranked) {
-    Json entry = candidate_json(ranked.candidate);
-    entry["prediction"] = to_json(ranked.plan)["prediction"];
-    json["ranked"].push_back(std::move(entry));
-  }
-  json["near_misses"] = Json::array();
-  for (const Candidate& miss : result.near_misses) {
-    Json entry = candidate_json(miss);
-    if (miss.shortage) {
-      entry["shortage"] = {{"stage", miss.shortage->stage.value},
-                           {"needed_bytes", miss.shortage->needed.value()},
-                           {"available_bytes", miss.shortage->available.value()}};
-    }
-    json["near_misses"].push_back(std::move(entry));
-  }
-  json["counts"] = {{"layouts", result.counts.layouts},
-                    {"out_of_memory", result.counts.out_of_memory},
-                    {"outclassed", result.counts.outclassed},
-                    {"partitioned", result.counts.partitioned},
-                    {"simulated", result.counts.simulated}};
-  json["why"] = result.why;
-  json["notes"] = result.notes;
-  return json;
-}
 
 // The options that only the search of the full layout space knows, as given.
 std::vector<std::string> layout_options_given(const CLI::App& command) {
@@ -149,72 +29,35 @@ std::vector<std::string> layout_options_given(const CLI::App& command) {
 
 // Of those, what is asked of the layouts; the others fix them.
 bool is_about_layouts(std::string_view option) {
-  constexpr std::array options{"--framework", "--objective", "--price", "--explain", "--pareto", "--scaling", "--weak"};
+  constexpr std::array options{"--framework", "--pareto"};
   return std::find(options.begin(), options.end(), option) != options.end();
 }
 
-// Of a plan whose costs lie between or beyond what was measured; empty: it is one of the `measured` sizes.
-std::string microbatch_note(std::int64_t microbatch, const std::vector<std::int64_t>& measured) {
-  if (measured.empty() || std::find(measured.begin(), measured.end(), microbatch) != measured.end()) return {};
-  const bool is_beyond = microbatch < measured.front() || microbatch > measured.back();
-  return fmt::format("micro-batches of {} were not measured: their costs are {} those of {}", microbatch,
-                     is_beyond ? "extrapolated from" : "interpolated between", fmt::join(measured, ", "));
-}
-
-// Cuts into pipelines and replicas: any graph, unlike devices, measured costs (planner/search.cpp).
-void plan_partitions(const PlanOptions& given, const Network& network, Cluster cluster) {
-  std::unique_ptr<CostModel> model = std::make_unique<RooflineCostModel>(reserved_memory(cluster));
-  std::string profile_digest;
-  std::vector<std::int64_t> measured;
-  PlanOptions options;
-  if (given.profile.empty()) {
-    options = with_precision(given, cluster, nullptr);
-  } else {
-    const std::string text = read_file(given.profile);
-    const Json document = parse_json(text, given.profile);
-    Profile profile = profile_from_json(JsonValue(document, given.profile));
-    options = with_precision(given, cluster, &profile);
-    // The link that was measured last is the slowest: a profile taken under mpirun also has that between processes. One
-    // GPU has none.
-    if (!profile.links.empty()) cluster = with_measured_link(std::move(cluster), profile, profile.links.back().kind);
-    profile_digest = digest(text);
-    measured = measured_microbatches(profile);
-    model = std::make_unique<ProfiledCostModel>(std::move(profile));
+// The cluster with the prices that --price gives.
+Cluster with_prices(Cluster cluster, const std::vector<std::string>& prices) {
+  for (const std::string& text : prices) {
+    const std::size_t at = text.rfind('=');
+    const double price = std::stod(text.substr(at + 1));
+    const std::string type = at == std::string::npos ? "" : text.substr(0, at);
+    std::vector<std::string> names;
+    bool found = false;
+    for (DeviceType& device : cluster.device_types) {
+      names.push_back(printable(device.name));
+      if (!type.empty() && device.name != type) continue;
+      device.price = price;
+      found = true;
+    }
+    if (!found) {
+      throw bad_input("--price: expected a device type of cluster '{}', of {}, got '{}'{}", printable(cluster.name),
+                      join(names), printable(type), did_you_mean(type, names));
+    }
   }
-
-  const SearchSpace space = search_space(options, network, cluster);
-  Progress progress;
-  progress.show("searching ...");
-  const bool grouped = may_group(options, network, cluster);
-  SearchResult result = grouped ? search_groups(network, cluster, *model, space, options.layout.tensor)
-                                : search(network, cluster, *model, space);
-  progress.show("confirming with SimGrid ...");
-  confirm_best(result, options.confirm);
-  give_verdicts(result);
-  if (!options.precision_note.empty()) result.notes.push_back(options.precision_note);
-  const std::string unmeasured = microbatch_note(result.best().batch.microbatch, measured);
-  if (!unmeasured.empty()) result.notes.push_back(unmeasured);
-
-  Plan plan = result.best();
-  plan.tool_version = version;
-  plan.profile_digest = profile_digest;
-  if (!options.output.empty()) save_plan(plan, options.output);
-  if (options.json) {
-    print_json(result_json(result));
-    return;
-  }
-  print(ranking_table(result) + "\n" + explanation(result) + "\n" + plan_table(plan));
-  if (plan.schedule.name == "searched") {
-    print(fmt::format(
-        "lower bound {}: no order of these stages computes a step sooner (reductions and optimizer apart)\n",
-        to_string(order_lower_bound(plan))));
-  }
-  if (!options.output.empty()) note("wrote " + options.output);
+  return cluster;
 }
 
 void run(const PlanOptions& options, const CLI::App& command) {
   const Network network = load_network(options.network);
-  const Cluster cluster = cluster_named(options.cluster);
+  const Cluster cluster = with_prices(cluster_named(options.cluster), options.prices);
   if (options.devices > std::ssize(cluster.devices)) {
     throw bad_input("--devices: expected at most the {} of cluster '{}', got {}", cluster.devices.size(),
                     printable(cluster.name), options.devices);
@@ -223,6 +66,7 @@ void run(const PlanOptions& options, const CLI::App& command) {
   if (reason.empty()) return plan_layouts(with_precision(options, cluster, nullptr), network, cluster);
   auto given = layout_options_given(command);
   if (may_group(options, network, cluster)) std::erase(given, "--tensor");
+  if (!is_this_machine(options.cluster)) std::erase(given, "--zero");
   if (!given.empty()) {
     throw bad_input("{}: {}, as {}", given.front(),
                     is_about_layouts(given.front())
@@ -281,7 +125,7 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
       ->check(positive);
   group->add_option("--context", layout.context, "Context-parallel width")->check(positive);
   group->add_option("--expert", layout.expert, "Expert-parallel width, within data x context")->check(positive);
-  group->add_option("--zero", layout.zero, "ZeRO stage: 1 distributed optimizer .. 3 FSDP")->check(CLI::Range(0, 3));
+  group->add_option("--zero", layout.zero, "ZeRO stage: 1 distributed optimizer .. 3 FSDP; on unlike devices 0, unless given, or 1")->check(CLI::Range(0, 3));
   group
       ->add_option_function<std::string>(
           "--recompute-layers",
@@ -313,16 +157,26 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
                   "Also schedules that need ranks to begin the next step without a barrier: zb-h2, zb-2p, zb-v");
   group->add_option("--framework", options.framework,
                     "Whose code trains: its fitted constants and its overlaps\n(default: megatron-core)");
-  group->add_option("--objective", options.objective, list_of(layout_objective_names()))->capture_default_str();
-  group->add_option("--price", options.price, "US dollars an hour of one device (default: the cluster's)")
-      ->check(positive_number());
-  group->add_flag("--explain", options.explain, "What faster links, memory or devices would change");
+  command.add_option("--objective", options.objective, list_of(layout_objective_names()))->capture_default_str();
+  command
+      .add_option("--price", options.prices,
+                  "US dollars an hour of one device, or of each type: A100=4,V100=2.5 (default: the cluster's)")
+      ->delimiter(',')
+      ->check(CLI::Validator(
+          [](std::string& text) {
+            std::string price = text.substr(text.rfind('=') + 1);
+            return positive_number()(price);
+          },
+          "[TYPE=]POSITIVE"));
+  command.add_flag("--explain", options.explain,
+                   "Where the step goes; what faster links, memory or devices would change");
   group->add_flag("--pareto", options.pareto, "Layouts of which none is as fast, as small and takes as few devices");
-  group->add_option("--scaling", options.scaling, "The best layout on so many devices, e.g. 8,16,32")
+  command.add_option("--scaling", options.scaling, "The best layout on so many devices, e.g. 8,16,32")
       ->delimiter(',')
       ->check(positive);
-  group->add_flag("--weak", options.weak, "--scaling: the batch grows with the devices, from that of the first number")
-      ->needs(group->get_option("--scaling"));
+  command
+      .add_flag("--weak", options.weak, "--scaling: the batch grows with the devices, from that of the first number")
+      ->needs(command.get_option("--scaling"));
 }
 
 // Whether attention is fused unless the user says: where all that compute in the precision are GPUs of the generation
@@ -346,6 +200,7 @@ bool has_fused_attention(const PlanOptions& options, const Network& network, con
 SearchSpace search_space(const PlanOptions& options, const Network& network, const Cluster& cluster) {
   SearchSpace space = options.space;
   space.precision = choose("--precision", options.precisions.front(), data_type_names());
+  space.objective = choose("--objective", options.objective, layout_objective_names());
   space.optimizer = choose("--optimizer", options.optimizer, optimizer_names());
   if (!options.recompute.empty()) space.recompute = choose("--recompute", options.recompute, recompute_names());
   if (!options.schedule.empty()) space.schedule = options.schedule;

@@ -30,7 +30,7 @@ struct PlanOptions {
   bool explain = false;
   bool pareto = false;
   int confirm = 3;
-  double price = 0;  // US dollars an hour of one device; 0: as the cluster says
+  std::vector<std::string> prices;  // "4.1" or "A100=4.1": US dollars an hour of one device; else as the cluster says
   bool json = false;
 };
 
@@ -39,5 +39,8 @@ SearchSpace search_space(const PlanOptions& options, const Network& network, con
 
 // Plans in the full space of layouts and reports. REQUIRES: why_no_layouts() is empty; a precision.
 void plan_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster);
+
+// Plans pipelines and replicas: any graph, unlike devices, measured costs; reports.
+void plan_partitions(const PlanOptions& options, const Network& network, const Cluster& cluster);
 
 }  // namespace stagecraft

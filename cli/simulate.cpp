@@ -26,14 +26,19 @@ struct SimulateOptions {
   bool json = false;
 };
 
-Json summary_json(const Trace& trace) {
+Json summary_json(const Plan& plan, const Trace& trace) {
   const TraceSummary summary = summarize(trace);
   Json json = {{"source", trace.source},
                {"step_time_s", summary.step.value()},
                {"bubble", summary.bubble},
                {"span_bubble", summary.span_bubble},
-               {"peak_memory_bytes", Json::array()}};
-  for (const Bytes peak : trace.peak_memory) json["peak_memory_bytes"].push_back(peak.value());
+               {"peak_memory_bytes", Json::array()},
+               {"device_memory_bytes", Json::array()}};
+  for (std::size_t row = 0; row < trace.peak_memory.size(); ++row) {
+    json["peak_memory_bytes"].push_back(trace.peak_memory[row].value());
+    const DeviceType& type = plan.cluster.type_of(plan.devices.front()[row % static_cast<std::size_t>(trace.ranks)]);
+    json["device_memory_bytes"].push_back(trace.peak_memory[row].value() / type.group);
+  }
   if (summary.step > Seconds(0)) {
     json["tokens_per_second"] = static_cast<double>(trace.tokens_per_step) / summary.step.value();
   }
@@ -62,7 +67,7 @@ void run(const SimulateOptions& options, const CLI::App& command) {
   const Json document = parse_json(text, options.plan);
   Plan plan = plan_from_json(JsonValue(document, options.plan));
   if (!is_priced(plan)) {
-    const bool sharded = plan.layout != PlanLayout{};
+    const bool sharded = !plan.layout.has_whole_layers();
     note(fmt::format("{}: has no stage costs; priced by the {} of its devices", options.plan,
                      sharded ? "step model" : "roofline"));
     if (sharded) {
@@ -76,7 +81,7 @@ void run(const SimulateOptions& options, const CLI::App& command) {
   trace.plan_digest = digest(text);
   if (!options.output.empty()) save_trace(trace, options.output);
   if (options.json) {
-    print_json(summary_json(trace));
+    print_json(summary_json(plan, trace));
   } else {
     print_summary(trace);
     if (!options.output.empty()) note("wrote " + options.output);

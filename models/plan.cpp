@@ -123,7 +123,10 @@ void validate_sharing(const Plan& plan, const Placement& placement, const std::s
 // What the shards of a rank must divide.
 void validate_layout(const Plan& plan, const std::string& file) {
   const PlanLayout& layout = plan.layout;
-  if (layout == PlanLayout{}) return;
+  if (layout != PlanLayout{} && plan.schedule.updates != WeightUpdates::synchronous) {
+    fail(file, "layout", "asynchronous schedules train with one device a rank");
+  }
+  if (layout.has_whole_layers()) return;
   if (!plan.network.transformer) fail(file, "layout", "needs a transformer: the layers of a graph are not sharded");
   const Transformer& transformer = *plan.network.transformer;
   const auto divides = [&](std::string_view field, std::int64_t width, std::string_view what, std::int64_t number) {
@@ -146,9 +149,6 @@ void validate_layout(const Plan& plan, const std::string& file) {
     if (transformer.experts == 0) fail(file, "layout.expert", "expected 1: the network has no experts");
     divides("expert", layout.expert, "experts", transformer.experts);
     divides("expert", layout.expert, "replicas * context", plan.replicas() * std::int64_t{layout.context});
-  }
-  if (plan.schedule.updates != WeightUpdates::synchronous) {
-    fail(file, "layout", "asynchronous schedules train with one device a rank");
   }
 }
 
@@ -300,6 +300,7 @@ void price_layers(Plan& plan, const CostModel& model, Workload workload, std::sp
     stage.cost.gradients -= held_once.gradients;
     stage.cost.optimizer_state -= held_once.optimizer_state;
     stage.cost.optimizer -= held_once.optimizer;
+    if (plan.layout.zero == 1) shard_optimizer(stage.cost, plan.replicas());
     if (plan.schedule.slices > 1) {
       const double share = 1.0 / plan.schedule.slices;
       stage.cost.forward *= share;
@@ -337,7 +338,7 @@ void add_overheads(Plan& plan, const CostModel& model) {
 
 void price(Plan& plan, const CostModel& model, std::span<const Load> loads) {
   assert(loads.empty() || loads.size() == plan.stages.size());
-  if (plan.layout != PlanLayout{}) throw bad_input("layout: a model of whole layers cannot price their shards");
+  if (!plan.layout.has_whole_layers()) throw bad_input("layout: a model of whole layers cannot price their shards");
   const auto price_all = [&](std::optional<int> busy_neighbours) {
     Workload workload = plan.workload();
     workload.busy_neighbours = busy_neighbours;

@@ -89,7 +89,8 @@ struct Plan {
 
 // Prices every stage on its device (the first replica's), boundaries from the network's cuts. `loads`: Workload::load,
 // by stage; empty: 1. Throws bad_input when the model knows nothing of a layer or device, and for plans whose ranks are
-// sharded, which models of whole layers cannot price (models/cost/step_model.hpp does). REQUIRES: a validated plan.
+// sharded but for ZeRO 1, which models of whole layers cannot price (models/cost/step_model.hpp does). REQUIRES: a
+// validated plan.
 void price(Plan& plan, const CostModel& model, std::span<const Load> loads = {});
 
 // Whether every stage has a cost: hand-written plans may leave costs out, and are priced before they are simulated.

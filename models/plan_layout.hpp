@@ -29,6 +29,8 @@ struct PlanLayout {
   bool overlap_pipeline = false;
   bool operator==(const PlanLayout&) const = default;
 
+  // Nothing but, at most, ZeRO 1: models of whole layers can price it.
+  bool has_whole_layers() const { return *this == PlanLayout{.zero = static_cast<std::uint8_t>(zero == 1 ? 1 : 0)}; }
   // Devices that hold one rank of one replica between them.
   int shards() const { return tensor * context; }
 };

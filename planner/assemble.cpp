@@ -23,6 +23,28 @@ std::string types_along(const Cluster& cluster, const Assignment& assignment) {
   return text;
 }
 
+DeviceMemory fullest_device(const Plan& plan) {
+  DeviceMemory fullest;
+  for (std::size_t rank = 0; rank < plan.prediction.peak_memory.size(); ++rank) {
+    const DeviceType& type = plan.cluster.type_of(plan.devices.front()[rank]);
+    const DeviceMemory memory{plan.prediction.peak_memory[rank] / type.group, type.memory / type.group};
+    if (rank == 0 || memory.share() > fullest.share()) fullest = memory;
+  }
+  return fullest;
+}
+
+double price_of(const Plan& plan) {
+  double price = 0;
+  for (const auto& row : plan.devices) {
+    for (const DeviceId device : row) {
+      const double each = plan.cluster.type_of(device).price;
+      if (!(each > 0)) return 0;
+      price += each;
+    }
+  }
+  return price;
+}
+
 namespace {
 
 bool has_closed_form(const Layout& layout) { return layout.schedule == "gpipe" || layout.schedule == "1f1b"; }
@@ -51,6 +73,7 @@ RankedPlan PlanMaker::make(const Judgement& judgement) {
   plan.optimizer = space_.optimizer;
   plan.recompute = layout.recompute;
   plan.fused_attention = space_.fused_attention;
+  plan.layout.zero = static_cast<std::uint8_t>(layout.zero);
   plan.devices = judgement.geometry->assignment.devices;
   plan.schedule =
       make_schedule(layout.schedule, {layout.ranks, judgement.option.chunks(), static_cast<int>(layout.microbatches)});
@@ -94,6 +117,9 @@ void PlanMaker::predict(const Judgement& judgement, bool is_usual, RankedPlan& r
   plan.prediction.bubble = candidate.bubble;
   plan.prediction.peak_memory = trace_header(plan, "").peak_memory;
   plan.prediction.peak_memory.resize(static_cast<std::size_t>(plan.ranks()));
+  candidate.memory = fullest_device(plan);
+  candidate.devices_used = plan.devices_used();
+  candidate.price = price_of(plan);
 }
 
 }  // namespace stagecraft

@@ -11,6 +11,12 @@ namespace stagecraft {
 // "2x A100, 2x V100": the types along a pipeline.
 std::string types_along(const Cluster& cluster, const Assignment& assignment);
 
+// The one that is nearest to its limit. REQUIRES: a plan with predicted peaks.
+DeviceMemory fullest_device(const Plan& plan);
+
+// US dollars an hour of all devices in use; 0: unknown for some.
+double price_of(const Plan& plan);
+
 class PlanMaker {
  public:
   // All are used, not owned.

@@ -20,8 +20,9 @@ struct Assignment {
 // The arrangements worth trying, at least one where the types have enough devices. Each order in `preferences` lists
 // device types, best first: ranks take the best types first, and are then arranged in every order of those types (in
 // two orders, as preferred and reversed, beyond four types). With one type there is one arrangement.
-// REQUIRES: ranks > 0, replicas > 0.
+// `every_split`: ranks are also shared out over the types in every other way, so that any devices can stay idle (where
+// that is at most 256 ways). REQUIRES: ranks > 0, replicas > 0.
 std::vector<Assignment> assignments(const Cluster& cluster, std::span<const std::vector<int>> preferences, int ranks,
-                                    int replicas);
+                                    int replicas, bool every_split = false);
 
 }  // namespace stagecraft

@@ -20,8 +20,9 @@ void confirm_best(SearchResult& result, int count) {
   for (auto ranked = result.ranked.begin(); ranked != end; ++ranked) {
     ranked->candidate.simgrid = ranked->plan.prediction.simgrid_step;
   }
-  std::stable_sort(result.ranked.begin(), end,
-                   [](const RankedPlan& a, const RankedPlan& b) { return a.candidate.simgrid < b.candidate.simgrid; });
+  std::stable_sort(result.ranked.begin(), end, [&](const RankedPlan& a, const RankedPlan& b) {
+    return score_of(a.candidate, result.objective) < score_of(b.candidate, result.objective);
+  });
 }
 
 }  // namespace stagecraft

@@ -12,7 +12,8 @@ namespace stagecraft {
 // simgrid_steps() and changes nothing then.
 void confirm(std::span<Plan* const> plans);
 
-// The same for the first `count` ranked plans, which are put in the order of these steps.
+// The same for the first `count` ranked plans, which are put in the order that the objective has with
+// these steps.
 void confirm_best(SearchResult& result, int count);
 
 }  // namespace stagecraft

@@ -14,7 +14,7 @@ CutCosts::Sums& add(CutCosts::Sums& sums, const LayerCost& layer) {
   sums.backward_saving += layer.backward_saving.value();
   sums.optimizer += layer.optimizer.value();
   sums.resident += (layer.weights + layer.gradients + layer.optimizer_state).value();
-  sums.gradients += layer.gradients.value();
+  sums.reduced += layer.reduced_gradients().value();
   sums.stash += layer.stash.value();
   sums.split += layer.split.value();
   return sums;

@@ -20,7 +20,7 @@ struct CutCosts {
     double backward_saving = 0;  // of a full backward against its two parts
     double optimizer = 0;
     double resident = 0;  // bytes kept whatever is in flight: weights, gradients, optimizer state
-    double gradients = 0;
+    double reduced = 0;   // bytes that replicas sum
     double stash = 0;
     double split = 0;
     double backward() const { return backward_input + backward_weight - backward_saving; }
@@ -42,7 +42,7 @@ inline CutCosts::Sums operator-(const CutCosts::Sums& to, const CutCosts::Sums& 
           to.backward_saving - from.backward_saving,
           to.optimizer - from.optimizer,
           to.resident - from.resident,
-          to.gradients - from.gradients,
+          to.reduced - from.reduced,
           to.stash - from.stash,
           to.split - from.split};
 }

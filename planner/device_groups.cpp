@@ -96,18 +96,17 @@ bool is_infeasible(const std::exception_ptr& failure) {
   }
 }
 
-// Also of two combinations that differ in the width of a type that neither uses.
-bool is_same(const Candidate& a, const Candidate& b) {
-  return a.layout == b.layout && a.devices == b.devices && a.stages == b.stages;
-}
-
 // The ranked plans of all, each once, and what else the winner's search has to say.
 SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
-  const auto step = [](const RankedPlan& plan) { return *plan.candidate.timeline; };
+  const LayoutObjective objective = found.front().objective;
+  const auto is_better = [&](const RankedPlan& a, const RankedPlan& b) {
+    return score_of(a.candidate, objective) < score_of(b.candidate, objective);
+  };
   const auto winner = std::min_element(found.begin(), found.end(), [&](const SearchResult& a, const SearchResult& b) {
-    return step(a.ranked.front()) < step(b.ranked.front());
+    return is_better(a.ranked.front(), b.ranked.front());
   });
   SearchResult result;
+  result.objective = objective;
   result.near_misses = std::move(winner->near_misses);
   result.notes = std::move(winner->notes);
   std::vector<RankedPlan> all;
@@ -115,10 +114,10 @@ SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
     add(result.counts, each.counts);
     for (RankedPlan& plan : each.ranked) all.push_back(std::move(plan));
   }
-  std::stable_sort(all.begin(), all.end(), [&](const RankedPlan& a, const RankedPlan& b) { return step(a) < step(b); });
+  std::stable_sort(all.begin(), all.end(), is_better);
   const auto is_ranked = [&](const Candidate& candidate) {
     return std::any_of(result.ranked.begin(), result.ranked.end(),
-                       [&](const RankedPlan& plan) { return is_same(plan.candidate, candidate); });
+                       [&](const RankedPlan& plan) { return same_plan(plan.candidate, candidate); });
   };
   for (RankedPlan& plan : all) {
     if (result.ranked.size() < keep && !is_ranked(plan.candidate)) result.ranked.push_back(std::move(plan));
@@ -218,7 +217,7 @@ SearchResult search_groups(const Network& network, const Cluster& cluster, const
   if (std::any_of(types.begin(), types.end(), [](const DeviceType& type) { return type.group > 1; })) {
     result.notes.emplace_back(
         "an n-way device is n of a node that split every layer among them (tensor and sequence "
-        "parallelism); its times and memory are those of all n together");
+        "parallelism); its times are those of all n together, its memory is shown for each of them");
   }
   if (limited) {
     result.notes.push_back(fmt::format(

@@ -85,6 +85,34 @@ double bubble_of(const Breakdown& breakdown) {
   return span > Seconds(0) ? std::clamp(idle / span, 0.0, 1.0) : 0;
 }
 
+std::pair<double, double> score_of(const Candidate& candidate, LayoutObjective objective) {
+  const double step = step_of(candidate).value(), memory = candidate.memory.share();
+  const double rate = candidate.price > 0 ? candidate.price : candidate.devices_used;
+  switch (objective) {
+    case LayoutObjective::time:
+      return {step, memory};
+    case LayoutObjective::cost:
+      return {rate * step, step};
+    case LayoutObjective::memory:
+      return {memory, step};
+  }
+  return {};
+}
+
+std::string why_worse(const Candidate& loser, const Candidate& winner, LayoutObjective objective) {
+  if (objective == LayoutObjective::time) return why_slower(loser, winner);
+  const Steps steps(loser, winner);
+  const double more = score_of(loser, objective).first / score_of(winner, objective).first - 1;
+  std::string text = "as good";
+  if (objective == LayoutObjective::memory) {
+    text = fmt::format("{} of a device's memory against {}", percent(loser.memory.share()),
+                       percent(winner.memory.share()));
+  } else if (more >= 5e-5) {
+    text = fmt::format("dearer: +{}", percent(more));
+  }
+  return text + fmt::format(", a step that takes {:+.3g} %", 100 * (steps.first / steps.second - 1));
+}
+
 std::string why_slower(const Candidate& loser, const Candidate& winner) {
   const Steps steps(loser, winner);
   const double more = steps.first / steps.second - 1;
@@ -98,11 +126,13 @@ std::string why_slower(const Candidate& loser, const Candidate& winner) {
 }
 
 std::string why_not(const Shortage& shortage) {
-  return fmt::format("out of memory on stage {} ({}): needs {}, has {}", shortage.stage.value, shortage.device,
-                     to_string(shortage.needed), to_string(shortage.available));
+  const double devices = shortage.devices;
+  return fmt::format("out of memory on stage {} ({}): needs {}, has {}{}", shortage.stage.value, shortage.device,
+                     to_string(shortage.needed / devices), to_string(shortage.available / devices),
+                     shortage.devices > 1 ? " each" : "");
 }
 
-std::string why_best(const Candidate& winner, const Candidate* runner_up) {
+std::string why_best(const Candidate& winner, const Candidate* runner_up, LayoutObjective objective) {
   const Seconds step = winner.simgrid.value_or(*winner.timeline);
   std::string text = fmt::format("{}: {} a step, of which", named(winner), to_string(step));
   const char* separator = " ";
@@ -115,9 +145,10 @@ std::string why_best(const Candidate& winner, const Candidate* runner_up) {
   add("contention", step - *winner.timeline);
   if (runner_up == nullptr) return text;
   const Steps steps(*runner_up, winner);
-  text += fmt::format("\nagainst the runner-up, {}: {} a step{}, +{};", named(*runner_up),
+  text += fmt::format("\nagainst the runner-up, {}: {} a step{}, {:+.3g} %;", named(*runner_up),
                       to_string(Seconds(steps.first)), winner.simgrid && !steps.confirmed ? " without contention" : "",
-                      percent(steps.first / steps.second - 1));
+                      100 * (steps.first / steps.second - 1));
+  if (objective != LayoutObjective::time) text += fmt::format(" {};", why_worse(*runner_up, winner, objective));
   std::string saved, paid;
   for (const auto& [name, seconds] : handicaps(*runner_up, winner)) {
     if (std::abs(seconds) < 0.0005 * steps.second) continue;
@@ -133,12 +164,12 @@ std::string why_best(const Candidate& winner, const Candidate* runner_up) {
 void give_verdicts(SearchResult& result) {
   const Candidate& winner = result.ranked.front().candidate;
   for (RankedPlan& plan : result.ranked) {
-    plan.candidate.verdict = &plan.candidate == &winner ? "best" : why_slower(plan.candidate, winner);
+    plan.candidate.verdict = &plan.candidate == &winner ? "best" : why_worse(plan.candidate, winner, result.objective);
   }
   for (Candidate& miss : result.near_misses) {
-    miss.verdict = miss.shortage ? why_not(*miss.shortage) : why_slower(miss, winner);
+    miss.verdict = miss.shortage ? why_not(*miss.shortage) : why_worse(miss, winner, result.objective);
   }
-  result.why = why_best(winner, result.ranked.size() > 1 ? &result.ranked[1].candidate : nullptr);
+  result.why = why_best(winner, result.ranked.size() > 1 ? &result.ranked[1].candidate : nullptr, result.objective);
   // Others may have been left out of the ranking.
   if (result.ranked.size() == 1 && result.counts.partitioned <= 1) result.why += "; no other layout is feasible";
 }

@@ -35,9 +35,9 @@ Nearest nearest_to_fit(Judge& judge, const Cluster& cluster, std::span<const Lay
       const PartitionProblem problem = judge.problem(option, geometry);
       const auto partition = least_memory_partition(problem);
       if (!partition) continue;
-      const double excess = worst_memory(problem, partition->cuts).excess();
-      if (excess >= least) continue;
-      least = excess;
+      const double share = worst_memory(problem, partition->cuts).share();
+      if (share >= least) continue;
+      least = share;
       nearest = {option.layout, shortage_of(cluster, problem, geometry, partition->cuts)};
     }
   }
@@ -52,7 +52,9 @@ std::optional<Layout> first_fit(const Network& network, const Cluster& cluster, 
   PriceList prices(network.graph, cluster, model,
                    {space.microbatch.value_or(1), space.sequence, space.precision, space.optimizer,
                     searched_recomputes(space).front(), space.fused_attention});
-  Judge judge(network, cluster, cuts, prices);
+  SearchSpace anywhere = space;  // the limit is on the layouts listed
+  anywhere.devices.reset();
+  Judge judge(network, cluster, cuts, prices, anywhere);
   const int all = static_cast<int>(cluster.devices.size());
   const LayoutList listed =
       list_layouts(space, static_cast<std::int64_t>(cuts.groups.size()), std::min(all, space.devices.value_or(all)));
@@ -127,8 +129,8 @@ Shortage shortage_of(const Cluster& cluster, const PartitionProblem& problem, co
   const int type = problem.slots[static_cast<std::size_t>(need.stage)].type;
   const auto rank = std::find(geometry.types.begin(), geometry.types.end(), type) - geometry.types.begin();
   const int device = geometry.assignment.types[static_cast<std::size_t>(rank)];
-  return {StageId{need.stage}, cluster.device_types[static_cast<std::size_t>(device)].name, Bytes(need.needed),
-          Bytes(need.available)};
+  const DeviceType& kind = cluster.device_types[static_cast<std::size_t>(device)];
+  return {StageId{need.stage}, kind.name, Bytes(need.needed), Bytes(need.available), kind.group};
 }
 
 Error nothing_fits(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space,

@@ -12,6 +12,9 @@ namespace {
 
 bool is_gpipe(const Layout& layout) { return layout.schedule == "gpipe"; }
 
+// Replicas that share the optimizer's state.
+int sharers(const Layout& layout) { return layout.zero == 1 ? layout.replicas : 1; }
+
 ComputeSchedule make(const LayoutOption& option) {
   const Layout& layout = option.layout;
   return make_schedule(layout.schedule, {layout.ranks, option.chunks(), static_cast<int>(layout.microbatches)});
@@ -39,22 +42,58 @@ bool parts_a_table(const CutGraph& cuts, std::span<const int> path) {
 }  // namespace
 
 Judge::Judge(const Network& network, const Cluster& cluster, const CutGraph& cuts, PriceList& prices,
-             std::optional<int> devices)
-    : network_(network), cluster_(cluster), cuts_(cuts), prices_(prices), devices_(devices) {}
+             const SearchSpace& space)
+    : network_(network), cluster_(cluster), cuts_(cuts), prices_(prices), space_(space) {}
 
-double Judge::least_closed_form(const LayoutOption& option) {
+const LayerPrices& Judge::layer_prices(const Layout& layout) {
+  return prices_.at(layout.microbatch, layout.recompute, sharers(layout));
+}
+
+double Judge::score(const Geometry& geometry, double step, double memory) const {
+  switch (space_.objective) {
+    case LayoutObjective::time:
+      return step;
+    case LayoutObjective::cost:
+      return geometry.price * step;
+    case LayoutObjective::memory:
+      return memory;
+  }
+  return 0;
+}
+
+double Judge::least_score(const LayoutOption& option) {
+  double least = std::numeric_limits<double>::infinity();
+  for (const Geometry& geometry : geometries(option.layout)) least = std::min(least, least_score(option, geometry));
+  return least == std::numeric_limits<double>::infinity() ? 0 : least;  // no devices: partition() will say so
+}
+
+double Judge::least_score(const LayoutOption& option, const Geometry& geometry) {
+  double memory = 0;
+  if (space_.objective == LayoutObjective::memory) {
+    const LayerPrices& prices = layer_prices(option.layout);
+    const auto& in_flight = facts(option).in_flight;
+    memory = (prices.resident + prices.stash * *std::min_element(in_flight.begin(), in_flight.end())) / geometry.memory;
+  }
+  return score(geometry, least_closed_form(option, geometry), memory);
+}
+
+double Judge::least_closed_form(const LayoutOption& option, const Geometry& geometry) {
   const Layout& layout = option.layout;
-  const LayerPrices& prices = prices_.at(layout.microbatch, layout.recompute);
+  const LayerPrices& prices = layer_prices(layout);
   const auto [entry, is_new] = bottlenecks_.try_emplace({layout.microbatch, layout.recompute, layout.stages}, 0);
   if (is_new) entry->second = prices_.least_bottleneck(prices, layout.stages);
   const int chunks = option.chunks();
-  const double steady = static_cast<double>(layout.microbatches - 1) * chunks * entry->second;
+  double bottleneck = chunks * entry->second;
+  if (chunks == 1 && known_facts(layout)) {
+    // Stages that all take that long do no more than their devices can.
+    double speed = 0;
+    for (const int type : geometry.types) speed += 1 / prices.slowdown[static_cast<std::size_t>(type)];
+    bottleneck = std::max(bottleneck, prices.latency / speed);
+  }
+  const double steady = static_cast<double>(layout.microbatches - 1) * bottleneck;
   // Some stage reduces at least its share of the gradients, after its last backward; at most the backwards of the
   // stages in front follow, which the latency counts already.
-  double tail = std::numeric_limits<double>::infinity();
-  for (const Geometry& geometry : geometries(layout)) tail = std::min(tail, geometry.least_tail);
-  if (tail == std::numeric_limits<double>::infinity()) tail = 0;  // no devices: partition() will say so
-  return steady + std::max(prices.latency / chunks, prices.forward / chunks + tail);
+  return steady + std::max(prices.latency / chunks, prices.forward / chunks + geometry.least_tail);
 }
 
 // Fastest types first, and largest memories first where that differs.
@@ -89,12 +128,21 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
   std::vector<Geometry>& all = entry->second;
   if (!is_new) return all;
   // An all-reduce is linear in its bytes, piece by piece: measured around the mean stage's gradients.
-  const LayerPrices& prices = prices_.base();
-  const Bytes mean(std::max(1.0, prices.gradients / layout.ranks));
-  for (Assignment& assignment : assignments(cluster_, preferences(), layout.ranks, layout.replicas)) {
-    if (devices_ && layout.replicas * devices_of(assignment) > *devices_) continue;
+  const LayerPrices& prices = prices_.base(sharers(layout));
+  const Bytes mean(std::max(1.0, prices.reduced / layout.ranks));
+  // Where not all devices are taken, it matters which: for the least cost any may stay idle.
+  const int all_devices = devices_in(cluster_);
+  const bool every_split =
+      space_.devices.value_or(all_devices) < all_devices || space_.objective == LayoutObjective::cost;
+  for (Assignment& assignment : assignments(cluster_, preferences(), layout.ranks, layout.replicas, every_split)) {
+    if (space_.devices && layout.replicas * devices_of(assignment) > *space_.devices) continue;
     Geometry geometry;
     for (const int type : assignment.types) geometry.types.push_back(prices_.index_of(type));
+    for (const int type : assignment.types) {
+      const DeviceType& device = cluster_.device_types[static_cast<std::size_t>(type)];
+      geometry.memory += device.memory.value();
+      geometry.price += layout.replicas * (device.price > 0 ? device.price : device.group);
+    }
     for (std::size_t rank = 0; rank < assignment.types.size(); ++rank) {
       std::vector<DeviceId> replicas;
       for (const auto& row : assignment.devices) replicas.push_back(row[rank]);
@@ -105,7 +153,7 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
     }
     for (std::size_t rank = 0; rank < geometry.types.size(); ++rank) {
       const double tail =
-          geometry.reduce_latency[rank] + geometry.reduce_per_byte[rank] * prices.gradients / layout.ranks;
+          geometry.reduce_latency[rank] + geometry.reduce_per_byte[rank] * prices.reduced / layout.ranks;
       geometry.least_tail = rank == 0 ? tail : std::min(geometry.least_tail, tail);
     }
     geometry.assignment = std::move(assignment);
@@ -115,9 +163,9 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
 }
 
 const CutCosts& Judge::costs(const Layout& layout) {
-  const auto [entry, is_new] = costs_.try_emplace({layout.microbatch, layout.recompute});
+  const auto [entry, is_new] = costs_.try_emplace({layout.microbatch, layout.recompute, sharers(layout)});
   if (is_new) {
-    const LayerPrices& prices = prices_.at(layout.microbatch, layout.recompute);
+    const LayerPrices& prices = layer_prices(layout);
     const auto& class_of = prices_.classes().class_of;
     CutCosts& costs = entry->second;
     costs = cut_costs(cuts_, network_.graph, class_of, prices.costs, prices.workload);
@@ -199,7 +247,7 @@ PartitionProblem Judge::problem(const LayoutOption& option, const Geometry& geom
 }
 
 double Judge::mean_memory(const LayoutOption& option) {
-  const LayerPrices& prices = prices_.at(option.layout.microbatch, option.layout.recompute);
+  const LayerPrices& prices = layer_prices(option.layout);
   double in_flight = 0;
   for (const int count : facts(option).in_flight) in_flight += count;
   return (prices.resident + prices.stash * in_flight / option.layout.stages) / option.layout.ranks;
@@ -228,11 +276,12 @@ bool Judge::may_fit(const PartitionProblem& problem) const {
 std::optional<Judgement> Judge::partition(const LayoutOption& option, const Geometry& geometry) {
   const PartitionProblem to_split = problem(option, geometry);
   if (!may_fit(to_split)) return std::nullopt;
-  auto best = best_partition(to_split);
+  auto best = space_.objective == LayoutObjective::memory ? least_memory_partition(to_split) : best_partition(to_split);
   if (!best) return std::nullopt;
-  const double step = closed_form_step(to_split, best->cuts);
-  const double memory = worst_memory(to_split, best->cuts).needed;
-  return Judgement{option, &geometry, &cuts_, std::move(*best), step, 0, memory};
+  const MemoryNeed worst = worst_memory(to_split, best->cuts);
+  if (worst.excess() > 0) return std::nullopt;
+  const double step = closed_form_step(to_split, best->cuts), memory = worst.share();
+  return Judgement{option, &geometry, &cuts_, std::move(*best), step, 0, memory, score(geometry, step, memory)};
 }
 
 Timeline& Judge::timeline(const LayoutOption& option, bool tied_ends) {
@@ -248,8 +297,9 @@ void Judge::simulate(Judgement& judgement, std::int64_t actions) {
   const PartitionProblem to_split = problem(judgement.option, *judgement.geometry);
   std::vector<int>& cuts = judgement.partition.cuts;
   PartitionTimeline timeline_of(to_split, timeline(judgement.option, parts_a_table(cuts_, cuts)));
-  if (actions == 0) {
+  if (actions == 0 || space_.objective == LayoutObjective::memory) {
     judgement.timeline = timeline_of.step(cuts);
+    judgement.score = score(*judgement.geometry, judgement.timeline, judgement.memory);
     return;
   }
   std::vector<std::vector<int>> starts{cuts};
@@ -263,7 +313,8 @@ void Judge::simulate(Judgement& judgement, std::int64_t actions) {
   cuts = std::move(refined.cuts);
   judgement.timeline = refined.step;
   judgement.closed_form = closed_form_step(to_split, cuts);
-  judgement.memory = worst_memory(to_split, cuts).needed;
+  judgement.memory = worst_memory(to_split, cuts).share();
+  judgement.score = score(*judgement.geometry, judgement.timeline, judgement.memory);
 }
 
 double closed_form_step(const PartitionProblem& problem, std::span<const int> cuts) {

@@ -25,6 +25,8 @@ struct Geometry {
   std::vector<int> types;                               // by rank: into LayerPrices::costs
   std::vector<double> reduce_latency, reduce_per_byte;  // by rank: all-reduce over the replicas
   double least_tail = 0;                                // seconds: of an equal share of the gradients, on the best rank
+  double price = 0;                                     // of all devices: US dollars an hour, or how many they are
+  double memory = 0;                                    // bytes of a replica's devices
 };
 
 // What a schedule means for memory and placement, by stage.
@@ -43,17 +45,21 @@ struct Judgement {
   Partition partition;
   double closed_form = 0;  // seconds
   double timeline = 0;     // seconds; zero: not evaluated
-  double memory = 0;       // bytes of the stage that is nearest to its limit
+  double memory = 0;       // share of its memory that the stage needs which is nearest to its limit
+  double score = 0;        // what the objective makes least, by the timeline where there is one
 };
 
 class Judge {
  public:
-  // `cuts` is used, not owned. `devices`: at most so many are used, those of groups counted.
+  // All are used, not owned. Of the space: objective and limit of devices.
   Judge(const Network& network, const Cluster& cluster, const CutGraph& cuts, PriceList& prices,
-        std::optional<int> devices = {});
+        const SearchSpace& space);
 
-  // Seconds that no partition of this layout on any devices can beat in the closed form.
-  double least_closed_form(const LayoutOption& option);
+  // What no partition of this layout on any devices, or on these, can beat by the objective in the closed form.
+  double least_score(const LayoutOption& option);
+  double least_score(const LayoutOption& option, const Geometry& geometry);
+  // What the objective makes of a step in seconds and a share of memory.
+  double score(const Geometry& geometry, double step, double memory) const;
   // The arrangements of the layout's devices; kept until the judge is gone.
   const std::vector<Geometry>& geometries(const Layout& layout);
   PartitionProblem problem(const LayoutOption& option, const Geometry& geometry);
@@ -62,29 +68,32 @@ class Judge {
   double mean_memory(const LayoutOption& option);
   // False only where no partition can fit; a cheap look before best_partition.
   bool may_fit(const PartitionProblem& problem) const;
-  // The best partition under the closed form; empty when none fits.
+  // The best partition by the objective, in the closed form; empty when none fits.
   std::optional<Judgement> partition(const LayoutOption& option, const Geometry& geometry);
-  // Sets `timeline`; improves the partition by local moves worth `actions` evaluated actions (zero: as it is).
+  // Sets `timeline`; improves the partition by local moves worth `actions` evaluated actions (zero: as it is), but for
+  // the objective of memory.
   void simulate(Judgement& judgement, std::int64_t actions);
   // Of the layout's schedule; kept until the judge is gone.
   Timeline& timeline(const LayoutOption& option, bool tied_ends);
 
  private:
+  const LayerPrices& layer_prices(const Layout& layout);
   const CutCosts& costs(const Layout& layout);
   const ScheduleFacts& facts(const LayoutOption& option);
   Link hop(const Geometry& geometry, RankId from, RankId to) const;
   double reduce_tied(const Geometry& geometry, double bytes) const;
   std::vector<std::vector<int>> preferences();
   int devices_of(const Assignment& assignment) const;
+  double least_closed_form(const LayoutOption& option, const Geometry& geometry);
 
   using ShapeKey = std::tuple<std::size_t, int, int, std::int64_t>;  // schedule, stages, ranks, micro-batches
   const Network& network_;
   const Cluster& cluster_;
   const CutGraph& cuts_;
   PriceList& prices_;
-  std::optional<int> devices_;
-  std::map<std::pair<std::int64_t, Recompute>, CutCosts> costs_;
-  std::map<std::pair<int, int>, std::vector<Geometry>> geometries_;  // by ranks and replicas
+  const SearchSpace& space_;
+  std::map<std::tuple<std::int64_t, Recompute, int>, CutCosts> costs_;  // replicas with ZeRO 1, else 1
+  std::map<std::pair<int, int>, std::vector<Geometry>> geometries_;     // by ranks and replicas
   std::map<ShapeKey, ScheduleFacts> facts_;
   std::map<std::tuple<ShapeKey, bool, bool>, std::unique_ptr<Timeline>> timelines_;  // data parallel, tied ends
   std::map<std::tuple<std::int64_t, Recompute, int>, double> bottlenecks_;           // by stages

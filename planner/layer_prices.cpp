@@ -93,8 +93,8 @@ PriceList::PriceList(const LayerGraph& graph, const Cluster& cluster, const Cost
   if (types_.empty()) throw refusal.value_or(bad_input("cluster '{}' has no devices", cluster.name));
 }
 
-const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
-  const auto [entry, is_new] = prices_.try_emplace({microbatch, recompute});
+const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute, int sharers) {
+  const auto [entry, is_new] = prices_.try_emplace({microbatch, recompute, sharers});
   LayerPrices& prices = entry->second;
   if (!is_new) return prices;
   prices.workload = base_;
@@ -106,6 +106,7 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
       std::vector<LayerCost> costs;
       for (const LayerId layer : classes_.representatives) {
         costs.push_back(model_.layer_cost(graph_[layer], workload, device));
+        if (sharers > 1) shard_optimizer(costs.back(), sharers);
       }
       return costs;
     };
@@ -117,6 +118,7 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
       beside.push_back(price(workload));
     }
   }
+  prices.slowdown.assign(types_.size(), std::numeric_limits<double>::infinity());
   for (std::size_t c = 0; c < classes_.counts.size(); ++c) {
     const auto count = static_cast<double>(classes_.counts[c]);
     const LayerCost& cost = prices.costs.front()[c];
@@ -124,10 +126,16 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute) {
     double forward = std::numeric_limits<double>::infinity();
     for (const auto& of_type : prices.costs) forward = std::min(forward, of_type[c].forward.value());
     prices.forward += count * forward;
+    if (const double least = least_busy(prices, c); least > 0) {
+      for (std::size_t type = 0; type < types_.size(); ++type) {
+        prices.slowdown[type] = std::min(prices.slowdown[type], busy(prices.costs[type][c]) / least);
+      }
+    }
     prices.resident += count * (cost.weights + cost.gradients + cost.optimizer_state).value();
-    prices.gradients += count * cost.gradients.value();
+    prices.reduced += count * cost.reduced_gradients().value();
     prices.stash += count * cost.stash.value();
   }
+  if (!(prices.latency > 0)) prices.slowdown.assign(types_.size(), 1);  // no class says
   return prices;
 }
 

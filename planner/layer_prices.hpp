@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -28,11 +29,13 @@ struct LayerPrices {
   // [type][busy neighbours][class]: of slices of a GPU; empty for other types.
   std::vector<std::vector<std::vector<LayerCost>>> beside;
 
-  double latency = 0;    // seconds: forward and backward of all layers, each on its fastest type
-  double forward = 0;    // seconds: forward alone, likewise
-  double resident = 0;   // bytes: weights, gradients and optimizer state of all layers
-  double gradients = 0;  // bytes, of all layers
-  double stash = 0;      // bytes, of all layers, one micro-batch
+  // [type]: of all classes, how many times as long as on the fastest type the one takes that it suits best; 1 or more.
+  std::vector<double> slowdown;
+  double latency = 0;   // seconds: forward and backward of all layers, each on its fastest type
+  double forward = 0;   // seconds: forward alone, likewise
+  double resident = 0;  // bytes: weights, gradients and optimizer state of all layers
+  double reduced = 0;   // bytes that replicas sum, of all layers
+  double stash = 0;     // bytes, of all layers, one micro-batch
 };
 
 class PriceList {
@@ -41,8 +44,9 @@ class PriceList {
   // Throws the model's error when that leaves none.
   PriceList(const LayerGraph& graph, const Cluster& cluster, const CostModel& model, Workload base);
 
-  const LayerPrices& at(std::int64_t microbatch, Recompute recompute);
-  const LayerPrices& base() { return at(base_.microbatch, base_.recompute); }
+  // `sharers`: so many replicas share the optimizer's state (ZeRO 1).
+  const LayerPrices& at(std::int64_t microbatch, Recompute recompute, int sharers = 1);
+  const LayerPrices& base(int sharers = 1) { return at(base_.microbatch, base_.recompute, sharers); }
   // Whether a lighter recomputation costs the same (selective, where attention is fused): not worth a second look.
   bool repeats(std::int64_t microbatch, Recompute recompute);
   const LayerClasses& classes() const { return classes_; }
@@ -63,7 +67,7 @@ class PriceList {
   LayerClasses classes_;
   std::vector<int> types_;
   std::vector<std::string> notes_;
-  std::map<std::pair<std::int64_t, Recompute>, LayerPrices> prices_;
+  std::map<std::tuple<std::int64_t, Recompute, int>, LayerPrices> prices_;
   std::map<std::pair<std::int64_t, Recompute>, bool> repeats_;
 };
 

@@ -7,6 +7,7 @@
 #include "models/cost/memory.hpp"
 #include "models/network/layer_graph.hpp"
 #include "models/text.hpp"
+#include "planner/layout_ranking.hpp"
 
 namespace stagecraft {
 namespace {
@@ -131,6 +132,10 @@ std::string help(const LayoutSpace& space) {
 
 }  // namespace
 
+std::string widths_text(const ParallelLayout& l) {
+  return fmt::format("p{}v{}t{}c{}d{}b{}", l.pipeline, l.virtual_stages, l.tensor, l.context, l.data, l.microbatch);
+}
+
 std::vector<std::pair<std::string, double>> terms_of(const StepEstimate& estimate) {
   std::vector<std::pair<std::string, double>> terms;
   for (const Term& term : all_terms) {
@@ -158,8 +163,13 @@ std::vector<WhatIf> what_if(const LayoutSpace& space, const JudgedLayout& best, 
       what.property = property.name;
       what.factor = factor;
       const StepEstimate same = model.estimate(best.layout);
-      if (same.fits) what.same_layout = same.time.value();
-      if (factor == 0.5 || factor == 2) what.best = best_of(model, space.choices(), objective);
+      if (same.fits) what.same = same.time.value();
+      if (!what.planned_anew()) continue;
+      if (const auto anew = best_of(model, space.choices(), objective)) {
+        what.best = anew->estimate.time.value();
+        what.plan = to_string(anew->layout);
+        what.as = same_candidate(anew->layout, best.layout) ? "the same" : widths_text(anew->layout);
+      }
     }
   }
   return result;

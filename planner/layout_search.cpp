@@ -54,12 +54,6 @@ bool reaches_front(const FoundLayouts& found, double time, const std::vector<Res
 
 }  // namespace
 
-std::span<const std::pair<std::string_view, LayoutObjective>> layout_objective_names() {
-  static constexpr std::array<std::pair<std::string_view, LayoutObjective>, 3> names{
-      {{"time", LayoutObjective::time}, {"cost", LayoutObjective::cost}, {"memory", LayoutObjective::memory}}};
-  return names;
-}
-
 LayoutCounts& LayoutCounts::operator+=(const LayoutCounts& other) {
   points += other.points;
   judged += other.judged;

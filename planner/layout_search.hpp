@@ -12,11 +12,9 @@
 #include <vector>
 
 #include "planner/layout_space.hpp"
+#include "planner/objective.hpp"
 
 namespace stagecraft {
-
-enum class LayoutObjective { time, cost, memory };
-std::span<const std::pair<std::string_view, LayoutObjective>> layout_objective_names();
 
 struct JudgedLayout {
   ParallelLayout layout;

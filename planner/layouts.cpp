@@ -84,6 +84,20 @@ void check_cuts(const SearchSpace& space, std::int64_t layers) {
   }
 }
 
+// Like devices cost the same, whatever that is.
+void check_prices(const SearchSpace& space, const Cluster& cluster) {
+  if (space.objective != LayoutObjective::cost) return;
+  const DeviceType& first = cluster.type_of(DeviceId{0});
+  for (const Device& device : cluster.devices) {
+    const DeviceType& type = cluster.device_types[static_cast<std::size_t>(device.type)];
+    if (&type == &first || (type.price > 0 && first.price > 0)) continue;
+    throw bad_input(
+        "--objective: cost needs a price of every device type, and '{}' has none: expected --price {}=USD, or "
+        "\"price\" in the cluster's file",
+        printable((type.price > 0 ? first : type).name), printable((type.price > 0 ? first : type).name));
+  }
+}
+
 void check_schedule(const SearchSpace& space) {
   if (!space.schedule) return;
   std::vector<std::string> names;
@@ -108,7 +122,7 @@ class Lister {
   std::vector<std::int64_t> replica_counts() const {
     if (space_.replicas) return {*space_.replicas};
     std::vector<std::int64_t> counts = divisors(space_.global_batch);
-    std::erase_if(counts, [&](std::int64_t count) { return count > devices_; });
+    std::erase_if(counts, [&](std::int64_t count) { return count > devices_ || (space_.zero > 0 && count == 1); });
     return counts;
   }
 
@@ -139,7 +153,7 @@ class Lister {
       sizes.resize(std::min(sizes.size(), max_microbatches));
       for (const std::int64_t size : sizes) {
         add({stages, ranks, static_cast<int>(replicas), size, samples / size, std::string(schedule_kinds()[kind].name),
-             Recompute::none},
+             Recompute::none, space_.zero},
             kind);
       }
     }
@@ -178,6 +192,7 @@ int usable_devices(const Cluster& cluster, const SearchSpace& space) {
 void check_space(const SearchSpace& space, const Network& network, const Cluster& cluster) {
   check_counts(space);
   check_batch(space);
+  check_prices(space, cluster);
   check_schedule(space);
   const auto layers = static_cast<std::int64_t>(network.graph.layers());
   check_cuts(space, layers);
@@ -189,7 +204,16 @@ void check_space(const SearchSpace& space, const Network& network, const Cluster
     throw bad_input("{} stages for network '{}': it can be cut into at most {}", *space.stages, printable(network.name),
                     layers);
   }
+  if (space.zero < 0 || space.zero > 1)
+    throw bad_input("--zero: expected 0 or 1 where pipelines and replicas are planned, got {}", space.zero);
+  if (space.zero == 1 && space.replicas == 1) {
+    throw bad_input("--zero: expected 0 with one replica, which shares nothing out, got 1");
+  }
   const int devices = usable_devices(cluster, space);
+  if (space.zero == 1 && std::min<std::int64_t>(devices, space.global_batch) < 2) {
+    throw infeasible("--zero: one replica is all that {} and {} allow, which shares nothing out",
+                     counted(devices, "device"), counted(space.global_batch, "sample"));
+  }
   if (space.replicas.value_or(1) > devices) {
     throw infeasible("{} replicas need as many devices at least, but {} of cluster '{}' can be used", *space.replicas,
                      devices, printable(cluster.name));
@@ -203,8 +227,9 @@ LayoutList list_layouts(const SearchSpace& space, std::int64_t cuttable, int dev
 std::string to_string(const Layout& layout) {
   std::string text = fmt::format("P={}", layout.ranks);
   if (layout.stages != layout.ranks) text += fmt::format(" V={}", layout.stages / layout.ranks);
-  return text + fmt::format(" R={} b={} M={} {} recompute={}", layout.replicas, layout.microbatch, layout.microbatches,
-                            layout.schedule, name(layout.recompute));
+  return text + fmt::format(" R={} b={} M={} {} recompute={}{}", layout.replicas, layout.microbatch,
+                            layout.microbatches, layout.schedule, name(layout.recompute),
+                            layout.zero == 1 ? " zero1" : "");
 }
 
 }  // namespace stagecraft

@@ -54,7 +54,7 @@ class Pricing {
       terms.hop = slot.hop.transfer_time(Bytes(problem_.costs.boundary[static_cast<std::size_t>(to)])).value();
     }
     if (slot.reduce_per_byte > 0 || slot.reduce_latency > 0) {
-      terms.tail += slot.reduce_latency + sums.gradients * slot.reduce_per_byte;
+      terms.tail += slot.reduce_latency + sums.reduced * slot.reduce_per_byte;
     }
     if (stages_ > 1 && (stage == 0 || stage + 1 == stages_)) terms.tail += problem_.reduce_tied;
     return terms;
@@ -317,7 +317,7 @@ MemoryNeed worst_memory(const PartitionProblem& problem, std::span<const int> cu
     const auto at = static_cast<std::size_t>(stage);
     const auto arc = static_cast<std::size_t>(problem.cuts.find_arc(cuts[at], cuts[at + 1]));
     const MemoryNeed need{stage, pricing.needed(stage, cuts[at], cuts[at + 1], arc), pricing.slot_at(stage).memory};
-    if (stage == 0 || need.excess() > worst.excess()) worst = need;
+    if (stage == 0 || need.share() > worst.share()) worst = need;
   }
   return worst;
 }
@@ -327,12 +327,12 @@ std::optional<Partition> least_memory_partition(const PartitionProblem& problem)
   const CutGraph& cuts = problem.cuts;
   const std::vector<int> depth = depths(cuts);
   struct Entry {
-    double excess = infinity;  // of the worst stage from here on
+    double share = infinity;  // of the worst stage from here on
     int target = -1;
   };
   const auto stages = static_cast<std::size_t>(pricing.stages());
   std::vector<std::vector<Entry>> best(stages + 1, std::vector<Entry>(cuts.nodes.size()));
-  best.back().back().excess = -infinity;
+  best.back().back().share = 0;
   for (int stage = pricing.stages() - 1; stage >= 0; --stage) {
     const auto& after = best[static_cast<std::size_t>(stage) + 1];
     for (int from = 0; from < cuts.full(); ++from) {
@@ -342,13 +342,13 @@ std::optional<Partition> least_memory_partition(const PartitionProblem& problem)
       for (const CutGraph::Arc& to : cuts.arcs_from(from)) {
         const std::size_t at = arc++;
         const Entry& rest = after[static_cast<std::size_t>(to.target)];
-        if (rest.excess == infinity || !cuts.allowed(from, to.target, stage, pricing.stages())) continue;
-        const double own = pricing.needed(stage, from, to.target, at) - pricing.slot_at(stage).memory;
-        if (const double excess = std::max(own, rest.excess); excess < entry.excess) entry = {excess, to.target};
+        if (rest.share == infinity || !cuts.allowed(from, to.target, stage, pricing.stages())) continue;
+        const double own = pricing.needed(stage, from, to.target, at) / pricing.slot_at(stage).memory;
+        if (const double share = std::max(own, rest.share); share < entry.share) entry = {share, to.target};
       }
     }
   }
-  if (best.front().front().excess == infinity) return std::nullopt;
+  if (best.front().front().share == infinity) return std::nullopt;
   Partition partition{{0}, 0, true};
   for (std::size_t stage = 0; stage < stages; ++stage) {
     partition.cuts.push_back(best[stage][static_cast<std::size_t>(partition.cuts.back())].target);

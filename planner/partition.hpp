@@ -74,11 +74,12 @@ struct MemoryNeed {
   int stage = 0;
   double needed = 0, available = 0;
   double excess() const { return needed - available; }
+  double share() const { return needed / available; }
 };
-// The stage with the largest excess. REQUIRES: the path follows arcs.
+// The stage that needs the largest share of its memory. REQUIRES: the path follows arcs.
 MemoryNeed worst_memory(const PartitionProblem& problem, std::span<const int> cuts);
 
-// The partition whose worst stage exceeds its memory least (or leaves most of it free). Empty only when the network
+// The partition whose worst stage needs the least share of its memory, fitting or not. Empty only when the network
 // has fewer groups of layers than slots or shared tables forbid every partition.
 std::optional<Partition> least_memory_partition(const PartitionProblem& problem);
 

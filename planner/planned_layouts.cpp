@@ -6,6 +6,7 @@
 #include "planner/confirm.hpp"
 #include "planner/layout_advice.hpp"
 #include "planner/layout_plan.hpp"
+#include "planner/scaling.hpp"
 
 namespace stagecraft {
 namespace {
@@ -69,20 +70,9 @@ PlannedLayouts plan_in_full(const StepModel& model, const Network& network, cons
 std::vector<ScaledLayout> scale(const StepModel& model, const LayoutChoices& choices, LayoutObjective objective,
                                 std::span<const int> devices, bool weak) {
   std::vector<ScaledLayout> scaled;
-  const std::int64_t batch = model.job().global_batch, base = devices.front();
-  for (const int count : devices) {
+  for (const auto& [count, global_batch] : scale_points(devices, model.job().global_batch, weak, choices.devices)) {
     TrainingJob job = model.job();
-    if (weak) {
-      if (batch * count % base != 0) {
-        throw bad_input("--weak: {} on {} do not scale to {}", counted(batch, "sample"), counted(base, "device"),
-                        count);
-      }
-      job.global_batch = batch * count / base;
-    }
-    if (count > choices.devices) {
-      throw bad_input("--scaling: expected at most the {} that can be used, got {}", counted(choices.devices, "device"),
-                      count);
-    }
+    job.global_batch = global_batch;
     const StepModel scaled_model(job, model.machine());
     LayoutChoices there = choices;
     there.devices = count;

@@ -47,8 +47,7 @@ struct ScaledLayout {
   std::int64_t devices = 0, batch = 0;
   std::optional<JudgedLayout> best;  // empty: none fits
 };
-// The best layout on each number of devices; with `weak` the batch grows with them, from the first number's. Throws
-// bad_input for batches that do not come out whole and for more devices than the choices allow.
+// The best layout on each number of devices. Throws as scale_points().
 std::vector<ScaledLayout> scale(const StepModel& model, const LayoutChoices& choices, LayoutObjective objective,
                                 std::span<const int> devices, bool weak);
 

@@ -8,10 +8,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/cost/cost.hpp"
 #include "models/plan.hpp"
+#include "planner/objective.hpp"
 
 namespace stagecraft {
 
@@ -22,9 +24,11 @@ struct SearchSpace {
   DataType precision = DataType::bf16;
   Optimizer optimizer = Optimizer::adamw;
   bool fused_attention = false;
+  LayoutObjective objective = LayoutObjective::time;
 
   std::optional<int> stages;               // of one pipeline
   std::optional<int> replicas;             // data-parallel width
+  int zero = 0;                            // 1: only layouts whose replicas share the optimizer's state
   std::optional<std::int64_t> microbatch;  // samples
   std::optional<std::string> schedule;     // a name of schedule_kinds(); empty: gpipe and 1f1b
   std::optional<Recompute> recompute;      // empty: those of `recomputes` that the cost model knows
@@ -45,6 +49,7 @@ struct Layout {
   std::int64_t microbatches = 1;  // a replica
   std::string schedule;
   Recompute recompute = Recompute::none;
+  int zero = 0;  // 1: replicas share the optimizer's state (ZeRO 1)
   bool operator==(const Layout&) const = default;
 };
 
@@ -62,6 +67,13 @@ struct Shortage {
   StageId stage;
   std::string device;  // type
   Bytes needed, available;
+  int devices = 1;  // that these are of: a group's
+};
+
+// What one device of a plan needs at its peak, and has.
+struct DeviceMemory {
+  Bytes needed, available;
+  double share() const { return needed / available; }
 };
 
 enum class Fate { feasible, out_of_memory };
@@ -75,11 +87,24 @@ struct Candidate {
   std::optional<Seconds> simgrid;      // of the same with contention, where confirm.hpp has asked
   Breakdown breakdown;                 // where `timeline` is known
   double bubble = 0;                   // as in Prediction
+  DeviceMemory memory;                 // likewise: of the device that is nearest to its limit
+  int devices_used = 0;                // likewise: of all replicas, those of groups counted
+  double price = 0;                    // likewise: US dollars an hour of them all; 0: unknown for some
   std::vector<LayerRange> stages;      // positions in the plan's order
   std::string devices;                 // types along the pipeline: "2x A100, 2x V100"
   // "slower: +12 %, bubble 27 % against 9 %", "out of memory on stage 3: needs X, has Y"; of give_verdicts()
   std::string verdict;
 };
+
+// The last word on a candidate's step: SimGrid's, else the timeline's. REQUIRES: the latter.
+inline Seconds step_of(const Candidate& candidate) { return candidate.simgrid.value_or(*candidate.timeline); }
+// Whether both are one plan, also where types differ in width that neither uses.
+inline bool same_plan(const Candidate& a, const Candidate& b) {
+  return a.layout == b.layout && a.devices == b.devices && a.stages == b.stages;
+}
+
+// Smaller is better; the second number decides ties. Without prices all devices cost the same. REQUIRES: as step_of().
+std::pair<double, double> score_of(const Candidate& candidate, LayoutObjective objective);
 
 struct RankedPlan {
   Candidate candidate;
@@ -95,7 +120,8 @@ struct SearchCounts {
 };
 
 struct SearchResult {
-  std::vector<RankedPlan> ranked;      // fastest first, at least one; for a closer look by SimGrid (confirm.hpp)
+  LayoutObjective objective = LayoutObjective::time;
+  std::vector<RankedPlan> ranked;      // best first, at least one; for a closer look by SimGrid (confirm.hpp)
   std::vector<Candidate> near_misses;  // what else deserves a word: would have been faster but does not fit, or slower
   SearchCounts counts;
   std::string why;                 // the winner against the runner-up, in a few lines; of give_verdicts()
@@ -108,7 +134,7 @@ struct SearchResult {
 // are left empty: they are on the ranking that is final (give_verdicts() of explain.hpp).
 SearchResult search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space);
 
-// "P=8 R=4 b=2 M=16 1f1b recompute=full".
+// "P=8 R=4 b=2 M=16 1f1b recompute=full zero1".
 std::string to_string(const Layout& layout);
 
 }  // namespace stagecraft

@@ -198,7 +198,7 @@ double PartitionTimeline::step(std::span<const int> cuts) {
     if (!problem_.neighbours.empty() && type < costs.beside.size()) {
       for (const auto& busy : costs.beside[type]) cost.beside.push_back(times_of(between(busy), overheads));
     }
-    costs_.reduce_grad[s] = Seconds(slot.reduce_latency + std::max(0.0, stage.gradients) * slot.reduce_per_byte);
+    costs_.reduce_grad[s] = Seconds(slot.reduce_latency + std::max(0.0, stage.reduced) * slot.reduce_per_byte);
   }
   return timeline_.makespan(costs_).value();
 }

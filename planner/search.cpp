@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <set>
 #include <tuple>
@@ -23,9 +24,10 @@ constexpr std::int64_t refinement_actions = 1'000'000;      // evaluated for eac
 constexpr std::int64_t polish_actions = 3'000'000;          // and for those that are polished
 constexpr std::size_t max_detours = 2'000;  // layouts looked at for the best of a schedule that is not among the best
 
-// Where times are equal, the candidate that needs less memory.
+// By the objective; where that and the times are equal, the candidate that needs less memory.
 bool is_better(const Judgement& a, const Judgement& b) {
-  return std::tie(a.timeline, a.closed_form, a.memory) < std::tie(b.timeline, b.closed_form, b.memory);
+  return std::tie(a.score, a.timeline, a.closed_form, a.memory) <
+         std::tie(b.score, b.timeline, b.closed_form, b.memory);
 }
 
 // The legal cuts that the search works on, and those for the final polish where they are too many for the search.
@@ -73,10 +75,11 @@ class Search {
         prices_(network.graph, cluster, model,
                 {space.microbatch.value_or(1), space.sequence, space.precision, space.optimizer,
                  searched_recomputes(space).front(), space.fused_attention}),
-        judge_(network, cluster, cuts_.search, prices_, space.devices),
+        judge_(network, cluster, cuts_.search, prices_, space),
         maker_(network, cluster, model, space, judge_) {}
 
   SearchResult run() {
+    result_.objective = space_.objective;
     list();
     partition_all();
     if (best_.empty()) throw nothing_fits(network_, cluster_, model_, space_, judge_, options_);
@@ -108,7 +111,7 @@ class Search {
         return prices_.repeats(option.layout.microbatch, option.layout.recompute);
       });
     }
-    for (LayoutOption& option : options_) estimates_.push_back(judge_.least_closed_form(option));
+    for (LayoutOption& option : options_) estimates_.push_back(judge_.least_score(option));
     rank_by_estimate();
   }
 
@@ -133,21 +136,26 @@ class Search {
     std::set<std::size_t> schedules;  // that have a feasible layout
     std::size_t detours = 0;
     for (std::size_t i = 0; i < options_.size(); ++i) {
-      const bool is_hopeful = best_.size() < wanted || estimates_[i] < best_[wanted - 1].closed_form;
+      const bool is_hopeful = best_.size() < wanted || estimates_[i] < best_[wanted - 1].score;
       const bool is_new = !schedules.contains(options_[i].schedule) && detours < max_detours;
       if (!is_hopeful && !is_new) {
         ++result_.counts.outclassed;
         continue;
       }
       detours += is_hopeful ? 0 : 1;
-      if (partition(options_[i], wanted)) schedules.insert(options_[i].schedule);
+      if (partition(options_[i], is_new ? std::numeric_limits<std::size_t>::max() : wanted))
+        schedules.insert(options_[i].schedule);
     }
   }
 
-  // Adds the layout's best partition to the best few; whether there is one.
+  // Adds the layout's best partition to the best few, where it can be among them; whether it has one that fits.
   bool partition(const LayoutOption& option, std::size_t wanted) {
-    bool feasible = false;
+    bool feasible = false, skipped = false;
     for (const Geometry& geometry : judge_.geometries(option.layout)) {
+      if (best_.size() >= wanted && judge_.least_score(option, geometry) >= best_[wanted - 1].score) {
+        skipped = true;
+        continue;
+      }
       auto judgement = judge_.partition(option, geometry);
       if (!judgement) continue;
       feasible = true;
@@ -155,9 +163,9 @@ class Search {
       const auto at = std::upper_bound(best_.begin(), best_.end(), *judgement, is_better);
       best_.insert(at, std::move(*judgement));
     }
-    ++(feasible ? result_.counts.partitioned : result_.counts.out_of_memory);
+    ++(feasible ? result_.counts.partitioned : skipped ? result_.counts.outclassed : result_.counts.out_of_memory);
     if (!feasible) misfits_.push_back(option);
-    trim(wanted);
+    trim(static_cast<std::size_t>(std::max(1, space_.timelines)));
     return feasible;
   }
 
@@ -202,7 +210,7 @@ class Search {
 
   // The same layouts on the graph of all legal cuts: kept where the timeline agrees that they are better.
   void polish_on_all_cuts() {
-    fine_judge_.emplace(network_, cluster_, *cuts_.polish, prices_, space_.devices);
+    fine_judge_.emplace(network_, cluster_, *cuts_.polish, prices_, space_);
     for (std::size_t i = 0; i < std::min(polished, best_.size()); ++i) {
       const LayoutOption option = best_[i].option;
       for (const Geometry& geometry : fine_judge_->geometries(option.layout)) {
@@ -210,7 +218,7 @@ class Search {
         auto judgement = fine_judge_->partition(option, geometry);
         if (!judgement) continue;
         fine_judge_->simulate(*judgement, polish_actions);
-        if (judgement->timeline < best_[i].timeline) best_[i] = std::move(*judgement);
+        if (judgement->score < best_[i].score) best_[i] = std::move(*judgement);
       }
     }
   }
@@ -218,8 +226,8 @@ class Search {
   void assemble() {
     const auto keep = static_cast<std::size_t>(std::max(1, space_.keep));
     for (std::size_t i = 0; i < std::min(keep, best_.size()); ++i) result_.ranked.push_back(maker_.make(best_[i]));
-    std::stable_sort(result_.ranked.begin(), result_.ranked.end(), [](const RankedPlan& a, const RankedPlan& b) {
-      return *a.candidate.timeline < *b.candidate.timeline;
+    std::stable_sort(result_.ranked.begin(), result_.ranked.end(), [&](const RankedPlan& a, const RankedPlan& b) {
+      return score_of(a.candidate, space_.objective) < score_of(b.candidate, space_.objective);
     });
   }
 
@@ -244,10 +252,11 @@ class Search {
 
   // Of each schedule and recomputation the one that needs least memory on average.
   void add_misfits() {
-    constexpr int tries = 3;  // a kind of misfit: the mean is not the worst stage
+    if (space_.objective == LayoutObjective::memory) return;  // what fits needs less
+    constexpr int tries = 3;                                  // a kind of misfit: the mean is not the worst stage
     std::vector<std::pair<double, const LayoutOption*>> order;
     for (const LayoutOption& option : misfits_) {
-      if (judge_.least_closed_form(option) < result_.ranked.front().candidate.timeline->value()) {
+      if (judge_.least_score(option) < best_.front().score) {
         order.emplace_back(judge_.mean_memory(option), &option);
       }
     }
@@ -261,11 +270,10 @@ class Search {
 
   bool add_misfit(const LayoutOption& option) {
     constexpr double near = 4;  // times the memory that there is
-    const Candidate& winner = result_.ranked.front().candidate;
     for (const Geometry& geometry : judge_.geometries(option.layout)) {
       const PartitionProblem problem = judge_.problem(option, geometry);
       const auto partition = least_memory_partition(problem);
-      if (!partition || partition->closed_form >= winner.timeline->value()) continue;
+      if (!partition || judge_.score(geometry, partition->closed_form, 0) >= best_.front().score) continue;
       const Shortage shortage = shortage_of(cluster_, problem, geometry, partition->cuts);
       if (shortage.needed > shortage.available * near) continue;
       Candidate candidate;

@@ -235,6 +235,16 @@ std::string unique_rung(const std::vector<std::string>& rungs, const std::string
 }
 
 // The columns of the predictions, their names and their own warnings.
+// A group of devices counts as one in plan and traces: each of them holds an equal part.
+void share_out_memory(const Plan& plan, std::vector<Column>& columns) {
+  for (Column& column : columns) {
+    for (auto& [key, value] : column) {
+      if (key.figure != Figure::peak_memory || key.index >= plan.ranks()) continue;
+      value.value /= plan.cluster.type_of(plan.devices.front()[static_cast<std::size_t>(key.index)]).group;
+    }
+  }
+}
+
 std::vector<Column> add_rungs(Comparison& comparison, const Plan* plan, std::span<const Trace> predicted,
                               const ComparisonFiles& files) {
   std::vector<Column> columns;
@@ -250,6 +260,7 @@ std::vector<Column> add_rungs(Comparison& comparison, const Plan* plan, std::spa
       comparison.warnings.push_back(comparison.rungs.back() + ": " + warning);
     }
   }
+  if (plan != nullptr) share_out_memory(*plan, columns);
   const bool has_twins = std::any_of(comparison.rungs.begin(), comparison.rungs.end(),
                                      [](const std::string& name) { return name.find(" #") != std::string::npos; });
   if (has_twins && !files.predicted.empty()) {

@@ -214,7 +214,9 @@ void put_losses(std::string& out, const std::vector<double>& losses) {
 void put_stages(std::string& out, const Plan& plan) {
   const auto rows = stage_rows(plan);
   put(out,
-      "<section>\n<h2>Stages of the plan</h2>\n<p class=\"note\">Times of one micro-batch; memory of the whole rank."
+      "<section>\n<h2>Stages of the plan</h2>\n<p class=\"note\">Times of one micro-batch; memory of the whole rank, "
+      "on "
+      "each device that it is split over."
       "</p>\n{}<div class=\"scroll\">\n<table>\n",
       rows.size() > 18 ? fmt::format("<details><summary>{} stages</summary>\n", plan.stages.size()) : "");
   for (std::size_t r = 0; r < rows.size(); ++r) {
@@ -236,7 +238,7 @@ void put_memory(std::string& out, std::vector<MemoryFact> memory) {
   const std::size_t all = memory.size();
   if (all > fullest_ranks) {
     std::stable_sort(memory.begin(), memory.end(),
-                     [&](const MemoryFact& a, const MemoryFact& b) { return most(a) > most(b); });
+                     [](const MemoryFact& a, const MemoryFact& b) { return a.fullness() > b.fullness(); });
     memory.resize(fullest_ranks);
   }
   double full = 1;

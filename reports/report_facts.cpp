@@ -150,12 +150,11 @@ std::vector<Headline> headlines_of(const ReportFacts& facts) {
                          fmt::format("{} a step", with_thousands(last.tokens_per_step))});
   }
   const MemoryFact* fullest = nullptr;
-  const auto used = [](const MemoryFact& fact) { return fact.measured.value_or(fact.predicted.value_or(0)); };
   for (const MemoryFact& fact : facts.memory) {
-    if (fullest == nullptr || used(fact) > used(*fullest)) fullest = &fact;
+    if (fullest == nullptr || fact.fullness() > fullest->fullness()) fullest = &fact;
   }
   if (fullest != nullptr) {
-    Headline memory{"peak memory", to_string(Bytes(used(*fullest))), fmt::format("rank {}", fullest->rank)};
+    Headline memory{"peak memory", to_string(Bytes(fullest->used())), fmt::format("rank {}", fullest->rank)};
     if (fullest->available) memory.note += " of " + to_string(Bytes(*fullest->available));
     headlines.push_back(memory);
   }

@@ -23,6 +23,9 @@ struct KindTotal {
 struct MemoryFact {
   int rank = 0;
   std::optional<double> predicted, measured, available;  // bytes
+  double used() const { return measured.value_or(predicted.value_or(0)); }
+  // What orders ranks: of the device's memory where that is known, for all of them.
+  double fullness() const { return used() / available.value_or(1); }
 };
 
 // Short figures for the top of the page.

@@ -138,14 +138,18 @@ std::vector<RankMemory> rank_memory(const Plan& plan) {
   }
   for (std::size_t rank = 0; rank < memory.size(); ++rank) {
     if (rank < plan.prediction.peak_memory.size()) memory[rank].needed = plan.prediction.peak_memory[rank];
-    memory[rank].available = plan.cluster.type_of(plan.devices[0][rank]).memory;
+    const DeviceType& type = plan.cluster.type_of(plan.devices[0][rank]);
+    memory[rank].needed /= type.group;
+    memory[rank].available = type.memory / type.group;
   }
   return memory;
 }
 
 std::vector<std::vector<std::string>> stage_rows(const Plan& plan) {
+  const auto& types = plan.cluster.device_types;
+  const bool grouped = std::any_of(types.begin(), types.end(), [](const DeviceType& type) { return type.group > 1; });
   std::vector<std::vector<std::string>> rows{
-      {"stage", "layers", "rank", "device", "forward", "backward", "sends", "rank mem.", "of"}};
+      {"stage", "layers", "rank", "device", "forward", "backward", "sends", grouped ? "each mem." : "rank mem.", "of"}};
   const std::vector<RankMemory> memory = rank_memory(plan);
   for (std::size_t i = 0; i < plan.stages.size(); ++i) {
     const PlanStage& stage = plan.stages[i];

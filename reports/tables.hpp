@@ -32,7 +32,8 @@ std::string plan_table(const Plan& plan);
 std::vector<std::pair<std::string, std::string>> plan_facts(const Plan& plan);
 std::vector<std::vector<std::string>> stage_rows(const Plan& plan);
 
-// What each pipeline rank needs, as predicted or else as its stages' costs say, and what its device has.
+// What each pipeline rank needs, as predicted or else as its stages' costs say, and what its device has; of one device
+// where a group of them counts as one, which hold equal parts.
 struct RankMemory {
   Bytes needed;
   Bytes available;

@@ -55,7 +55,21 @@ struct LayerCost {
   Bytes stash;              // kept from the forward to the backward, each in-flight micro-batch
   Bytes split;              // kept from the input gradient to the weight gradient, where they are two actions
   Bytes workspace;          // scratch while the layer runs; layers share it, so a stage needs the largest
+  // What replicas sum, in bytes of an all-reduce; empty: the gradients.
+  std::optional<Bytes> reduced;
+  Bytes reduced_gradients() const { return reduced.value_or(gradients); }
 };
+
+// ZeRO 1 (Rajbhandari et al. 2020): each of the replicas keeps and updates an equal part of the optimizer's state. It
+// gets the sum of its part of the gradients, and all get the updated weights: a reduce-scatter of the former and an
+// all-gather of the latter, each half of a ring's all-reduce. For costs of layers and of stages. REQUIRES: more than
+// one replica.
+template <class Cost>
+void shard_optimizer(Cost& cost, int replicas) {
+  cost.optimizer /= replicas;
+  cost.optimizer_state /= replicas;
+  cost.reduced = (cost.gradients + cost.weights) / 2;
+}
 
 // What takes time or memory on top of the layers.
 struct Overheads {
