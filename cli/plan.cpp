@@ -125,7 +125,10 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
       ->check(positive);
   group->add_option("--context", layout.context, "Context-parallel width")->check(positive);
   group->add_option("--expert", layout.expert, "Expert-parallel width, within data x context")->check(positive);
-  group->add_option("--zero", layout.zero, "ZeRO stage: 1 distributed optimizer .. 3 FSDP; on unlike devices 0, unless given, or 1")->check(CLI::Range(0, 3));
+  group
+      ->add_option("--zero", layout.zero,
+                   "ZeRO stage: 1 distributed optimizer .. 3 FSDP; on unlike devices 0, unless given, or 1")
+      ->check(CLI::Range(0, 3));
   group
       ->add_option_function<std::string>(
           "--recompute-layers",

@@ -121,8 +121,11 @@ void plan_partitions(const PlanOptions& given, const Network& network, const Clu
   give_verdicts(result);
   for (std::string& remark : job.notes(result.best())) result.notes.push_back(std::move(remark));
   if (options.explain) {
-    progress.show("asking what if ...");
-    const Replan replan = [&](const Cluster& changed) { return job.plan(changed); };
+    int asked = 0;
+    const Replan replan = [&](const Cluster& changed) {
+      progress.show(fmt::format("asking what if: {} planned ...", asked++));
+      return job.plan(changed);
+    };
     answer.what_if = what_if(result, job.cluster(), job.model(), !options.profile.empty(), replan);
     answer.other_clusters = what_if_nodes(result, job.cluster(), replan);
   }

@@ -222,7 +222,7 @@ TEST(SharedOptimizers, HoldAndUpdateAPartAndGatherTheWeights) {
   const Plan& plan = result.best();
   EXPECT_EQ(plan.prediction.peak_memory[0], Bytes(10 + 20 + 20));
   // Forward and backward, half of the gradients and half of the weights each way, half of the update.
-  EXPECT_EQ(*plan.prediction.timeline_step, Seconds(3 + (20 + 10) / 2 / 10.0 + 10 / 8.0 / 2));
+  EXPECT_EQ(*plan.prediction.timeline_step, Seconds(3 + (20.0 + 10) / 2 / 10 + 10.0 / 8 / 2));
   EXPECT_EQ(simgrid_step(plan), *plan.prediction.timeline_step);
   EXPECT_EQ(to_string(result.ranked.front().candidate.layout), "P=1 R=2 b=1 M=1 gpipe recompute=none zero1");
   const Plan again = plan_from_json(JsonValue(to_json(plan), "plan"));
