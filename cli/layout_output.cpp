@@ -6,6 +6,7 @@
 #include "cli/advice_output.hpp"
 #include "models/cost/constants.hpp"
 #include "models/text.hpp"
+#include "reports/framework_config.hpp"
 #include "reports/tables.hpp"
 #include "reports/text_width.hpp"
 
@@ -222,11 +223,22 @@ std::string published_text(const Machine& machine) {
   return wrap(text);
 }
 
+// Who can train what was planned.
+std::string targets_text(const Plan& plan) {
+  std::vector<std::string> takers, refusals;
+  for (const ExportTarget& target : export_targets(plan)) {
+    (target.refusal.empty() ? takers : refusals).push_back(std::string(target.name));
+    if (!target.refusal.empty()) refusals.back() += " (" + target.refusal + ")";
+  }
+  if (!takers.empty()) return wrap("exports to " + join(takers));
+  return wrap("exports to no other framework: " + join(refusals, "; ") + "; --framework plans what one of them runs");
+}
+
 }  // namespace
 
 std::string to_text(const LayoutAnswer& answer) {
   std::string out = ranking_table(answer) + "\n" + best_text(answer) + published_text(answer.model.machine()) +
-                    near_misses_text(answer);
+                    targets_text(answer.planned.best.front().plan) + near_misses_text(answer);
   // What is planned anew is compared with the best of all layouts: that of the plan may be second by the closed form.
   if (!answer.what_if.empty()) {
     out += what_if_table(answer.what_if, answer.planned.best.front().judged.estimate.time.value(),
@@ -252,6 +264,10 @@ Json to_json(const LayoutAnswer& answer) {
   const LayoutCounts& counts = answer.result.counts;
   json["counts"] = {{"points", counts.points}, {"judged", counts.judged},       {"slower_widths", counts.slower_widths},
                     {"slower", counts.slower}, {"too_large", counts.too_large}, {"dominated", counts.dominated}};
+  json["exports"] = Json::object();
+  for (const ExportTarget& target : export_targets(answer.planned.best.front().plan)) {
+    json["exports"][std::string(target.name)] = target.refusal.empty() ? Json(true) : Json(target.refusal);
+  }
   if (!answer.result.front.empty()) {
     json["front"] = Json::array();
     for (const JudgedLayout& point : answer.result.front) json["front"].push_back(judged_json(answer, point));

@@ -101,9 +101,10 @@ void read_recomputed_layers(const std::string& text, PlanOptions& options) {
     std::int32_t number = -1;
     const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), number);
     if (error != std::errc() || end != part.data() + part.size() || number < 0 || number > 1'000'000) {
-      throw bad_input("--recompute-layers: expected a number of blocks, one for each pipeline rank such as 3,2,1,0, or "
-                      "fewest, got '{}'",
-                      printable(text));
+      throw bad_input(
+          "--recompute-layers: expected a number of blocks, one for each pipeline rank such as 3,2,1,0, or "
+          "fewest, got '{}'",
+          printable(text));
     }
     blocks.push_back(number);
   }
@@ -129,12 +130,10 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
       ->add_option("--zero", layout.zero,
                    "ZeRO stage: 1 distributed optimizer .. 3 FSDP; on unlike devices 0, unless given, or 1")
       ->check(CLI::Range(0, 3));
-  group
-      ->add_option_function<std::string>(
-          "--recompute-layers",
-          [&options](const std::string& text) { read_recomputed_layers(text, options); },
-          "Blocks a rank that recompute; one number for each pipeline rank, e.g. 3,2,1,0; or fewest: on\neach rank as "
-          "few as it needs");
+  group->add_option_function<std::string>(
+      "--recompute-layers", [&options](const std::string& text) { read_recomputed_layers(text, options); },
+      "Blocks a rank that recompute; one number for each pipeline rank, e.g. 3,2,1,0; or fewest: on\neach rank as "
+      "few as it needs");
   const auto add_end = [&](const std::string& name, std::optional<std::int32_t>& end, const char* help) {
     group
         ->add_option_function<std::int32_t>(
@@ -159,7 +158,7 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   group->add_flag("--staggered-steps", layout.staggered_steps,
                   "Also schedules that need ranks to begin the next step without a barrier: zb-h2, zb-2p, zb-v");
   group->add_option("--framework", options.framework,
-                    "Whose code trains: its fitted constants and its overlaps\n(default: megatron-core)");
+                    "Whose code trains: its fitted constants, and only layouts that it runs\n(default: megatron-core)");
   command.add_option("--objective", options.objective, list_of(layout_objective_names()))->capture_default_str();
   command
       .add_option("--price", options.prices,
@@ -240,7 +239,10 @@ void add_plan_command(CLI::App& app) {
   fixed->add_option(
       "--recompute", options->recompute,
       list_of(recompute_names()) + "; of layouts as many blocks as it takes to fit, or --recompute-layers");
-  fixed->add_option("--cuts", options->cuts, "First layer of each stage but the first, e.g. 7,13,19; layer 0 is a transformer's embedding")->delimiter(',');
+  fixed
+      ->add_option("--cuts", options->cuts,
+                   "First layer of each stage but the first, e.g. 7,13,19; layer 0 is a transformer's embedding")
+      ->delimiter(',');
   command->add_option("--devices", options->devices, "Use at most this many")->check(positive);
   command
       ->add_option("--precision", options->precisions,

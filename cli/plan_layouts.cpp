@@ -27,10 +27,12 @@ void leave_runnable(LayoutChoices& choices) {
   }
 }
 
-// Where a framework's file says what it overlaps, it overlaps nothing else.
+// What a framework's file says that it runs, and where it says what it overlaps, that alone.
 void leave_possible(LayoutChoices& choices, const std::string& framework) {
   for (const FrameworkPreset& preset : load_calibration().frameworks) {
-    if (preset.name != framework || preset.overlaps.empty()) continue;
+    if (preset.name != framework) continue;
+    choices.abilities = preset.runs;
+    if (preset.overlaps.empty()) continue;
     const auto fix = [&](std::optional<bool>& choice, const char* overlap) {
       const bool has = std::find(preset.overlaps.begin(), preset.overlaps.end(), overlap) != preset.overlaps.end();
       if (!choice && !has) choice = false;

@@ -66,16 +66,23 @@ std::int32_t width_of(const Widths& widths, Dimension dimension) {
   return widths.pipeline;
 }
 
+// Those wider than 1, which decide who is beside whom.
+std::vector<Dimension> wide_in(const Widths& widths, const DimensionOrder& order) {
+  std::vector<Dimension> list;
+  for (const Dimension dimension : order) {
+    if (width_of(widths, dimension) > 1) list.push_back(dimension);
+  }
+  return list;
+}
+
 // Megatron-LM's order where it places the same devices side by side.
 DimensionOrder as_usual(const Widths& widths, const DimensionOrder& order) {
-  const auto wide = [&](const DimensionOrder& all) {
-    std::vector<Dimension> list;
-    for (const Dimension dimension : all) {
-      if (width_of(widths, dimension) > 1) list.push_back(dimension);
-    }
-    return list;
-  };
-  return wide(order) == wide(megatron_order) ? megatron_order : order;
+  return wide_in(widths, order) == wide_in(widths, megatron_order) ? megatron_order : order;
+}
+
+template <class T>
+bool contains(const std::vector<T>& all, T value) {
+  return std::find(all.begin(), all.end(), value) != all.end();
 }
 
 // Dimensions of width 1 stand nowhere in particular: first, so that one order represents all of them.
@@ -117,6 +124,7 @@ LayoutSpace::LayoutSpace(const StepModel& model, LayoutChoices choices) : model_
   if (choices_.recomputed_layers == listed_layers && !choices_.pipeline) {
     choices_.pipeline = static_cast<std::int32_t>(job.recomputed_blocks.size());
   }
+  if (choices_.abilities) check_abilities();
   list_microbatches();
   list_widths();
   list_shapes();
@@ -150,8 +158,11 @@ void LayoutSpace::list_widths() {
   std::vector<std::int32_t> pipelines;
   for (std::int32_t p = 1; p <= layers; ++p) pipelines.push_back(p);
   const auto tensors = those(choices_.tensor, divisors(t.heads, n));
-  const auto contexts = those(choices_.context, divisors(job.sequence, n));
-  const auto experts = those(choices_.expert, divisors(std::max<std::int64_t>(1, t.experts), n));
+  const bool is_limited = choices_.abilities.has_value();
+  const auto contexts =
+      those(choices_.context, divisors(job.sequence, is_limited && !choices_.abilities->context ? 1 : n));
+  const auto experts = those(choices_.expert, divisors(std::max<std::int64_t>(1, t.experts),
+                                                       is_limited && !choices_.abilities->experts ? 1 : n));
   for (const std::int32_t tensor : tensors) {
     for (const std::int32_t context : contexts) {
       for (const std::int32_t pipeline : those(choices_.pipeline, pipelines)) {
@@ -233,6 +244,7 @@ void LayoutSpace::list_shapes() {
         if (choices_.schedule.value_or(schedule) != schedule) continue;
         // On one rank all schedules are one.
         if (widths.pipeline == 1 && schedule != choices_.schedule.value_or(PipelineSchedule::one_f_one_b)) continue;
+        if (choices_.abilities && !contains(choices_.abilities->schedules, schedule)) continue;
         const std::int32_t wanted = stages_per_rank_of(schedule);
         const std::int32_t most = std::min(most_virtual_stages, layers / widths.pipeline);
         for (std::int32_t v = wanted > 0 ? wanted : 2; v <= (wanted > 0 ? wanted : most); ++v) {
@@ -261,6 +273,11 @@ std::span<const std::int32_t> LayoutSpace::microbatches_of(const Widths& widths)
 
 std::vector<bool> LayoutSpace::sequence_parallel(const Widths& widths) const {
   const bool can = widths.tensor > 1 && model_->job().sequence % sequence_pieces(widths) == 0;
+  if (choices_.abilities && widths.tensor > 1) {
+    return those(choices_.sequence_parallel, choices_.sequence_parallel ? std::vector<bool>{can, false}
+                                             : can                      ? std::vector<bool>{true}
+                                                                        : std::vector<bool>{});
+  }
   return those(choices_.sequence_parallel, can ? std::vector<bool>{true, false} : std::vector<bool>{false});
 }
 
@@ -269,7 +286,14 @@ std::vector<DimensionOrder> LayoutSpace::orders(const Widths& widths) const {
   std::vector<DimensionOrder> result;
   DimensionOrder order{Dimension::tensor, Dimension::context, Dimension::data, Dimension::pipeline};
   do {
-    if (is_canonical(widths, order)) result.push_back(as_usual(widths, order));
+    if (!is_canonical(widths, order)) continue;
+    const auto places_the_same = [&](const DimensionOrder& other) {
+      return wide_in(widths, other) == wide_in(widths, order);
+    };
+    if (choices_.abilities &&
+        std::none_of(choices_.abilities->orders.begin(), choices_.abilities->orders.end(), places_the_same))
+      continue;
+    result.push_back(as_usual(widths, order));
   } while (std::next_permutation(order.begin(), order.end()));
   return result;
 }
@@ -283,8 +307,16 @@ std::vector<Residence> LayoutSpace::residences(const Widths& widths) const {
   const std::int32_t most = widths.data * widths.context == 1 ? 0 : 3;
   for (std::int32_t zero = 0; zero <= most; ++zero) {
     if (choices_.zero.value_or(zero) != zero) continue;
+    const Abilities* const can = choices_.abilities ? &*choices_.abilities : nullptr;
+    if (can != nullptr &&
+        (!contains(can->zero, zero) || (widths.pipeline > 1 && !contains(can->zero_with_pipelines, zero)) ||
+         (widths.tensor > 1 && !contains(can->zero_with_tensor, zero)))) {
+      continue;
+    }
     for (const bool optimizer : switches(choices_.offload_optimizer)) {
       for (const bool activations : switches(choices_.offload_activations)) {
+        if (can != nullptr && optimizer && !contains(can->offload_optimizer, zero)) continue;
+        if (can != nullptr && activations && !can->offload_activations) continue;
         result.push_back({static_cast<std::uint8_t>(zero), optimizer, activations});
       }
     }
@@ -311,18 +343,22 @@ std::int32_t LayoutSpace::most_layers(std::int32_t pipeline, const PipelineShape
 std::vector<Recomputation> LayoutSpace::recomputations(const Widths& widths, std::int32_t layers,
                                                        bool offload_activations) const {
   std::vector<Recomputation> result, by_rank;
-  const auto wanted = [&](Recompute mode) { return choices_.recompute.value_or(mode) == mode; };
+  const auto wanted = [&](Recompute mode) {
+    return choices_.recompute.value_or(mode) == mode &&
+           (!choices_.abilities || contains(choices_.abilities->recompute, mode));
+  };
   const auto fixed = choices_.recomputed_layers;
+  const bool only_all = offload_activations || (choices_.abilities && !fixed);
   if (wanted(Recompute::none) && fixed.value_or(0) == 0) result.push_back({});
   for (const Recompute mode : {Recompute::selective, Recompute::full}) {
     // A fused attention keeps nothing that could be repeated.
     if (!wanted(mode) || (mode == Recompute::selective && model_->job().fused_attention && !choices_.recompute))
       continue;
-    for (std::int32_t count = offload_activations ? layers : 1; count <= layers; ++count) {
+    for (std::int32_t count = only_all ? layers : 1; count <= layers; ++count) {
       if (fixed.value_or(count) == count) result.push_back({mode, count});
     }
     const bool is_listed = std::ssize(model_->job().recomputed_blocks) == widths.pipeline;
-    if (widths.pipeline > 1 && !offload_activations && fixed.value_or(fewest_layers) < 0 &&
+    if (widths.pipeline > 1 && !only_all && fixed.value_or(fewest_layers) < 0 &&
         (fixed != listed_layers || is_listed)) {
       by_rank.push_back({mode, fixed.value_or(fewest_layers)});
     }
@@ -333,7 +369,7 @@ std::vector<Recomputation> LayoutSpace::recomputations(const Widths& widths, std
 
 std::int64_t LayoutSpace::recomputation_count(const Widths& widths, std::int32_t layers,
                                               bool offload_activations) const {
-  if (choices_.recompute || choices_.recomputed_layers) {
+  if (choices_.recompute || choices_.recomputed_layers || choices_.abilities) {
     return std::ssize(recomputations(widths, layers, offload_activations));
   }
   const std::int64_t counted = offload_activations ? 1 : layers + (widths.pipeline > 1 ? 1 : 0);
@@ -418,6 +454,7 @@ std::int64_t LayoutSpace::points(const Widths& widths, const PipelineShape& shap
 }
 
 std::int64_t LayoutSpace::placements(const Widths& widths) const {
+  if (choices_.abilities) return std::ssize(orders(widths)) * std::ssize(sequence_parallel(widths));
   std::int64_t orders = 1, wide = 0;
   for (const std::int32_t width : {widths.tensor, widths.context, widths.pipeline, widths.data}) {
     if (width > 1) orders *= ++wide;

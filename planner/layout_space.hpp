@@ -16,6 +16,7 @@
 #include <span>
 #include <vector>
 
+#include "models/cost/constants.hpp"
 #include "models/cost/step_model.hpp"
 #include "models/layout.hpp"
 #include "models/recomputed_layers.hpp"
@@ -42,6 +43,9 @@ struct LayoutChoices {
   std::optional<bool> offload_optimizer, offload_activations;
   std::optional<bool> overlap_gradients, overlap_parameters, overlap_tensor, overlap_pipeline;
   std::optional<DimensionOrder> order;
+  // Only what a framework runs; the rest is left out. Of those that recompute: all blocks, unless recomputed_layers
+  // says another number; of tensor parallelism: with sequence parallelism, unless the caller says without.
+  std::optional<Abilities> abilities;
 };
 
 struct Widths {
@@ -129,6 +133,8 @@ class LayoutSpace {
   void list_shapes();
   // Blocks of the end stages, of one stage a rank.
   std::vector<PipelineShape> list_ends(std::int32_t ranks) const;
+  // Throws where the framework cannot do what the caller asks for.
+  void check_abilities() const;
   // Why no layout has these widths, on their own; throws.
   [[noreturn]] void explain_nothing() const;
   // What of it lies in stages, recomputation or sequence parallelism; returns where nothing does.

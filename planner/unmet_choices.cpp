@@ -1,6 +1,9 @@
 // LayoutSpace::explain_nothing: which of the user's choices no layout meets.
 #include <algorithm>
 #include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
 
 #include "models/cost/schedule_forms.hpp"
 #include "models/error.hpp"
@@ -8,6 +11,52 @@
 #include "planner/layout_space.hpp"
 
 namespace stagecraft {
+
+namespace {
+
+template <class T>
+std::string names_of(const std::vector<T>& values) {
+  std::vector<std::string> names;
+  for (const T& value : values) {
+    if constexpr (std::is_enum_v<T>) {
+      names.emplace_back(name(value));
+    } else {
+      names.push_back(std::to_string(value));
+    }
+  }
+  return names.empty() ? "none" : join(names, ", ");
+}
+
+}  // namespace
+
+void LayoutSpace::check_abilities() const {
+  const LayoutChoices& c = choices_;
+  const Abilities& can = *c.abilities;
+  const auto check = [&](std::string_view option, const auto& wanted, const auto& all) {
+    if (!wanted || std::find(all.begin(), all.end(), *wanted) != all.end()) return;
+    throw bad_input("{}: expected what {} has, {}, got {}", option, can.framework, names_of(all),
+                    names_of(std::vector{*wanted}));
+  };
+  check("--schedule", c.schedule, can.schedules);
+  check("--recompute", c.recompute, can.recompute);
+  check("--zero", c.zero, can.zero);
+  if (c.pipeline.value_or(c.stages.value_or(1)) > 1) check("--zero beside a pipeline", c.zero, can.zero_with_pipelines);
+  if (c.tensor.value_or(1) > 1) check("--zero beside tensor parallelism", c.zero, can.zero_with_tensor);
+  const auto forbid = [&](std::string_view option, bool is_wanted, bool is_there, std::string_view expected) {
+    if (is_wanted && !is_there)
+      throw bad_input("{}: expected {}, as {} has nothing else", option, expected, can.framework);
+  };
+  forbid("--context", c.context.value_or(1) > 1, can.context, "1");
+  forbid("--expert", c.expert.value_or(1) > 1, can.experts, "1");
+  forbid("--offload-optimizer", c.offload_optimizer.value_or(false), !can.offload_optimizer.empty(), "off");
+  forbid("--offload-activations", c.offload_activations.value_or(false), can.offload_activations, "off");
+  if (c.order && std::find(can.orders.begin(), can.orders.end(), *c.order) == can.orders.end()) {
+    std::vector<std::string> orders;
+    for (const DimensionOrder& order : can.orders) orders.push_back(to_string(order));
+    throw bad_input("--order: expected what {} has, {}, got {}", can.framework, join(orders, ", "),
+                    to_string(*c.order));
+  }
+}
 
 void LayoutSpace::explain_stages() const {
   const LayoutChoices& c = choices_;
@@ -69,7 +118,7 @@ void LayoutSpace::explain_ends() const {
 void LayoutSpace::explain_recomputation() const {
   const std::int32_t layers = choices_.recomputed_layers.value_or(0);
   if (layers == 0) return;
-  const std::string given = layers == listed_layers   ? fmt::format("{}", fmt::join(model_->job().recomputed_blocks, ","))
+  const std::string given = layers == listed_layers ? fmt::format("{}", fmt::join(model_->job().recomputed_blocks, ","))
                             : layers == fewest_layers ? "fewest"
                                                       : std::to_string(layers);
   if (choices_.recompute == Recompute::none) {

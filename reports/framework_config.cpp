@@ -6,6 +6,27 @@
 #include "models/recomputed_layers.hpp"
 #include "models/text.hpp"
 
+namespace stagecraft {
+
+std::vector<ExportTarget> export_targets(const Plan& plan) {
+  constexpr std::pair<std::string_view, FrameworkConfig (*)(const Plan&)> targets[] = {
+      {"megatron", to_megatron}, {"torchtitan", to_torchtitan}, {"deepspeed", to_deepspeed}, {"nanotron", to_nanotron}};
+  std::vector<ExportTarget> result;
+  for (const auto& [name, convert] : targets) {
+    ExportTarget& target = result.emplace_back(ExportTarget{name, {}});
+    try {
+      convert(plan);
+    } catch (const Error& error) {
+      target.refusal = error.what();
+      const std::string begin = fmt::format("export --to {}: ", name);
+      if (target.refusal.starts_with(begin)) target.refusal.erase(0, begin.size());
+    }
+  }
+  return result;
+}
+
+}  // namespace stagecraft
+
 namespace stagecraft::framework {
 
 Error refused(std::string_view framework, const std::string& reason) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "models/plan.hpp"
@@ -27,6 +28,13 @@ FrameworkConfig to_torchtitan(const Plan& plan);
 FrameworkConfig to_deepspeed(const Plan& plan);
 // YAML of nanotron's run_train.py.
 FrameworkConfig to_nanotron(const Plan& plan);
+
+// Each of them by the name of its target, and why it cannot say the plan: empty where it can.
+struct ExportTarget {
+  std::string_view name;
+  std::string refusal;
+};
+std::vector<ExportTarget> export_targets(const Plan& plan);
 
 // What the four share.
 namespace framework {

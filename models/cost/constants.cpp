@@ -217,12 +217,12 @@ Abilities abilities_from_json(const JsonValue& value) {
   a.schedules = each_of(object.required("schedules"), pipeline_schedule_names());
   a.zero = zero_stages(object.required("zero"));
   a.zero_with_pipelines = zero_stages(object.required("zero_with_pipelines"));
+  a.zero_with_tensor = zero_stages(object.required("zero_with_tensor"));
   a.offload_optimizer = zero_stages(object.required("offload_optimizer"));
   a.offload_activations = object.required("offload_activations").boolean();
   a.context = object.required("context").boolean();
   a.experts = object.required("experts").boolean();
   a.recompute = each_of(object.required("recompute"), recompute_names());
-  a.some_blocks = object.required("some_blocks").boolean();
   for (const JsonValue& order : object.required("orders").array(24)) {
     const auto parsed = parse_order(order.string());
     if (!parsed) throw order.expected("the letters t, c, d and p, innermost dimension first, such as \"tcdp\"");
@@ -245,12 +245,12 @@ Json abilities_json(const Abilities& a) {
   return {{"schedules", names_json(a.schedules)},
           {"zero", a.zero},
           {"zero_with_pipelines", a.zero_with_pipelines},
+          {"zero_with_tensor", a.zero_with_tensor},
           {"offload_optimizer", a.offload_optimizer},
           {"offload_activations", a.offload_activations},
           {"context", a.context},
           {"experts", a.experts},
           {"recompute", names_json(a.recompute)},
-          {"some_blocks", a.some_blocks},
           {"orders", orders}};
 }
 
@@ -267,7 +267,10 @@ FrameworkPreset framework_preset_from_json(const JsonValue& value) {
   preset.balances_head = object.required("balances_head").boolean();
   preset.dropout = object.required("dropout").boolean();
   if (const auto vocabulary = object.optional("vocabulary")) preset.vocabulary = vocabulary->integer(1, 1'000'000'000);
-  if (const auto runs = object.optional("runs")) preset.runs = abilities_from_json(*runs);
+  if (const auto runs = object.optional("runs")) {
+    preset.runs = abilities_from_json(*runs);
+    preset.runs->framework = preset.name;
+  }
   preset.constants = constants_from_json<FrameworkConstants>(object.required("constants"));
   preset.fitted = fitted_names(object.required("fitted"), constant_table<decltype(preset.constants)>());
   preset.source = object.required("source").string(10'000);

@@ -48,13 +48,13 @@ struct FabricPreset {
 };
 // What layouts a framework trains with: what is in none of these lists it has not.
 struct Abilities {
+  std::string framework;  // whose
   std::vector<PipelineSchedule> schedules;
-  std::vector<int> zero, zero_with_pipelines;  // stages
-  std::vector<int> offload_optimizer;          // ZeRO stages with which the optimizer may be in host memory
+  std::vector<int> zero, zero_with_pipelines, zero_with_tensor;  // stages: alone, beside other parallelism
+  std::vector<int> offload_optimizer;  // ZeRO stages with which the optimizer may be in host memory
   bool offload_activations = false;
   bool context = false, experts = false;  // parallel
   std::vector<Recompute> recompute;
-  bool some_blocks = false;  // a rank may recompute fewer than all of its blocks
   std::vector<DimensionOrder> orders;
 };
 

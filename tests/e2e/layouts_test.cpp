@@ -1,5 +1,6 @@
 // The full layout space as a user meets it: plan, simulate, export, refusals.
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -74,6 +75,36 @@ TEST_F(Layouts, FitBesideWhatAGpuReserves) {
   const std::string same = "--replicas 1 --micro-batch 1 --schedule 1f1b --recompute none ";
   const double cut = fullest(same + "--cuts 5,9,13,17,21,25,29"), laid_out = fullest(same + "--pipeline 8 --tensor 1");
   EXPECT_NEAR(cut / laid_out, 1, 0.06) << cut << " " << laid_out;
+}
+
+// What is planned for a framework can be said in its configuration, and the plan says so.
+TEST_F(Layouts, OfAFrameworkAreThoseThatItRuns) {
+  const std::pair<const char*, const char*> frameworks[] = {{"megatron-core", "megatron"},
+                                                            {"torchtitan", "torchtitan"},
+                                                            {"megatron-deepspeed", "deepspeed"},
+                                                            {"nanotron", "nanotron"}};
+  for (const auto& [framework, target] : frameworks) {
+    for (const char* job : {"--network llama-2-13b --cluster dgx-a100:4 --global-batch 64",
+                            "--network llama-2-13b --cluster dgx-a100:4 --global-batch 96 --stages 4",
+                            "--network llama-2-70b --cluster dgx-h100:16 --global-batch 128",
+                            "--network llama-2-70b --cluster dgx-a100:8 --global-batch 1024 --objective memory"}) {
+      const std::string command =
+          fmt::format("plan {} --framework {} --confirm 0 --top 1 --json -o plan.json", job, framework);
+      EXPECT_EQ(json::parse(out_of(command))["exports"][target], true) << command;
+      EXPECT_EQ(run(fmt::format("export plan.json --to {} -o config", target)).exit, 0) << command;
+    }
+  }
+  const std::string plan = "plan --network llama-2-13b --cluster dgx-a100:4 --global-batch 64 --confirm 0 ";
+  EXPECT_THAT(out_of(plan + "--schedule zb-h1 --stages 4"),
+              HasSubstr("exports to no other framework: megatron (schedule 'zb-h1'"));
+  expect_error(plan + "--framework nanotron --schedule zb-h1", 2,
+               "--schedule: expected what nanotron has, gpipe, 1f1b, got zb-h1");
+  expect_error(plan + "--framework nanotron --zero 3", 2, "--zero: expected what nanotron has, 0, 1, got 3");
+  expect_error(plan + "--framework megatron-deepspeed --zero 3 --tensor 2", 2, "--zero beside tensor parallelism");
+  expect_error(plan + "--framework nanotron --recompute selective", 2, "--recompute: expected what nanotron has");
+  expect_error(plan + "--framework nanotron --offload-optimizer on", 2, "--offload-optimizer: expected off");
+  expect_error(plan + "--framework megatron-deepspeed --context 2", 2, "--context: expected 1");
+  expect_error(plan + "--framework torchtitan --order ctdp", 2, "--order: expected what torchtitan has, tcdp");
 }
 
 TEST_F(Layouts, SayWhatTheMemoryIsMadeOf) {

@@ -25,8 +25,8 @@ struct Case {
   double memory = 80e9;  // bytes of a device
   bool fused = true;
   LayoutChoices choices;
-  bool halves = false;  // a narrow port between the two nodes
-  bool sums = false;    // FrameworkConstants::pipelined_sums
+  bool halves = false;                                                  // a narrow port between the two nodes
+  bool sums = false;                                                    // FrameworkConstants::pipelined_sums
   std::vector<std::int32_t> stage_blocks = {}, recomputed_blocks = {};  // by hand
 };
 
@@ -60,6 +60,17 @@ std::vector<Case> cases() {
   list.push_back({"Roomy", 6, 0, 80e9, true, eight});
   list.push_back({"Tight", 6, 0, 9e9, true, eight});
   list.push_back({"Tighter", 7, 0, 6e9, false, eight});
+  for (const FrameworkPreset& preset : load_calibration().frameworks) {
+    if (!preset.runs ||
+        (preset.name != "torchtitan" && preset.name != "megatron-deepspeed" && preset.name != "nanotron")) {
+      continue;
+    }
+    LayoutChoices limited = eight;
+    limited.abilities = preset.runs;
+    std::string name = preset.name;
+    std::erase(name, '-');
+    list.push_back({"Of" + name, 6, 0, 9e9, false, limited});
+  }
   LayoutChoices sixteen;
   sixteen.devices = 16;
   sixteen.tensor = 2;
@@ -466,8 +477,9 @@ TEST(LayoutSpace, NamesChoicesThatContradictEachOther) {
             "--first-stage-layers: expected a pipeline of 2 or more with it, got 2 on 1");
   EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.last_stage_layers = 2, c.virtual_stages = 2; }),
             "--last-stage-layers: expected one stage a rank with it, got 2");
-  EXPECT_EQ(complaint_about([](LayoutChoices& c) { c.first_stage_layers = 4, c.last_stage_layers = 1, c.pipeline = 2; }),
-            "--last-stage-layers: expected the rest beside a first stage of 4 and 6 blocks, got 1");
+  EXPECT_EQ(
+      complaint_about([](LayoutChoices& c) { c.first_stage_layers = 4, c.last_stage_layers = 1, c.pipeline = 2; }),
+      "--last-stage-layers: expected the rest beside a first stage of 4 and 6 blocks, got 1");
   {
     Case c;
     c.choices.devices = 8;
