@@ -5,6 +5,7 @@
 
 #include "models/cost/constants.hpp"
 #include "models/text.hpp"
+#include "planner/own_order.hpp"
 #include "reports/tables.hpp"
 #include "reports/text_width.hpp"
 
@@ -283,13 +284,21 @@ Json what_if_json(const std::vector<WhatIf>& all) {
 
 }  // namespace
 
+std::string order_bound_text(const Plan& plan) {
+  if (plan.schedule.name != "searched") return "";
+  return fmt::format(
+      "lower bound {}: no order of these stages computes a step sooner (reductions and optimizer apart)\n",
+      to_string(order_lower_bound(plan)));
+}
+
 std::string to_text(const LayoutAnswer& answer) {
   std::string out = ranking_table(answer) + "\n" + best_text(answer) + published_text(answer.model.machine()) +
                     near_misses_text(answer);
   if (!answer.what_if.empty()) out += what_if_table(answer);
   if (!answer.result.front.empty()) out += front_table(answer);
   if (!answer.scaling.empty()) out += scaling_table(answer);
-  return out + "\n" + counts_text(answer.result.counts) + "\n" + plan_table(answer.planned.best.front().plan);
+  const Plan& plan = answer.planned.best.front().plan;
+  return out + "\n" + counts_text(answer.result.counts) + "\n" + plan_table(plan) + order_bound_text(plan);
 }
 
 Json to_json(const LayoutAnswer& answer) {
@@ -303,6 +312,9 @@ Json to_json(const LayoutAnswer& answer) {
     Json entry = judged_json(answer, miss);
     entry["verdict"] = why_not(answer.model, miss);
     json["near_misses"].push_back(std::move(entry));
+  }
+  if (const Plan& plan = answer.planned.best.front().plan; plan.schedule.name == "searched") {
+    json["order_lower_bound_s"] = order_lower_bound(plan).value();
   }
   const LayoutCounts& counts = answer.result.counts;
   json["counts"] = {{"points", counts.points}, {"judged", counts.judged},       {"slower_widths", counts.slower_widths},

@@ -7,6 +7,7 @@
 #include "cli/clusters.hpp"
 #include "cli/command.hpp"
 #include "cli/console.hpp"
+#include "cli/layout_output.hpp"
 #include "cli/plan_engine.hpp"
 #include "cli/plan_options.hpp"
 #include "cli/plan_precision.hpp"
@@ -20,7 +21,6 @@
 #include "planner/device_groups.hpp"
 #include "planner/explain.hpp"
 #include "planner/layout_search.hpp"
-#include "planner/own_order.hpp"
 #include "planner/planner.hpp"
 #include "reports/tables.hpp"
 #include "reports/text_width.hpp"
@@ -203,12 +203,7 @@ void plan_partitions(const PlanOptions& given, const Network& network, Cluster c
     print_json(result_json(result));
     return;
   }
-  print(ranking_table(result) + "\n" + explanation(result) + "\n" + plan_table(plan));
-  if (plan.schedule.name == "searched") {
-    print(fmt::format(
-        "lower bound {}: no order of these stages computes a step sooner (reductions and optimizer apart)\n",
-        to_string(order_lower_bound(plan))));
-  }
+  print(ranking_table(result) + "\n" + explanation(result) + "\n" + plan_table(plan) + order_bound_text(plan));
   if (!options.output.empty()) note("wrote " + options.output);
 }
 
@@ -257,9 +252,10 @@ void read_recomputed_layers(const std::string& text, PlanOptions& options) {
     std::int32_t number = -1;
     const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), number);
     if (error != std::errc() || end != part.data() + part.size() || number < 0 || number > 1'000'000) {
-      throw bad_input("--recompute-layers: expected a number of blocks, one for each pipeline rank such as 3,2,1,0, or "
-                      "fewest, got '{}'",
-                      printable(text));
+      throw bad_input(
+          "--recompute-layers: expected a number of blocks, one for each pipeline rank such as 3,2,1,0, or "
+          "fewest, got '{}'",
+          printable(text));
     }
     blocks.push_back(number);
   }
@@ -282,12 +278,10 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   group->add_option("--context", layout.context, "Context-parallel width")->check(positive);
   group->add_option("--expert", layout.expert, "Expert-parallel width, within data x context")->check(positive);
   group->add_option("--zero", layout.zero, "ZeRO stage: 1 distributed optimizer .. 3 FSDP")->check(CLI::Range(0, 3));
-  group
-      ->add_option_function<std::string>(
-          "--recompute-layers",
-          [&options](const std::string& text) { read_recomputed_layers(text, options); },
-          "Blocks a rank that recompute; one number for each pipeline rank, e.g. 3,2,1,0; or fewest: on\neach rank as "
-          "few as it needs");
+  group->add_option_function<std::string>(
+      "--recompute-layers", [&options](const std::string& text) { read_recomputed_layers(text, options); },
+      "Blocks a rank that recompute; one number for each pipeline rank, e.g. 3,2,1,0; or fewest: on each rank as "
+      "few as it needs");
   const auto add_end = [&](const std::string& name, std::optional<std::int32_t>& end, const char* help) {
     group
         ->add_option_function<std::int32_t>(
@@ -378,11 +372,15 @@ void add_plan_command(CLI::App& app) {
   fixed->add_option("--stages", options->stages, "Pipeline stages")->check(positive);
   fixed->add_option("--replicas,--data", options->replicas, "Data-parallel width")->check(positive);
   fixed->add_option("--micro-batch", options->microbatch, "Samples a micro-batch")->check(positive);
-  fixed->add_option("--schedule", options->schedule, "Pipeline schedule (searched: those with a closed form)");
+  fixed->add_option("--schedule", options->schedule,
+                    "Pipeline schedule (default: those whose closed form is exact; named: any)");
   fixed->add_option(
       "--recompute", options->recompute,
       list_of(recompute_names()) + "; of layouts as many blocks as it takes to fit, or --recompute-layers");
-  fixed->add_option("--cuts", options->cuts, "First layer of each stage but the first, e.g. 7,13,19; layer 0 is a transformer's embedding")->delimiter(',');
+  fixed
+      ->add_option("--cuts", options->cuts,
+                   "First layer of each stage but the first, e.g. 7,13,19; layer 0 is a transformer's embedding")
+      ->delimiter(',');
   command->add_option("--devices", options->devices, "Use at most this many")->check(positive);
   command
       ->add_option("--precision", options->precisions,
@@ -409,6 +407,8 @@ void add_plan_command(CLI::App& app) {
                "  stagecraft plan --network llama-3.1-405b --cluster dgx-h100:64 --global-batch 512 --schedule 1f1b\n"
                "  stagecraft plan --network gpt3-175b --cluster dgx-a100:128 --global-batch 1536 --tensor 8 \\\n"
                "    --explain\n"
+               "  stagecraft plan --network gpt3-13b --cluster dgx-a100:2 --global-batch 64 --tensor 2 \\\n"
+               "    --schedule 1f1b --cuts 9,19,31 --recompute full --recompute-layers 4,3,1,0\n"
                "  stagecraft plan --network llama-2-70b --cluster dgx-h100:64 --global-batch 1024 \\\n"
                "    --scaling 64,128,256\n"
                "  stagecraft plan --network llama-2-13b --cluster mixed-a100-v100 --global-batch 64\n"

@@ -22,7 +22,7 @@ void LayoutSpace::explain_stages() const {
   if (wanted > 0 && stages_a_rank != wanted) {
     throw bad_input("--schedule: {} has {} a rank, not {}", name(*c.schedule), counted(wanted, "stage"), stages_a_rank);
   }
-  if (c.schedule && wanted == 0 && stages_a_rank == 1) {
+  if (c.schedule && wanted == 0 && stages_a_rank == 1 && *c.schedule != PipelineSchedule::searched) {
     throw bad_input("--virtual-stages: expected at least 2 with {}, got 1", name(*c.schedule));
   }
   const std::int64_t stages = std::int64_t{stages_a_rank} * c.pipeline.value_or(1);
@@ -69,7 +69,7 @@ void LayoutSpace::explain_ends() const {
 void LayoutSpace::explain_recomputation() const {
   const std::int32_t layers = choices_.recomputed_layers.value_or(0);
   if (layers == 0) return;
-  const std::string given = layers == listed_layers   ? fmt::format("{}", fmt::join(model_->job().recomputed_blocks, ","))
+  const std::string given = layers == listed_layers ? fmt::format("{}", fmt::join(model_->job().recomputed_blocks, ","))
                             : layers == fewest_layers ? "fewest"
                                                       : std::to_string(layers);
   if (choices_.recompute == Recompute::none) {
