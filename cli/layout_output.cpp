@@ -6,6 +6,7 @@
 #include "cli/advice_output.hpp"
 #include "models/cost/constants.hpp"
 #include "models/text.hpp"
+#include "planner/own_order.hpp"
 #include "reports/framework_config.hpp"
 #include "reports/tables.hpp"
 #include "reports/text_width.hpp"
@@ -236,6 +237,13 @@ std::string targets_text(const Plan& plan) {
 
 }  // namespace
 
+std::string order_bound_text(const Plan& plan) {
+  if (plan.schedule.name != "searched") return "";
+  return fmt::format(
+      "lower bound {}: no order of these stages computes a step sooner (reductions and optimizer apart)\n",
+      to_string(order_lower_bound(plan)));
+}
+
 std::string to_text(const LayoutAnswer& answer) {
   std::string out = ranking_table(answer) + "\n" + best_text(answer) + published_text(answer.model.machine()) +
                     targets_text(answer.planned.best.front().plan) + near_misses_text(answer);
@@ -246,7 +254,8 @@ std::string to_text(const LayoutAnswer& answer) {
   }
   if (!answer.result.front.empty()) out += front_table(answer);
   if (!answer.scaling.empty()) out += scaling_table(scaling_rows(answer), "closed form", answer.options.weak);
-  return out + "\n" + counts_text(answer.result.counts) + "\n" + plan_table(answer.planned.best.front().plan);
+  const Plan& plan = answer.planned.best.front().plan;
+  return out + "\n" + counts_text(answer.result.counts) + "\n" + plan_table(plan) + order_bound_text(plan);
 }
 
 Json to_json(const LayoutAnswer& answer) {
@@ -260,6 +269,9 @@ Json to_json(const LayoutAnswer& answer) {
     Json entry = judged_json(answer, miss);
     entry["verdict"] = why_not(answer.model, miss);
     json["near_misses"].push_back(std::move(entry));
+  }
+  if (const Plan& plan = answer.planned.best.front().plan; plan.schedule.name == "searched") {
+    json["order_lower_bound_s"] = order_lower_bound(plan).value();
   }
   const LayoutCounts& counts = answer.result.counts;
   json["counts"] = {{"points", counts.points}, {"judged", counts.judged},       {"slower_widths", counts.slower_widths},

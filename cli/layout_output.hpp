@@ -25,6 +25,9 @@ struct LayoutAnswer {
 std::string to_text(const LayoutAnswer& answer);
 Json to_json(const LayoutAnswer& answer);
 
+// The time that no order of a searched plan's computations beats; empty for other schedules.
+std::string order_bound_text(const Plan& plan);
+
 // The best layout of each precision side by side; nothing for a single one. `best`: the one that was chosen.
 std::string precisions_text(const std::vector<LayoutAnswer>& answers, const LayoutAnswer& best);
 Json precisions_json(const std::vector<LayoutAnswer>& answers);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/advice_output.hpp"
+#include "cli/layout_output.hpp"
 #include "models/text.hpp"
 #include "planner/own_order.hpp"
 #include "reports/tables.hpp"
@@ -236,14 +237,8 @@ Json scaling_json(const std::vector<ScaledPlan>& scaling) {
 
 std::string to_text(const PartitionAnswer& answer) {
   const Plan& plan = answer.result.best();
-  std::string text =
-      ranking_table(answer.result) + "\n" + explanation(answer.result) + advice_text(answer) + "\n" + plan_table(plan);
-  if (plan.schedule.name == "searched") {
-    text += fmt::format(
-        "lower bound {}: no order of these stages computes a step sooner (reductions and optimizer apart)\n",
-        to_string(order_lower_bound(plan)));
-  }
-  return text;
+  return ranking_table(answer.result) + "\n" + explanation(answer.result) + advice_text(answer) + "\n" +
+         plan_table(plan) + order_bound_text(plan);
 }
 
 Json to_json(const PartitionAnswer& answer) {

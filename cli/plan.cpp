@@ -6,6 +6,7 @@
 #include "cli/clusters.hpp"
 #include "cli/command.hpp"
 #include "cli/console.hpp"
+#include "cli/layout_output.hpp"
 #include "cli/plan_engine.hpp"
 #include "cli/plan_options.hpp"
 #include "cli/plan_precision.hpp"
@@ -235,7 +236,8 @@ void add_plan_command(CLI::App& app) {
   fixed->add_option("--stages", options->stages, "Pipeline stages")->check(positive);
   fixed->add_option("--replicas,--data", options->replicas, "Data-parallel width")->check(positive);
   fixed->add_option("--micro-batch", options->microbatch, "Samples a micro-batch")->check(positive);
-  fixed->add_option("--schedule", options->schedule, "Pipeline schedule (searched: those with a closed form)");
+  fixed->add_option("--schedule", options->schedule,
+                    "Pipeline schedule (default: those whose closed form is exact; named: any)");
   fixed->add_option(
       "--recompute", options->recompute,
       list_of(recompute_names()) + "; of layouts as many blocks as it takes to fit, or --recompute-layers");
@@ -269,6 +271,8 @@ void add_plan_command(CLI::App& app) {
                "  stagecraft plan --network llama-3.1-405b --cluster dgx-h100:64 --global-batch 512 --schedule 1f1b\n"
                "  stagecraft plan --network gpt3-175b --cluster dgx-a100:128 --global-batch 1536 --tensor 8 \\\n"
                "    --explain\n"
+               "  stagecraft plan --network gpt3-13b --cluster dgx-a100:2 --global-batch 64 --tensor 2 \\\n"
+               "    --schedule 1f1b --cuts 9,19,31 --recompute full --recompute-layers 4,3,1,0\n"
                "  stagecraft plan --network llama-2-70b --cluster dgx-h100:64 --global-batch 1024 \\\n"
                "    --scaling 64,128,256\n"
                "  stagecraft plan --network llama-2-13b --cluster mixed-a100-v100 --global-batch 64\n"

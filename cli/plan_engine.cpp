@@ -47,7 +47,7 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
   const auto& kinds = schedule_kinds();
   const bool is_known =
       std::any_of(kinds.begin(), kinds.end(), [&](const ScheduleKind& kind) { return kind.name == options.schedule; });
-  if (is_known && !has_form) return fmt::format("schedule '{}' has no closed form", options.schedule);
+  if (is_known && !has_form) return fmt::format("schedule '{}' is no synchronous training", options.schedule);
   return {};
 }
 

@@ -22,7 +22,7 @@ struct PlanOptions {
   int stages = 0, replicas = 0, devices = 0;
   std::vector<std::int64_t> cuts;
   std::vector<std::int32_t> recomputed_blocks;  // by rank; else LayoutChoices::recomputed_layers
-  std::optional<bool> fused_attention;  // empty: as the devices have it
+  std::optional<bool> fused_attention;          // empty: as the devices have it
   SearchSpace space;
   LayoutChoices layout;      // but for what the fields above say
   std::vector<int> scaling;  // device counts

@@ -28,7 +28,13 @@ constexpr std::pair<std::string_view, PipelineSchedule> schedules[] = {
     {"v-min", PipelineSchedule::v_min},
     {"chimera", PipelineSchedule::chimera},
     {"dualpipe", PipelineSchedule::dualpipe},
-    {"dualpipe-v", PipelineSchedule::dualpipe_v}};
+    {"dualpipe-v", PipelineSchedule::dualpipe_v},
+    {"hanayo", PipelineSchedule::hanayo},
+    {"bitpipe", PipelineSchedule::bitpipe},
+    {"seq-1f1b", PipelineSchedule::seq_one_f_one_b},
+    {"zb-v-auto", PipelineSchedule::zb_v_auto},
+    {"interleaved-1f1b-torch", PipelineSchedule::interleaved_one_f_one_b_torch},
+    {"searched", PipelineSchedule::searched}};
 
 struct NumberField {
   std::string_view letter;  // in the text form

@@ -17,7 +17,8 @@
 
 namespace stagecraft {
 
-// The synchronous schedules that have a closed form (models/cost/schedule_forms.hpp), named as in schedule_kinds().
+// The synchronous schedules, named as in schedule_kinds(): those that have a closed form (models/cost/
+// schedule_forms.hpp), and from hanayo on those that are timed (models/cost/schedule_times.hpp).
 enum class PipelineSchedule : std::uint8_t {
   gpipe,
   one_f_one_b,
@@ -35,6 +36,12 @@ enum class PipelineSchedule : std::uint8_t {
   chimera,
   dualpipe,
   dualpipe_v,
+  hanayo,
+  bitpipe,
+  seq_one_f_one_b,  // with one slice a micro-batch
+  zb_v_auto,
+  interleaved_one_f_one_b_torch,
+  searched,
 };
 std::span<const std::pair<std::string_view, PipelineSchedule>> pipeline_schedule_names();
 std::string_view name(PipelineSchedule schedule);

@@ -79,7 +79,7 @@ ParallelLayout parallel_layout(const Plan& plan) {
   const auto found =
       std::find_if(names.begin(), names.end(), [&](const auto& entry) { return entry.first == plan.schedule.name; });
   if (found == names.end()) {
-    throw bad_input("schedule '{}' has no closed form that prices its step", printable(plan.schedule.name));
+    throw bad_input("schedule '{}' has no step that could be priced", printable(plan.schedule.name));
   }
   layout.schedule = found->second;
   layout.virtual_stages = static_cast<std::int32_t>(plan.stages.size()) / plan.ranks();

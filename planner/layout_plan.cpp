@@ -96,8 +96,8 @@ class Pricing {
     double forward = cost.forward.value(), backward = (cost.backward_input + cost.backward_weight).value();
     if (layout_.pipeline > 1) std::tie(forward, backward) = covering(shard_.block, n);
     const double V = layout_.virtual_stages;
-    const ReplicaTime times = model_.replica_time(layout_, V * parameters, V * n * shard_.block.expert_parameters,
-                                                  V * forward, V * backward);
+    const ReplicaTime times =
+        model_.replica_time(layout_, V * parameters, V * n * shard_.block.expert_parameters, V * forward, V * backward);
     cost.forward += Seconds(times.forward);
     cost.backward_input += Seconds(times.backward);
   }
@@ -166,16 +166,16 @@ class Pricing {
   const std::vector<std::int64_t> blocks_;
 };
 
-// Stages as the schedule places them, of as many blocks as the job says; else each rank's blocks are shared out evenly among its stages, the last ones, which
-// have the fewest micro-batches in flight, taking what is left over. A stage on two ranks has the blocks of the rank
-// with its number.
+// Stages as the schedule places them, of as many blocks as the job says; else each rank's blocks are shared out evenly
+// among its stages, the last ones, which have the fewest micro-batches in flight, taking what is left over. A stage on
+// two ranks has the blocks of the rank with its number.
 void add_stages(Plan& plan, const StepModel& model, const ParallelLayout& layout) {
   const Placement placement(plan.schedule);
   std::vector<std::int64_t> left, stages_left(static_cast<std::size_t>(layout.pipeline));
   for (std::int32_t rank = 0; rank < layout.pipeline; ++rank) left.push_back(model.layers_of(layout, rank));
   const auto home = [&](std::int32_t s) {
-    return weight_copies(layout.schedule) > 1 ? static_cast<std::size_t>(s)
-                                              : index(placement.ranks(StageId{s}).front());
+    if (weight_copies(layout.schedule) == 1) return index(placement.ranks(StageId{s}).front());
+    return static_cast<std::size_t>(s < layout.pipeline ? s : 2 * layout.pipeline - 1 - s);
   };
   for (std::int32_t s = 0; s < plan.schedule.stages; ++s) ++stages_left[home(s)];
   std::int64_t next = 0;
@@ -209,8 +209,8 @@ void predict(Plan& plan, const StepEstimate& estimate) {
 }  // namespace
 
 TrainingJob job_of(const Plan& plan) {
-  TrainingJob job{*plan.network.transformer, plan.batch.global, plan.batch.sequence,
-                  plan.precision,            plan.optimizer,    plan.fused_attention};
+  TrainingJob job{*plan.network.transformer, plan.batch.global, plan.batch.sequence, plan.precision, plan.optimizer,
+                  plan.fused_attention};
   for (const std::int64_t blocks : blocks_by_stage(plan)) job.stage_blocks.push_back(static_cast<std::int32_t>(blocks));
   job.recomputed_blocks = plan.layout.recomputed_by_rank;
   return job;

@@ -61,6 +61,12 @@ bool same_candidate(const ParallelLayout& a, const ParallelLayout& b) {
   return widths(a) == widths(b);
 }
 
+const JudgedLayout* LayoutRanking::same_as(const ParallelLayout& layout) const {
+  const auto same = std::find_if(best_.begin(), best_.end(),
+                                 [&](const JudgedLayout& other) { return same_candidate(other.layout, layout); });
+  return same == best_.end() ? nullptr : &*same;
+}
+
 void LayoutRanking::add(const JudgedLayout& judged) {
   const auto better = [this](const JudgedLayout& a, const JudgedLayout& b) { return is_before(objective_, a, b); };
   const auto same = std::find_if(best_.begin(), best_.end(), [&](const JudgedLayout& other) {

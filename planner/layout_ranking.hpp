@@ -33,6 +33,8 @@ class LayoutRanking {
   void add(const JudgedLayout& judged);
   // What a candidate must be better than to get in; infinite while there is room.
   LayoutScore threshold() const;
+  // The best so far that differs only in what a ranking shows the best of; null: none got in.
+  const JudgedLayout* same_as(const ParallelLayout& layout) const;
   const std::vector<JudgedLayout>& best() const { return best_; }
 
  private:

@@ -1,10 +1,10 @@
 // The best layouts of a space, by branch and bound over the step model; exact.
 //
-// What is cut can hold nothing that belongs into the result, by facts that tests hold the step model to: a step takes no
-// less than its blocks' computation and inner communication; overlap never costs time or memory; with the activations
-// on the device, recomputing more blocks never saves time nor costs memory; and from ZeRO 1 on neither the next stage
-// nor, from 2 on, offloading activations saves time. The result is that of judging every point, for any number of
-// threads.
+// What is cut can hold nothing that belongs into the result, by facts that tests hold the step model to: a step takes
+// no less than its blocks' computation and inner communication; overlap never costs time or memory; with the
+// activations on the device, recomputing more blocks never saves time nor costs memory; and from ZeRO 1 on neither the
+// next stage nor, from 2 on, offloading activations saves time. The result is that of judging every point, for any
+// number of threads.
 #pragma once
 
 #include <cstdint>

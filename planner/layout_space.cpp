@@ -114,7 +114,7 @@ bool has_exact_form(PipelineSchedule schedule, std::int32_t ranks, std::int64_t 
     case PipelineSchedule::v_min:
       return false;
     default:
-      return !is_staggered(schedule);
+      return !is_staggered(schedule) && !is_timed(schedule);
   }
 }
 
@@ -247,7 +247,8 @@ void LayoutSpace::list_shapes() {
         if (choices_.abilities && !contains(choices_.abilities->schedules, schedule)) continue;
         const std::int32_t wanted = stages_per_rank_of(schedule);
         const std::int32_t most = std::min(most_virtual_stages, layers / widths.pipeline);
-        for (std::int32_t v = wanted > 0 ? wanted : 2; v <= (wanted > 0 ? wanted : most); ++v) {
+        const std::int32_t least = wanted > 0 ? wanted : schedule == PipelineSchedule::searched ? 1 : 2;
+        for (std::int32_t v = least; v <= (wanted > 0 ? wanted : most); ++v) {
           if (choices_.virtual_stages.value_or(v) != v || v * widths.pipeline > layers || (has_ends && v > 1)) continue;
           if (choices_.stages.value_or(v * widths.pipeline) != v * widths.pipeline) continue;
           // Unlike stages on the fullest rank hold up all others, by more than the smaller bubble saves.

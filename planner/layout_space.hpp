@@ -5,7 +5,8 @@
 //   batch        micro-batch, sequence parallelism, order of the dimensions over the network: what a Shard depends on
 //   shape        stages a rank, schedule, blocks of the first and last stage
 //   tactics      ZeRO, offloading, overlap, recomputation
-// Schedules are those whose closed form is their makespan, unless one is named (has_exact_form).
+// Schedules are those whose closed form is their makespan, unless one is named (has_exact_form); one that is timed has
+// no layout on one rank.
 // A point is listed once: flags without effect (overlapped gradients of one replica) stay off, orders that place the
 // same devices side by side count once, and "all blocks recompute" is one point.
 #pragma once

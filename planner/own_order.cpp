@@ -67,7 +67,8 @@ void adapt_schedule(Plan& plan) {
   const StepCosts costs = step_costs(plan);
   const Seconds before = Timeline(plan.lowered()).makespan(costs);
   ComputeSchedule old = std::exchange(plan.schedule, make_schedule(kind->name, shape));
-  const bool is_better = plan.schedule != old && fits(plan) && Timeline(plan.lowered()).makespan(costs) < before;
+  const bool is_better = plan.schedule != old && placement(plan.schedule) == placement(old) && fits(plan) &&
+                         Timeline(plan.lowered()).makespan(costs) < before;
   if (!is_better) plan.schedule = std::move(old);
 }
 

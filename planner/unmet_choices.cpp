@@ -71,7 +71,7 @@ void LayoutSpace::explain_stages() const {
   if (wanted > 0 && stages_a_rank != wanted) {
     throw bad_input("--schedule: {} has {} a rank, not {}", name(*c.schedule), counted(wanted, "stage"), stages_a_rank);
   }
-  if (c.schedule && wanted == 0 && stages_a_rank == 1) {
+  if (c.schedule && wanted == 0 && stages_a_rank == 1 && *c.schedule != PipelineSchedule::searched) {
     throw bad_input("--virtual-stages: expected at least 2 with {}, got 1", name(*c.schedule));
   }
   const std::int64_t stages = std::int64_t{stages_a_rank} * c.pipeline.value_or(1);

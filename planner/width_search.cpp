@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "models/cost/schedule_forms.hpp"
@@ -130,10 +131,12 @@ const WidthSearch::Tactics& WidthSearch::tactics(std::int32_t layers) {
 // ZeRO, offloading and recomputation of one shape, which takes at least `time`.
 void WidthSearch::search_shape(ParallelLayout layout, const Shard& shard, const Tactics& tactics,
                                const std::vector<ResidenceBound>& bounds, double time) {
+  if (is_timed(layout.schedule)) return search_timed(layout, shard, tactics);
   std::int64_t left = tactics.points;
   bool is_first = true;
   // From ZeRO 1 on each stage takes at least as long as the one before, and from ZeRO 2 on at least as long with
-  // offloaded activations. By offload_optimizer: whether the last one without them takes too long, and whether one fits.
+  // offloaded activations. By offload_optimizer: whether the last one without them takes too long, and whether one
+  // fits.
   std::array<bool, 2> is_slow{}, has_room{};
   for (std::size_t i = 0; i < residences_.size(); ++i) {
     const Residence& residence = residences_[i];
@@ -173,6 +176,52 @@ void WidthSearch::search_shape(ParallelLayout layout, const Shard& shard, const 
       search_offloaded(least, shard, listed, here);
     } else {
       search_residence(least, shard, listed, here);
+    }
+  }
+}
+
+// Whether waiting grows or shrinks with recomputation only the schedule's clock knows: each is judged, most promising
+// first, but for those that do not fit or are too slow even if no rank ever waited.
+void WidthSearch::search_timed(ParallelLayout layout, const Shard& shard, const Tactics& tactics) {
+  LayoutCounts& counts = found_.counts;
+  std::vector<JudgedLayout> hopeful;
+  for (const Residence& residence : residences_) {
+    LayoutSpace::apply(residence, layout);
+    space_.overlap_all(layout);
+    const Choices& listed = residence.offload_activations ? tactics.offloaded : tactics.here;
+    std::optional<JudgedLayout> too_large;
+    const std::size_t before = hopeful.size();
+    for (const auto* list : {&listed.counted, &listed.by_rank}) {
+      for (const Recomputation& recomputation : *list) {
+        LayoutSpace::apply(recomputation, layout);
+        const JudgedLayout least{layout, model_.least_estimate(layout, shard)};
+        if (least.estimate.fits) {
+          hopeful.push_back(least);
+        } else {
+          too_large = least;
+        }
+      }
+    }
+    const std::int64_t points = space_.overlap_count(*widths_, residence) * listed.size();
+    const std::int64_t fitting = std::ssize(hopeful) - static_cast<std::int64_t>(before);
+    counts.too_large += listed.size() - fitting;
+    counts.dominated += points - listed.size();
+    if (too_large && fitting == 0 && score_of(LayoutObjective::memory, *too_large) < found_.misses.threshold()) {
+      found_.misses.add({too_large->layout, model_.estimate(too_large->layout, shard)});
+    }
+  }
+  std::stable_sort(hopeful.begin(), hopeful.end(),
+                   [](const JudgedLayout& a, const JudgedLayout& b) { return a.estimate.time < b.estimate.time; });
+  for (const JudgedLayout& least : hopeful) {
+    const double time = with_room(least.estimate.time.value()), memory = with_room(least.estimate.memory.total());
+    const JudgedLayout* const same = options_.front ? nullptr : found_.ranking.same_as(least.layout);
+    const bool is_beaten = same != nullptr && score_of(options_.objective, least.layout, time, memory) >
+                                                  score_of(options_.objective, *same);
+    if (is_beaten || is_hopeless(least.layout, time, memory)) {
+      ++counts.slower;
+    } else {
+      add({least.layout, model_.estimate(least.layout, shard)});
+      ++counts.judged;
     }
   }
 }

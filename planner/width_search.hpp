@@ -50,6 +50,7 @@ class WidthSearch {
   const Tactics& tactics(std::int32_t layers);
   void search_shape(ParallelLayout layout, const Shard& shard, const Tactics& tactics,
                     const std::vector<ResidenceBound>& bounds, double time);
+  void search_timed(ParallelLayout layout, const Shard& shard, const Tactics& tactics);
   void search_residence(const JudgedLayout& least, const Shard& shard, const Choices& choices, std::int64_t points);
   void search_offloaded(const JudgedLayout& least, const Shard& shard, const Choices& choices, std::int64_t points);
   std::int64_t judge_all(const ParallelLayout& layout, const Shard& shard,

@@ -22,7 +22,7 @@ class LayerSplit {
  public:
   LayerSplit(const ParallelLayout& layout, const TrainingJob& job)
       : by_hand_(job.stage_blocks),
-        turns_(turns_back(layout.schedule)),
+        turns_(!by_hand_.empty() && turns_back(layout.schedule)),
         first_fixed_(layout.first_stage_layers != 0),
         last_fixed_(layout.last_stage_layers != 0),
         first_(std::max(0, layout.first_stage_layers)),

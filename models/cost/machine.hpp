@@ -63,20 +63,20 @@ struct FrameworkConstants {
   // 1: in a pipeline ZeRO 2 and 3 sum whole gradients on the device and reduce them once, after a stage's last
   // micro-batch, and leave weights gathered from a backward to the next forward; 0: ZeRO as it is defined.
   double pipelined_sums = 0;
-  double unfused_norm = 1;          // traffic of a norm without a kernel of its own, relative to one pass
-  double first_flash = 1;           // time of the first FlashAttention over that of the second
-  double eager_scores = 1;          // traffic of operations on the scores one by one, relative to one kernel
-  double exposed_gradients = 0.1;   // share of an overlapped reduction that shows all the same
-  double exposed_tensor = 0.5;      // of tensor-parallel communication overlapped with products
-  double exposed_pipeline = 0.1;    // of messages between stages that overlap
-  double collective_start = 1;      // inside a node, relative to the device's: less where graphs start collectives
-  double repeated_gathers = 0;      // share that shows of sequence parallelism's second gather of a product's input
-  double step_s = 5e-3;             // once a step: loss, gradient norm, scalars, data
-  double microbatch_s = 0;          // once a micro-batch: Python between the layers, loss bookkeeping
-  double optimizer = 1;             // traffic of the optimizer, relative to each operand once
-  double straggling = 0;            // of the step, for each doubling of the nodes
-  double logit_bytes = 6;           // of memory an output of the head takes: 16 bits, and in fp32 for the loss
-  double logits_sharded = 1;        // 1: each tensor-parallel device has its share of the outputs; 0: all of them
+  double unfused_norm = 1;         // traffic of a norm without a kernel of its own, relative to one pass
+  double first_flash = 1;          // time of the first FlashAttention over that of the second
+  double eager_scores = 1;         // traffic of operations on the scores one by one, relative to one kernel
+  double exposed_gradients = 0.1;  // share of an overlapped reduction that shows all the same
+  double exposed_tensor = 0.5;     // of tensor-parallel communication overlapped with products
+  double exposed_pipeline = 0.1;   // of messages between stages that overlap
+  double collective_start = 1;     // inside a node, relative to the device's: less where graphs start collectives
+  double repeated_gathers = 0;     // share that shows of sequence parallelism's second gather of a product's input
+  double step_s = 5e-3;            // once a step: loss, gradient norm, scalars, data
+  double microbatch_s = 0;         // once a micro-batch: Python between the layers, loss bookkeeping
+  double optimizer = 1;            // traffic of the optimizer, relative to each operand once
+  double straggling = 0;           // of the step, for each doubling of the nodes
+  double logit_bytes = 6;          // of memory an output of the head takes: 16 bits, and in fp32 for the loss
+  double logits_sharded = 1;       // 1: each tensor-parallel device has its share of the outputs; 0: all of them
   double gated_kept = 3;      // tensors of its inner width that a gated MLP keeps: gate, up, product (and activation)
   double selective_kept = 1;  // share of a block kept by selective recomputation beside a fused attention
   double reserved_bytes = 2.5e9;  // a device: driver context, communication buffers

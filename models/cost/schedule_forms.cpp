@@ -1,8 +1,10 @@
 #include "models/cost/schedule_forms.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
+#include "models/schedule/schedule.hpp"
 #include "models/text.hpp"
 
 namespace stagecraft {
@@ -11,6 +13,8 @@ namespace {
 using enum PipelineSchedule;
 
 }  // namespace
+
+bool is_timed(PipelineSchedule schedule) { return schedule >= hanayo; }
 
 double bubble_time(PipelineSchedule schedule, std::int32_t ranks, std::int32_t stages_per_rank,
                    std::int32_t microbatches, const StageWork& stage) {
@@ -51,8 +55,9 @@ double bubble_time(PipelineSchedule schedule, std::int32_t ranks, std::int32_t s
       return (ranks / 2.0 - 1) * positive(f + 2 * (i + w) - 3 * w);
     case dualpipe_v:
       return others * positive(f + 2 * (i + w) - 3 * w);
+    default:  // timed
+      return 0;
   }
-  return 0;
 }
 
 double stages_in_flight(PipelineSchedule schedule, std::int32_t ranks, std::int32_t stages_per_rank,
@@ -93,8 +98,9 @@ double stages_in_flight(PipelineSchedule schedule, std::int32_t ranks, std::int3
       return at_most_all(p + 1);
     case dualpipe_v:
       return at_most_all(2 * p + 1);
+    default:  // timed
+      return all;
   }
-  return all;
 }
 
 double messages_in_latency(std::int32_t ranks, std::int32_t stages_per_rank) {
@@ -106,7 +112,12 @@ std::int32_t stages_per_rank_of(PipelineSchedule schedule) {
     case interleaved_one_f_one_b:
     case looped_bfs:
     case interleaved_zero_bubble:
+    case hanayo:
+    case interleaved_one_f_one_b_torch:
+    case searched:
       return 0;
+    case bitpipe:
+    case zb_v_auto:
     case zb_v:
     case v_half:
     case v_min:
@@ -118,10 +129,13 @@ std::int32_t stages_per_rank_of(PipelineSchedule schedule) {
 }
 
 bool turns_back(PipelineSchedule schedule) {
-  return schedule == zb_v || schedule == v_half || schedule == v_min || schedule == dualpipe_v;
+  constexpr std::array back{zb_v, v_half, v_min, dualpipe_v, hanayo, bitpipe, zb_v_auto};
+  return std::find(back.begin(), back.end(), schedule) != back.end();
 }
 
-std::int32_t weight_copies(PipelineSchedule schedule) { return schedule == chimera || schedule == dualpipe ? 2 : 1; }
+std::int32_t weight_copies(PipelineSchedule schedule) {
+  return schedule == chimera || schedule == dualpipe || schedule == bitpipe ? 2 : 1;
+}
 
 bool splits_backward(PipelineSchedule schedule) {
   switch (schedule) {
@@ -135,6 +149,8 @@ bool splits_backward(PipelineSchedule schedule) {
     case v_min:
     case dualpipe:
     case dualpipe_v:
+    case zb_v_auto:
+    case searched:
       return true;
     default:
       return false;
@@ -146,6 +162,18 @@ std::string refuse_schedule(PipelineSchedule schedule, std::int32_t ranks, std::
   const std::int32_t wanted = stages_per_rank_of(schedule);
   if (wanted > 0 && stages_per_rank != wanted) {
     return fmt::format("{} has {} a rank, not {}", name(schedule), counted(wanted, "stage"), stages_per_rank);
+  }
+  if (is_timed(schedule)) {
+    if (ranks < 2) return fmt::format("{} needs at least 2 ranks", name(schedule));
+    // Forwards, input and weight gradients.
+    if (std::int64_t{3} * ranks * stages_per_rank * microbatches > most_timed_actions) {
+      return fmt::format("{} is timed action by action, here more than {} of them", name(schedule),
+                         with_thousands(most_timed_actions));
+    }
+    const auto& kinds = schedule_kinds();
+    const auto kind = std::find_if(kinds.begin(), kinds.end(), [&](const auto& k) { return k.name == name(schedule); });
+    const std::string refusal = kind->refuse({ranks, stages_per_rank, microbatches});
+    return refusal.empty() ? "" : fmt::format("{} {}", name(schedule), refusal);
   }
   if (wanted == 0 && (stages_per_rank < 2 || ranks < 2)) {
     return fmt::format("{} needs at least 2 stages a rank and 2 ranks", name(schedule));

@@ -65,7 +65,9 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
   memory.optimizer_state = layout.offload_optimizer ? 0 : parameter_bytes_.optimizer_state.value() * held(1);
 
   const double stages =
-      stages_in_flight(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, rank);
+      is_timed(layout.schedule) && layout.pipeline > 1
+          ? times_->stages_in_flight(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, rank)
+          : stages_in_flight(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, rank);
   const double in_flight = stages / layout.virtual_stages;
   const std::size_t mode = index(layout.recompute);
   const double kept = repeated * block.stash[mode] + (layers - repeated) * block.stash[0];

@@ -198,14 +198,14 @@ ReplicaTime StepModel::replica_time(const ParallelLayout& layout, double paramet
     times.backward = shown(reduce(V), reduces, backward / V);
     times.once = shown(gather(1), gathers, forward);
   } else {
-    times.once = shown(reduce(1) + (layout.zero == 3 ? gather(1) : 0), reduces, backward) +
-                 shown(gather(1), gathers, forward);
+    times.once =
+        shown(reduce(1) + (layout.zero == 3 ? gather(1) : 0), reduces, backward) + shown(gather(1), gathers, forward);
   }
   return times;
 }
 
 // What the pipeline's fill and drain wait for exchanges of every micro-batch, those of stages of the mean length.
-double StepModel::replica_bubble(const ParallelLayout& layout, const Shard& shard) const {
+double StepModel::replica_bubble(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const {
   const LayerShard& block = shard.block;
   const double blocks = static_cast<double>(job_.network.layers) / layout.pipeline;
   const auto [before, after] = covering(block, blocks);
@@ -213,8 +213,7 @@ double StepModel::replica_bubble(const ParallelLayout& layout, const Shard& shar
       replica_time(layout, blocks * block.parameters, blocks * block.expert_parameters, before, after);
   // A longer forward shortens the form of zb-v, which is exact for enough micro-batches only.
   const double forward = layout.schedule == PipelineSchedule::zb_v ? 0 : each.forward;
-  return bubble_time(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches,
-                     {forward, each.backward, 0});
+  return bubble(layout, {forward, each.backward, 0}, waiting);
 }
 
 // The optimizer's traffic, or with its state in host memory that of gradients out and weights back.
@@ -231,33 +230,39 @@ double StepModel::optimizer_time(const ParallelLayout& layout, double parameters
          (machine_.device.memory_bandwidth.value() * machine_.constants.memory);
 }
 
+double StepModel::bubble(const ParallelLayout& layout, const StageWork& stage, Waiting waiting) const {
+  if (is_timed(layout.schedule) && waiting == Waiting::counted) {
+    return times_->bubble(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, stage);
+  }
+  return bubble_time(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, stage);
+}
+
 // What the pipeline adds to the slowest rank's work: waiting, and messages. The bubble is the closed form for equal
 // stages of the mean length, lengthened by what a micro-batch's way through embedding and head takes beyond the slowest
 // rank's excess over the mean: for 1f1b, the sum over the ranks less the slowest. `repeated`: blocks that recompute on
 // the mean rank.
 void StepModel::add_pipeline(const ParallelLayout& layout, const Shard& shard, double repeated, double slowest,
-                             StepTerms& terms) const {
+                             Waiting waiting, StepTerms& terms) const {
   const double V = layout.virtual_stages;
   const double blocks = static_cast<double>(job_.network.layers) / static_cast<double>(layout.stages());
   const StageWork work = stage_work(layout, shard, blocks, repeated / V);
   const double excess = slowest - work.total() * V;
-  terms.bubble = bubble_time(layout.schedule, layout.pipeline, layout.virtual_stages, layout.microbatches, work) +
-                 std::max(0.0, whole_time(shard.embedding) + whole_time(shard.head) - excess) / V;
+  terms.bubble =
+      bubble(layout, work, waiting) + std::max(0.0, whole_time(shard.embedding) + whole_time(shard.head) - excess) / V;
   const auto stride = static_cast<double>(inner_devices(layout, Dimension::pipeline));
   const double shown = layout.overlap_pipeline ? machine_.framework.exposed_pipeline : 1;
   terms.pipeline = message_time(machine_, stride, stride * layout.pipeline, shard.boundary) *
                    (messages_in_latency(layout.pipeline, 1) + 2 * V * layout.microbatches * shown);
 }
 
-StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) const {
+StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const {
   const std::int32_t P = layout.pipeline;
   const double M = layout.microbatches;
   const LayerSplit split(layout, job_);
   const std::int32_t middle = P > 2 ? split.fullest_inside() : P / 2;
   const auto on_first = static_cast<double>(split.layers(0));
   const auto on_middle = static_cast<double>(split.layers(middle));
-  const bool by_rank =
-      split.is_by_hand() || (layout.recomputed_layers < 0 && layout.recompute != Recompute::none);
+  const bool by_rank = split.is_by_hand() || (layout.recomputed_layers < 0 && layout.recompute != Recompute::none);
   double repeated = 0;  // blocks of all ranks, where they differ
   const auto times_of = [&](std::int32_t rank) {
     const auto layers = static_cast<double>(split.layers(rank));
@@ -287,13 +292,13 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
                   .expert = M * slowest.expert};
   if (P > 1) {
     const double mean = static_cast<double>(job_.network.layers) / P;
-    add_pipeline(layout, shard, by_rank ? repeated / P : recomputing(layout, mean), slowest.total(), terms);
+    add_pipeline(layout, shard, by_rank ? repeated / P : recomputing(layout, mean), slowest.total(), waiting, terms);
   }
 
   const double head = P > 1 || job_.network.tied_head ? 0 : shard.head.parameters;
   const double on_most = std::max({on_first, on_middle, static_cast<double>(split.layers(P - 1))});
-  const double dense = std::max(on_most * shard.block.parameters,
-                                on_first * shard.block.parameters + shard.embedding.parameters + head);
+  const double dense =
+      std::max(on_most * shard.block.parameters, on_first * shard.block.parameters + shard.embedding.parameters + head);
   const double expert = on_most * shard.block.expert_parameters;
   double forward = inside.total() / 3, backward = inside.total() * 2 / 3;
   if (P > 1 && layout.zero >= 2) std::tie(forward, backward) = covering(shard.block, split.layers(hiding));
@@ -306,7 +311,7 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
   }
   terms.data = terms.data_once;
   if (const double each = replicas.forward + replicas.backward; each > 0) {
-    terms.data += M * layout.virtual_stages * each + (P > 1 ? replica_bubble(layout, shard) : 0);
+    terms.data += M * layout.virtual_stages * each + (P > 1 ? replica_bubble(layout, shard, waiting) : 0);
   }
   terms.optimizer = optimizer_time(layout, dense, expert);
   terms.other = machine_.framework.step_s + M * machine_.framework.microbatch_s;
@@ -321,7 +326,15 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard) con
 
 StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shard) const {
   StepEstimate estimate;
-  estimate.terms = terms(layout, shard);
+  estimate.terms = terms(layout, shard, Waiting::counted);
+  estimate.time = Seconds(estimate.terms.total());
+  find_fullest(layout, shard, estimate);
+  return estimate;
+}
+
+StepEstimate StepModel::least_estimate(const ParallelLayout& layout, const Shard& shard) const {
+  StepEstimate estimate;
+  estimate.terms = terms(layout, shard, Waiting::of_forms);
   estimate.time = Seconds(estimate.terms.total());
   find_fullest(layout, shard, estimate);
   return estimate;

@@ -3,15 +3,19 @@
 // Two halves, so that a search pays for each thing once:
 //   shard(layout)              what one block, the embedding and the head cost on one device: a function of the network
 //                              and of what same_shard() compares: tensor, context, expert, micro-batch, places, flags
-//   estimate(layout, shard)    the whole step from those: a few hundred floating-point operations, no allocation
-// Pure and thread-safe. Formulas and sources: docs/cost_model.md; errors against measurements: docs/validation.md.
+//   estimate(layout, shard)    the whole step from those: a few hundred floating-point operations, no allocation; with
+//                              a timed schedule also that schedule, played once for each shape and ratio of times
+// Same input, same numbers; thread-safe. Formulas and sources: docs/cost_model.md; errors against measurements:
+// docs/validation.md.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "models/cost/machine.hpp"
 #include "models/cost/memory.hpp"
+#include "models/cost/schedule_times.hpp"
 #include "models/cost/shard.hpp"
 #include "models/layout.hpp"
 
@@ -75,6 +79,8 @@ class StepModel {
   StepEstimate estimate(const ParallelLayout& layout) const { return estimate(layout, shard(layout)); }
   // REQUIRES: `shard` of a layout of which same_shard() says so.
   StepEstimate estimate(const ParallelLayout& layout, const Shard& shard) const;
+  // The same, but with a timed schedule (is_timed) as if no rank ever waited: no more than the estimate, and quick.
+  StepEstimate least_estimate(const ParallelLayout& layout, const Shard& shard) const;
 
   // Of pipeline rank `rank`, 0 .. pipeline-1; with so many blocks, of which `repeated` recompute, or its own.
   StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank, double layers,
@@ -98,10 +104,12 @@ class StepModel {
   const Machine& machine() const { return machine_; }
 
  private:
-  StepTerms terms(const ParallelLayout& layout, const Shard& shard) const;
-  void add_pipeline(const ParallelLayout& layout, const Shard& shard, double repeated, double slowest,
+  enum class Waiting { counted, of_forms };  // of timed schedules, too, or only of those that have a closed form
+  StepTerms terms(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const;
+  double bubble(const ParallelLayout& layout, const StageWork& stage, Waiting waiting) const;
+  void add_pipeline(const ParallelLayout& layout, const Shard& shard, double repeated, double slowest, Waiting waiting,
                     StepTerms& terms) const;
-  double replica_bubble(const ParallelLayout& layout, const Shard& shard) const;
+  double replica_bubble(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const;
   void find_fullest(const ParallelLayout& layout, const Shard& shard, StepEstimate& estimate) const;
 
   TrainingJob job_;
@@ -109,6 +117,7 @@ class StepModel {
   double element_ = 2;  // bytes of an activation
   ParameterBytes parameter_bytes_;
   double model_flops_ = 0;  // of a step
+  std::unique_ptr<ScheduleTimes> times_ = std::make_unique<ScheduleTimes>();
 };
 
 }  // namespace stagecraft

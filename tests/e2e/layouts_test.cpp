@@ -372,6 +372,20 @@ TEST_F(Layouts, TakeStagesByHand) {
   expect_error(plan + "--cuts 9,6", 2, "cuts: expected rising layer positions");
 }
 
+TEST_F(Layouts, TakeSchedulesWithoutAClosedForm) {
+  for (const char* schedule : {"hanayo", "bitpipe", "zb-v-auto", "interleaved-1f1b-torch", "searched"}) {
+    const std::string options = plan_ + "--tensor 2 --pipeline 4 --confirm 1 --top 2 --schedule " + schedule;
+    const json result = json::parse(out_of(options + " --json -o plan.json"));
+    EXPECT_EQ(result["ranked"][0]["layout"]["schedule"], schedule);
+    EXPECT_GT(result["ranked"][0]["terms_s"]["bubble"], 0) << schedule;
+    EXPECT_EQ(result.contains("order_lower_bound_s"), std::string(schedule) == "searched");
+    EXPECT_EQ(file("plan.json")["layout"]["tensor"], 2);
+    EXPECT_EQ(run("simulate plan.json --json").exit, 0);
+  }
+  EXPECT_THAT(out_of(plan_ + "--tensor 2 --pipeline 2 --confirm 0 --schedule searched"), HasSubstr("lower bound "));
+  expect_error(plan_ + "--tensor 2 --schedule pipedream", 2, "schedule 'pipedream' is no synchronous training");
+}
+
 TEST_F(Layouts, ScaleWeaklyWithTheBatch) {
   const json result = json::parse(out_of(plan_ + "--scaling 2,4,8 --weak --schedule 1f1b --confirm 0 --json"));
   std::vector<int> batches;

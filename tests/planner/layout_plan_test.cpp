@@ -82,6 +82,32 @@ TEST_F(LayoutPlan, ExchangesWeightsAndGradientsForEveryMicrobatch) {
   EXPECT_GT(by_stage.reduced_gradients(), Bytes(0));
 }
 
+// Schedules without a closed form are timed, so that the same holds for them.
+TEST_F(LayoutPlan, TimesSchedulesWithoutAClosedForm) {
+  for (const char* text :
+       {"p4 v2 t1 d4 b1 m16 hanayo overlap=pipeline", "p4 v2 t2 d2 b1 m32 bitpipe sp zero1 overlap=pipeline",
+        "p4 t2 d2 b1 m32 seq-1f1b sp", "p4 v4 t1 d4 b1 m16 interleaved-1f1b-torch overlap=pipeline",
+        "p4 v2 t1 d4 b1 m16 zb-v-auto overlap=pipeline", "p4 v2 t1 d4 b1 m16 searched zero3 overlap=pipeline",
+        "p4 t1 d4 b1 m16 searched full:2 overlap=pipeline"}) {
+    const StepModel step = model();
+    const ParallelLayout layout = parse_layout(text);
+    ASSERT_EQ(step.refuse(layout), "") << text;
+    const Plan plan = make_plan(step, network_, cluster_, layout);
+    const StepEstimate estimate = step.estimate(layout);
+    EXPECT_GT(estimate.terms.bubble, 0) << text;
+    EXPECT_LE(step.least_estimate(layout, step.shard(layout)).time, estimate.time) << text;
+    const double closed = estimate.time.value();
+    EXPECT_NEAR(plan.prediction.timeline_step->value(), closed, 0.12 * closed) << text;
+    EXPECT_NEAR(simgrid_step(plan).value(), plan.prediction.timeline_step->value(), 0.05 * closed) << text;
+    if (layout.schedule == PipelineSchedule::searched) continue;  // takes what memory is left
+    const auto& peaks = plan.prediction.peak_memory;
+    const double needed = estimate.memory.total();
+    EXPECT_NEAR(std::max_element(peaks.begin(), peaks.end())->value(), needed, 0.12 * needed) << text;
+  }
+  EXPECT_THAT(model().refuse(parse_layout("p4 v3 d4 b1 m16 hanayo")), HasSubstr("even number of stages a rank"));
+  EXPECT_THAT(model().refuse(parse_layout("p1 v2 d16 b1 m4 hanayo")), HasSubstr("at least 2 ranks"));
+}
+
 TEST_F(LayoutPlan, NeedsTheMemoryThatItsClosedFormSays) {
   for (const char* text : even_layouts) {
     const Plan plan = plan_of(text);

@@ -46,8 +46,8 @@ TEST(StepModel, ShardsWhatEachStageOfZeroShards) {
   EXPECT_DOUBLE_EQ(memory("d8 m8 1f1b zero3").weights, whole.weights / 8);
 }
 
-// Per stage of a pipeline: a rank's share, whole where the framework sums gradients there, and breadth first those of two
-// stages.
+// Per stage of a pipeline: a rank's share, whole where the framework sums gradients there, and breadth first those of
+// two stages.
 TEST(StepModel, ShardsTheStagesOfAPipeline) {
   Machine machine = machine_of(load_cluster("dgx-a100:2"));
   TrainingJob job{*load_network("gpt3-1.3b").transformer, 64, 2048};
@@ -67,8 +67,8 @@ TEST(StepModel, ShardsTheStagesOfAPipeline) {
   EXPECT_DOUBLE_EQ(memory("p4 v6 d4 m16 looped-bfs zero2").gradients, (0.25 + 0.75 / 3) * whole.gradients);
   machine.framework.pipelined_sums = 1;
   EXPECT_DOUBLE_EQ(memory("p4 d4 m16 1f1b zero2").gradients, whole.gradients);
-  EXPECT_DOUBLE_EQ(memory("d16 m4 1f1b zero3").weights, 4 * whole.weights / 16 +
-                                                            (memory("d16 m4 1f1b").weights - 4 * whole.weights) / 16);
+  EXPECT_DOUBLE_EQ(memory("d16 m4 1f1b zero3").weights,
+                   4 * whole.weights / 16 + (memory("d16 m4 1f1b").weights - 4 * whole.weights) / 16);
 }
 
 // Reductions and gathers of ZeRO 2 and 3 come M times a step and stage, and once more for each rank that the fill waits
@@ -104,7 +104,7 @@ TEST(StepModel, ExchangesWithReplicasAsOftenAsTheScheduleAndTheFrameworkSay) {
 // With a context of one device its place among the dimensions means nothing.
 TEST(StepModel, PricesTheSameDevicesAlikeInAnyOrder) {
   const StepModel step = model();
-  const auto data = [&](std::string layout, const char* order) {
+  const auto data = [&](const std::string& layout, const char* order) {
     return step.estimate(parse_layout(layout + " order=" + order)).terms.data;
   };
   EXPECT_EQ(data("p2 t8 d4 m16 1f1b", "tpcd"), data("p2 t8 d4 m16 1f1b", "ctpd"));
