@@ -56,27 +56,12 @@ class Clock {
       points_.push_back(point);
       for (const LayerSample& sample : profile->samples) highest_ = std::max(highest_, sample.clock);
     }
-    std::stable_sort(points_.begin(), points_.end(), [](const auto& a, const auto& b) { return a.load > b.load; });
-    // What computes less does not tick slower: less is noise.
-    for (std::size_t i = 1; i < points_.size(); ++i)
-      points_[i].clock = std::max(points_[i].clock, points_[i - 1].clock);
   }
 
   bool is_known() const { return points_.size() > 1; }
 
-  // Hz at a load: linear between measured ones; below the least as from the first to the last, up to the highest that
-  // was ever measured. REQUIRES: is_known().
-  double at_load(double load) const {
-    if (load >= points_.front().load) return points_.front().clock;
-    auto below =
-        std::find_if(points_.begin() + 1, points_.end(), [&](const Point& point) { return point.load <= load; });
-    const bool goes_on = below == points_.end();
-    if (goes_on) --below;
-    const Point& above = goes_on ? points_.front() : *(below - 1);
-    if (below->load == above.load) return below->clock;  // all that was measured has one load
-    return std::min(above.clock + (below->clock - above.clock) * (above.load - load) / (above.load - below->load),
-                    highest_);
-  }
+  // Hz at a load: not below that of a busy GPU, nor above the highest that was ever measured. REQUIRES: is_known().
+  double at_load(double load) const { return std::clamp(guess(load), std::min(guess(1), highest_), highest_); }
 
   // A time that was measured under a condition, at a load; `value` picks it from a sample. Times of the condition's
   // neighbours, with rests and without, say how it goes with the clock: as a power, which is 1 where nothing but the
@@ -93,6 +78,33 @@ class Clock {
     double load = 1, clock = 0;
     const LayerProfile* profile = nullptr;
   };
+
+  // A GPU at its power limit hunts for its clock by some percent for about a second, so that each measured one is a
+  // guess: the value at the load of the line that fits those of loads nearby best.
+  double guess(double load) const {
+    constexpr double nearby = 0.3, elsewhere = 1e-3;
+    const auto least = std::min_element(points_.begin(), points_.end(),
+                                        [](const Point& a, const Point& b) { return a.load < b.load; });
+    const double centre = std::max(load, least->load);
+    double weights = 0, loads = 0, clocks = 0, products = 0, squares = 0;
+    const auto for_each_weighted = [&](auto&& body) {
+      for (const Point& point : points_) {
+        body(point, std::max(1 - std::abs(point.load - centre) / nearby, 0.0) + elsewhere);
+      }
+    };
+    for_each_weighted([&](const Point& point, double weight) {
+      weights += weight;
+      loads += weight * point.load;
+      clocks += weight * point.clock;
+    });
+    loads /= weights, clocks /= weights;
+    for_each_weighted([&](const Point& point, double weight) {
+      products += weight * (point.load - loads) * (point.clock - clocks);
+      squares += weight * (point.load - loads) * (point.load - loads);
+    });
+    const double slope = squares > 0 ? std::min(products / squares, 0.0) : 0.0;
+    return clocks + slope * (load - loads);
+  }
 
   double of(const LayerProfile& profile, double LayerSample::*field) const {
     return at(profile.samples, microbatch_, [field](const LayerSample& sample) { return sample.*field; });
@@ -116,7 +128,7 @@ class Clock {
   }
 
   std::int64_t microbatch_;
-  std::vector<Point> points_;  // by falling load
+  std::vector<Point> points_;
   double highest_ = 0;
 };
 

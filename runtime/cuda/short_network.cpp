@@ -22,7 +22,9 @@ constexpr int microbatches = whole_backwards + split_backwards;
 // The first step loads kernels, the second captures graphs.
 constexpr int warm_up_steps = 2;
 constexpr int least_steps = 5;
-constexpr int most_steps = 60;
+constexpr int most_steps = 200;
+// A GPU at its power limit lowers its clock too far at first.
+constexpr double settling = 0.2;  // of the time that a condition is measured for
 constexpr int updates = 12;  // measured at each level
 // Of a step's time, after each: what bubbles leave. Clocks fall steeply just below full load.
 constexpr double rests[] = {0.2, 0.8};
@@ -193,7 +195,7 @@ class Measurement {
       : plans_(plans),
         share_of_ends_(share_of_ends),
         training_(training),
-        budget_(budget.value() / (levels + static_cast<double>(std::size(rests)))),
+        budget_(budget.value() / ((levels + 1) / 2.0 + static_cast<double>(std::size(rests)))),
         stop_(stop),
         network_(static_cast<int>(plans.size()), {}),
         gate_(static_cast<std::ptrdiff_t>(plans.size())),
@@ -248,12 +250,15 @@ class Measurement {
     auto& times = runs_.levels;
     for (std::size_t level = 0; level < times.size() && !done_; ++level) {
       busy_ = static_cast<int>(level);
-      // By its end the neighbours have taken notice.
-      runner.step(nullptr);
+      // The fewer compute, the farther from its power limit the GPU is, and the steadier its clock.
+      const double budget = budget_ * static_cast<double>(level + 1) / static_cast<double>(times.size());
       const auto start = Clock::now();
+      // By the first one's end the neighbours have taken notice.
+      do runner.step(nullptr);
+      while (seconds(Clock::now() - start) < settling * budget && !done_);
       for (int step = 1; !done_; ++step) {
         runner.step(&times[level]);
-        const bool spent = seconds(Clock::now() - start) > budget_;
+        const bool spent = seconds(Clock::now() - start) > budget;
         if (step >= most_steps || (step >= least_steps && spent)) break;
         if (stop_ != nullptr && *stop_) done_ = true;
       }
@@ -277,7 +282,8 @@ class Measurement {
     for (; !done_; ++steps) {
       gate_.arrive_and_wait();
       const auto begun = Clock::now();
-      runner.step(steps > 0 ? &rested.times : nullptr);
+      const bool settled = steps > 0 && seconds(begun - start) > settling * budget_;
+      runner.step(settled ? &rested.times : nullptr);
       const auto ended = Clock::now();
       std::this_thread::sleep_for((ended - begun) * rest);
       rested.busy += Seconds(seconds(ended - begun));
@@ -301,7 +307,7 @@ class Measurement {
   const std::vector<Plan>& plans_;
   double share_of_ends_;
   const TrainingOptions& training_;
-  double budget_;  // seconds a level
+  double budget_;  // seconds of a condition under which all compute
   const std::atomic<bool>* stop_;
   ChannelNetwork network_;
   std::barrier<> gate_;
