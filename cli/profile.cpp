@@ -37,6 +37,7 @@ std::string spread(const Measured& time) {
 // What the other slices did.
 std::string busy(const LayerProfile& layer) {
   std::string text = std::to_string(layer.busy_neighbours);
+  if (layer.beside_forwards) text += ", F";
   if (layer.rest > 0) text += fmt::format(", rest {:.0f} %", 100 * layer.rest);
   return text;
 }

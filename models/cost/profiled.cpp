@@ -141,7 +141,8 @@ const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& 
     return std::abs(measured.busy_neighbours - workload.busy_neighbours.value_or(most_neighbours(profile_.device)));
   };
   for (const LayerProfile& measured : profile_.layers) {
-    if (measured.kind != layer.kind || measured.recompute != workload.recompute || measured.rest > 0) continue;
+    if (measured.kind != layer.kind || measured.recompute != workload.recompute) continue;
+    if (measured.rest > 0 || measured.beside_forwards) continue;
     if (measured.parameters != layer.parameters) {
       throw bad_input(
           "the profile's layer kind '{}' has {} parameters, layer '{}' has {}: it is of another network ({})",
@@ -159,9 +160,20 @@ const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& 
                   name(workload.recompute), layer.name, join(known));
 }
 
+const LayerProfile* ProfiledCostModel::find_beside_forwards(const Layer& layer, const Workload& workload) const {
+  if (!workload.beside_forwards) return nullptr;
+  for (const LayerProfile& measured : profile_.layers) {
+    const bool is_it = measured.beside_forwards && measured.kind == layer.kind &&
+                       measured.recompute == workload.recompute && measured.rest == 0;
+    if (is_it) return &measured;
+  }
+  return nullptr;
+}
+
 std::vector<const LayerProfile*> ProfiledCostModel::find_all(const Layer& layer, const Workload& workload) const {
   std::vector<const LayerProfile*> all;
   for (const LayerProfile& measured : profile_.layers) {
+    if (measured.beside_forwards) continue;
     if (measured.kind == layer.kind && measured.recompute == workload.recompute) all.push_back(&measured);
   }
   return all;
@@ -170,7 +182,8 @@ std::vector<const LayerProfile*> ProfiledCostModel::find_all(const Layer& layer,
 bool ProfiledCostModel::knows(Recompute recompute) const {
   return std::all_of(profile_.layers.begin(), profile_.layers.end(), [&](const LayerProfile& any) {
     return std::any_of(profile_.layers.begin(), profile_.layers.end(), [&](const LayerProfile& measured) {
-      return measured.kind == any.kind && measured.recompute == recompute && measured.rest == 0;
+      return measured.kind == any.kind && measured.recompute == recompute && measured.rest == 0 &&
+             !measured.beside_forwards;
     });
   });
 }
@@ -199,7 +212,9 @@ LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& work
   if (workload.optimizer != profile_.optimizer) {
     throw differs("optimizer", name(profile_.optimizer), name(workload.optimizer));
   }
-  const LayerProfile& measured = find(layer, workload);
+  const LayerProfile& usual = find(layer, workload);
+  const LayerProfile* const beside_forwards = find_beside_forwards(layer, workload);
+  const LayerProfile& measured = beside_forwards != nullptr ? *beside_forwards : usual;
   const Clock clock(find_all(layer, workload), workload.microbatch);
   const LayerProfile& steady = find(layer, beside_all(workload));
   const auto time = [&](double load, auto value) {
@@ -223,7 +238,7 @@ LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& work
           .backward_input = backward(&LayerSample::backward_input),
           .backward_weight = backward(&LayerSample::backward_weight),
           .backward_saving = std::max(parts - together, Seconds(0)),
-          .optimizer = measured.optimizer.median,
+          .optimizer = usual.optimizer.median,
           .weights = each.weight * parameters,
           .gradients = each.gradient * parameters,
           .optimizer_state = each.optimizer_state * parameters,

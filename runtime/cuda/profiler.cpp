@@ -218,6 +218,16 @@ void measure_layers(const Network& network, const Plan& base, const ProfileOptio
           },
           profile);
     }
+    if (levels > 1) {
+      condition.beside_forwards = true;
+      add_layers(
+          sizes, network.graph, condition,
+          [&](const Sized& sized) {
+            return Condition{sized.runs.beside_forwards, busy()};
+          },
+          profile);
+      condition.beside_forwards = false;
+    }
     for (std::size_t r = 0; r < sizes.front().runs.rested.size(); ++r) {
       condition.rest = sizes.front().runs.rested[r].rest;
       const auto rested = [&](const Sized& sized) {

@@ -105,6 +105,16 @@ class Runner {
     executor_->end_step();
   }
 
+  // Forwards alone, which all ranks of a pipeline do at the same time under GPipe. REQUIRES: two steps before.
+  void forwards() {
+    const auto& actions = schedule_.ranks.front();
+    begin();
+    for (std::size_t i = 0; i < actions.size(); ++i) {
+      if (actions[i].kind == ActionKind::forward && takes_part(actions[i])) executor_->compute(i);
+    }
+    executor_->end_step();
+  }
+
   // Optimizer steps alone, which all ranks of a pipeline do at the same time.
   void update(ShortTimes* times) {
     const auto& actions = schedule_.ranks.front();
@@ -195,12 +205,12 @@ class Measurement {
       : plans_(plans),
         share_of_ends_(share_of_ends),
         training_(training),
-        budget_(budget.value() / ((levels + 1) / 2.0 + static_cast<double>(std::size(rests)))),
+        budget_(budget.value() / ((levels + 1) / 2.0 + (levels > 1 ? 1 : 0) + static_cast<double>(std::size(rests)))),
         stop_(stop),
         network_(static_cast<int>(plans.size()), {}),
         gate_(static_cast<std::ptrdiff_t>(plans.size())),
         updates_of_(plans.size()),
-        runs_{.levels = std::vector<ShortTimes>(static_cast<std::size_t>(levels)), .rested = {}} {}
+        runs_{.levels = std::vector<ShortTimes>(static_cast<std::size_t>(levels)), .beside_forwards = {}, .rested = {}} {}
 
   ShortRuns run() {
     std::vector<std::thread> threads;
@@ -231,6 +241,8 @@ class Measurement {
       if (device <= busy_ && updating_) {
         runner.update(nullptr);
         ++updates_of_[static_cast<std::size_t>(device)];
+      } else if (device <= busy_ && forwards_) {
+        runner.forwards();
       } else if (device <= busy_) {
         runner.compute();
       } else {
@@ -252,25 +264,33 @@ class Measurement {
       busy_ = static_cast<int>(level);
       // The fewer compute, the farther from its power limit the GPU is, and the steadier its clock.
       const double budget = budget_ * static_cast<double>(level + 1) / static_cast<double>(times.size());
-      const auto start = Clock::now();
-      // By the first one's end the neighbours have taken notice.
-      do runner.step(nullptr);
-      while (seconds(Clock::now() - start) < settling * budget && !done_);
-      for (int step = 1; !done_; ++step) {
-        runner.step(&times[level]);
-        const bool spent = seconds(Clock::now() - start) > budget;
-        if (step >= most_steps || (step >= least_steps && spent)) break;
-        if (stop_ != nullptr && *stop_) done_ = true;
-      }
+      take_steps(runner, times[level], budget);
       for (auto& count : updates_of_) count = 0;
       updating_ = true;
       while (!neighbours_update() && !done_) runner.update(nullptr);
       for (int update = 0; update < updates && !done_; ++update) runner.update(&times[level]);
       updating_ = false;
     }
+    if (times.size() > 1) {
+      forwards_ = true;
+      take_steps(runner, runs_.beside_forwards, budget_);
+    }
     resting_ = true;
     for (const double rest : rests) runs_.rested.push_back(lead_with_rests(runner, rest));
     done_ = true;
+  }
+
+  void take_steps(Runner& runner, ShortTimes& times, double budget) {
+    const auto start = Clock::now();
+    // By the first one's end the neighbours have taken notice.
+    do runner.step(nullptr);
+    while (seconds(Clock::now() - start) < settling * budget && !done_);
+    for (int step = 1; !done_; ++step) {
+      runner.step(&times);
+      const bool spent = seconds(Clock::now() - start) > budget;
+      if (step >= most_steps || (step >= least_steps && spent)) break;
+      if (stop_ != nullptr && *stop_) done_ = true;
+    }
   }
 
   // All devices begin their steps when the first does, and rest when it has done its own.
@@ -313,7 +333,7 @@ class Measurement {
   std::barrier<> gate_;
   std::atomic<bool> done_{false};
   std::atomic<int> busy_{0};  // devices 1 to this one work
-  std::atomic<bool> updating_{false};
+  std::atomic<bool> updating_{false}, forwards_{false};  // what these do, rather than steps without an update
   std::atomic<bool> resting_{false};
   std::atomic<double> microbatch_seconds_{0};
   std::vector<std::atomic<int>> updates_of_;  // by device, since `updating_` was set

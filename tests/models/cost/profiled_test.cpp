@@ -213,6 +213,29 @@ TEST(Profiled, NeighboursOfTheMomentAndTheClockOfTheLoadAreApart) {
   EXPECT_NEAR(forward_at(slices, 0.625, 0), 8 * 1.9 / 1.45, close) << "between loads measured with neighbours and rests";
 }
 
+TEST(Profiled, BesideForwardsTimesAreThoseMeasuredSo) {
+  Profile slices = hot();
+  slices.device.multiprocessors = 50, slices.device.gpu_multiprocessors = 100;
+  slices.layers.front().busy_neighbours = 1;
+  LayerProfile forwards = slices.layers.front();
+  forwards.beside_forwards = true;
+  set_clock(forwards, 1, high);
+  for (LayerSample& sample : forwards.samples) sample.forward = measured(0.5 * sample.forward.median.value());
+  forwards.optimizer = measured(100);
+  slices.layers.push_back(forwards);
+  add_rested(slices, 0.8, 0.5, high, 0.5);
+  Workload work = workload(4);
+  const auto price = [&] { return ProfiledCostModel(slices).layer_cost(block(), work, slices.device); };
+  EXPECT_NEAR(price().forward.value(), 8, close);
+  work.beside_forwards = true;
+  EXPECT_NEAR(price().forward.value(), 8, 2 * close) << "at the clock of a busy GPU, not at that of the measurement";
+  EXPECT_EQ(price().optimizer, Seconds(7)) << "which does not begin beside forwards";
+  work.load = {0.5, 0.5};
+  EXPECT_NEAR(price().forward.value(), 4, 2 * close);
+  work.recompute = Recompute::full;
+  EXPECT_EQ(price().forward, Seconds(8)) << "not measured";
+}
+
 TEST(Profiled, ClocksOfMuchTheSameLoadAreGuessesOfOne) {
   Profile hunting = hot();
   add_rested(hunting, 0.8, 0.5, 1.5e9, 1 / 1.5);
