@@ -82,7 +82,7 @@ class Clock {
   // A GPU at its power limit hunts for its clock by some percent for about a second, so that each measured one is a
   // guess: the value at the load of the line that fits those of loads nearby best.
   double guess(double load) const {
-    constexpr double nearby = 0.3, elsewhere = 1e-3;
+    constexpr double nearby = 0.45, elsewhere = 1e-3;
     const auto least = std::min_element(points_.begin(), points_.end(),
                                         [](const Point& a, const Point& b) { return a.load < b.load; });
     const double centre = std::max(load, least->load);
