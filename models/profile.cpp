@@ -150,10 +150,9 @@ void read_layers(const JsonValue& value, std::vector<LayerProfile>& layers) {
       if (other.kind == layer.kind && other.recompute == layer.recompute &&
           other.busy_neighbours == layer.busy_neighbours && other.beside_forwards == layer.beside_forwards &&
           other.rest == layer.rest) {
-        throw entry.complain(
-            fmt::format("kind '{}' with recompute {}, {} busy neighbours{} and a rest of {} is given twice",
-                        printable(layer.kind), name(layer.recompute), layer.busy_neighbours,
-                        layer.beside_forwards ? " doing forwards" : "", layer.rest));
+        throw entry.complain(fmt::format(
+            "kind '{}' with recompute {}, {} busy neighbours{} and a rest of {} is given twice", printable(layer.kind),
+            name(layer.recompute), layer.busy_neighbours, layer.beside_forwards ? " doing forwards" : "", layer.rest));
       }
     }
     layers.push_back(std::move(layer));

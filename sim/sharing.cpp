@@ -86,8 +86,7 @@ SharedWork shared_work(const StageCost& cost, ActionKind kind) {
   const double alone = work.points.front(), beside_all = work.points.back();
   if (!cost.beside_forwards || kind == ActionKind::optimizer_step || beside_all < 1.001 * alone) return work;
   constexpr double most = 2;
-  work.forward_weight =
-      std::clamp((duration(*cost.beside_forwards, kind) - alone) / (beside_all - alone), 0.0, most);
+  work.forward_weight = std::clamp((duration(*cost.beside_forwards, kind) - alone) / (beside_all - alone), 0.0, most);
   // So that neighbours of which as many do forwards as in a step count for what they did when they were measured.
   const double forwards = cost.forward / (cost.forward + cost.backward());
   work.other_weight = std::max((1 - forwards * work.forward_weight) / (1 - forwards), 0.0);

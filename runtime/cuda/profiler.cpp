@@ -154,8 +154,7 @@ std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, co
       plans.push_back(short_plan(sized, DeviceId{static_cast<std::int32_t>(i)}));
     }
     check_runnable(plans.front());
-    ShortRuns runs =
-        run_short(plans, share_of_ends, static_cast<int>(devices), training, budget, options.stop);
+    ShortRuns runs = run_short(plans, share_of_ends, static_cast<int>(devices), training, budget, options.stop);
     if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
     sizes.push_back({std::move(plans.front()), std::move(runs)});
   }

@@ -25,7 +25,7 @@ constexpr int least_steps = 5;
 constexpr int most_steps = 200;
 // A GPU at its power limit lowers its clock too far at first.
 constexpr double settling = 0.2;  // of the time that a condition is measured for
-constexpr int updates = 12;  // measured at each level
+constexpr int updates = 12;       // measured at each level
 // Of a step's time, after each: what bubbles leave. Clocks fall steeply just below full load.
 constexpr double rests[] = {0.2, 0.8};
 constexpr int updates_between_waits = 4;  // so that neighbours seldom rest
@@ -210,7 +210,8 @@ class Measurement {
         network_(static_cast<int>(plans.size()), {}),
         gate_(static_cast<std::ptrdiff_t>(plans.size())),
         updates_of_(plans.size()),
-        runs_{.levels = std::vector<ShortTimes>(static_cast<std::size_t>(levels)), .beside_forwards = {}, .rested = {}} {}
+        runs_{
+            .levels = std::vector<ShortTimes>(static_cast<std::size_t>(levels)), .beside_forwards = {}, .rested = {}} {}
 
   ShortRuns run() {
     std::vector<std::thread> threads;
@@ -271,7 +272,8 @@ class Measurement {
       for (int update = 0; update < updates && !done_; ++update) runner.update(&times[level]);
       updating_ = false;
     }
-    if (times.size() > 1) {
+    // On cores a micro-batch that went forward has to go back before the next one comes.
+    if (times.size() > 1 && training_.backend == Backend::cuda) {
       forwards_ = true;
       take_steps(runner, runs_.beside_forwards, budget_);
     }
@@ -283,12 +285,13 @@ class Measurement {
   void take_steps(Runner& runner, ShortTimes& times, double budget) {
     const auto start = Clock::now();
     // By the first one's end the neighbours have taken notice.
-    do runner.step(nullptr);
-    while (seconds(Clock::now() - start) < settling * budget && !done_);
-    for (int step = 1; !done_; ++step) {
-      runner.step(&times);
-      const bool spent = seconds(Clock::now() - start) > budget;
-      if (step >= most_steps || (step >= least_steps && spent)) break;
+    bool settled = false;
+    for (int taken = 0; !done_;) {
+      runner.step(settled ? &times : nullptr);
+      if (settled) ++taken;
+      const double spent = seconds(Clock::now() - start);
+      settled = settled || spent > settling * budget;
+      if (taken >= most_steps || (taken >= least_steps && spent > budget)) break;
       if (stop_ != nullptr && *stop_) done_ = true;
     }
   }
@@ -332,7 +335,7 @@ class Measurement {
   ChannelNetwork network_;
   std::barrier<> gate_;
   std::atomic<bool> done_{false};
-  std::atomic<int> busy_{0};  // devices 1 to this one work
+  std::atomic<int> busy_{0};                             // devices 1 to this one work
   std::atomic<bool> updating_{false}, forwards_{false};  // what these do, rather than steps without an update
   std::atomic<bool> resting_{false};
   std::atomic<double> microbatch_seconds_{0};

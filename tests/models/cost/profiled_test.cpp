@@ -210,7 +210,8 @@ TEST(Profiled, NeighboursOfTheMomentAndTheClockOfTheLoadAreApart) {
   EXPECT_NEAR(forward_at(slices, 0.25, 0), 8, close) << "as measured";
   EXPECT_NEAR(forward_at(slices, 1, 1), 10 * 1.6, close) << "beside one neighbour, at the clock of a busy GPU";
   EXPECT_NEAR(forward_at(slices, 0.5, 3), 16 / 1.6, close) << "beside all, at the clock of a rested one";
-  EXPECT_NEAR(forward_at(slices, 0.625, 0), 8 * 1.9 / 1.45, close) << "between loads measured with neighbours and rests";
+  EXPECT_NEAR(forward_at(slices, 0.625, 0), 8 * 1.9 / 1.45, close)
+      << "between loads measured with neighbours and rests";
 }
 
 TEST(Profiled, BesideForwardsTimesAreThoseMeasuredSo) {
