@@ -99,7 +99,8 @@ double ShardCosts::attention_forward() const {
   const double flops = 4 * z_.T * z_.s * z_.A;
   const DeviceConstants& constants = machine_.constants;
   if (!job_.fused_attention) return flops / (peak_ * constants.attention_unfused);
-  return flops / (peak_ * constants.attention_forward) * (job_.first_flash ? machine_.framework.first_flash : 1);
+  return flops / (peak_ * attention_forward_rate(constants, z_.h * z_.T)) *
+         (job_.first_flash ? machine_.framework.first_flash : 1);
 }
 
 double ShardCosts::scores_moved() const {
@@ -114,7 +115,9 @@ void ShardCosts::add_attention(LayerShard& layer) const {
   add_product(layer, z_.T, z_.C, z_.A);
   const double forward = attention_forward();
   const DeviceConstants& constants = machine_.constants;
-  const double ratio = job_.fused_attention ? constants.attention_forward / constants.attention_backward : 1;
+  const double rows = z_.h * z_.T;
+  const double ratio =
+      job_.fused_attention ? attention_forward_rate(constants, rows) / attention_backward_rate(constants, rows) : 1;
   layer.forward += forward + scores_moved();
   layer.backward_input += 2 * forward * ratio + 2 * scores_moved();
 }
