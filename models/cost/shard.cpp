@@ -50,8 +50,9 @@ struct Sizes {
   double C;        // width of the residual stream
   double A, K, O;  // queries, keys (or values, without latent attention), attention's outputs on this device
   double h;        // heads on this device
-  double Q = 0, R = 0, rope = 0,
-         nope = 0;  // latent attention: ranks; rotated part of a key, the other of all heads here
+  // Latent attention: ranks of queries and of keys and values; a key's part with position, those without of all heads
+  // on this device.
+  double Q = 0, R = 0, rope = 0, nope = 0;
   double F, inner;  // MLP: input of its second product, output of its first
   double V;         // vocabulary on this device
   double experts, chosen, shared;
@@ -200,16 +201,16 @@ void ShardCosts::add_tensor_communication(LayerShard& layer) const {
   const bool has_mlp = z_.folded == 1 || z_.shared > 0;
   const double input = z_.T * z_.attention_input() * z_.element;  // of latent attention, narrow
   if (layout_.sequence_parallel) {
-    const double scatter = reduce_scatter_time(machine_, tensor, bytes),
-                 gather = all_gather_time(machine_, tensor, bytes);
-    const double narrow = all_gather_time(machine_, tensor, input);
+    const double scatter = reduce_scatter_time(machine_, tensor, bytes);
+    const double gather = all_gather_time(machine_, tensor, bytes);
+    const double narrow = input == bytes ? gather : all_gather_time(machine_, tensor, input);
     const double pairs = narrow + scatter + (has_mlp ? gather + scatter : 0);
     layer.tensor_forward = layer.tensor_backward = pairs * shown;
     layer.tensor_backward += machine_.framework.repeated_gathers * (narrow + (has_mlp ? gather : 0));
   } else {
     const double sum = all_reduce_time(machine_, tensor, bytes);
     layer.tensor_forward = 2 * sum * shown;
-    layer.tensor_backward = (all_reduce_time(machine_, tensor, input) + sum) * shown;
+    layer.tensor_backward = ((input == bytes ? sum : all_reduce_time(machine_, tensor, input)) + sum) * shown;
   }
 }
 
@@ -405,9 +406,7 @@ bool same_shard(const ParallelLayout& a, const ParallelLayout& b) {
                             inner_devices(a, Dimension::data) == inner_devices(b, Dimension::data)));
 }
 
-MeanBlock::MeanBlock(const Shard& shard, double blocks, double dense) : block_(&shard.block) {
-  if (dense <= 0 || blocks <= 0) return;
-  const double share = dense / blocks;
+void MeanBlock::mix(const Shard& shard, double share) {
   const auto mean = [share](double a, double b) { return (1 - share) * a + share * b; };
   mean_ = shard.block;
   for (double LayerShard::*const member :

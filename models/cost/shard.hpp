@@ -63,11 +63,14 @@ struct Shard {
 class MeanBlock {
  public:
   // Of so many blocks, `dense` of them dense ones.
-  MeanBlock(const Shard& shard, double blocks, double dense);
+  MeanBlock(const Shard& shard, double blocks, double dense) : block_(&shard.block) {
+    if (dense > 0 && blocks > 0) mix(shard, dense / blocks);
+  }
   const LayerShard& operator*() const { return mean_ ? *mean_ : *block_; }
   const LayerShard* operator->() const { return &**this; }
 
  private:
+  void mix(const Shard& shard, double share);
   const LayerShard* block_;
   std::optional<LayerShard> mean_;
 };

@@ -52,7 +52,8 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
   if (last) dense += shard.head.parameters - (first && job_.network.tied_head ? shard.embedding.parameters : 0);
   const double expert = layers * block.expert_parameters;
   const double replicas = static_cast<double>(layout.data) * layout.context;
-  const double in_shards = dense / replicas + expert * layout.expert / static_cast<double>(expert_devices(layout));
+  double in_shards = dense / replicas;
+  if (expert > 0) in_shards += expert * layout.expert / static_cast<double>(expert_devices(layout));
   // Of weights or gradients that are whole while they are in use: those of all stages where the framework keeps them
   // so, and breadth first those of a stage for all of its micro-batches, while the next one's are on their way.
   double whole = 0;

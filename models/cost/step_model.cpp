@@ -263,8 +263,11 @@ double StepModel::replica_bubble(const ParallelLayout& layout, const Shard& shar
 // The optimizer's traffic, or with its state in host memory that of gradients out and weights back.
 double StepModel::optimizer_time(const ParallelLayout& layout, double parameters, double expert_parameters) const {
   const double replicas = layout.zero > 0 ? static_cast<double>(layout.data) * layout.context : 1;
-  const double alike = layout.zero > 0 ? static_cast<double>(expert_devices(layout)) / layout.expert : 1;
-  const double updated = parameters / replicas + expert_parameters / alike;
+  double updated = parameters / replicas;
+  if (expert_parameters > 0) {
+    const double alike = layout.zero > 0 ? static_cast<double>(expert_devices(layout)) / layout.expert : 1;
+    updated += expert_parameters / alike;
+  }
   if (layout.offload_optimizer) {
     // Copies run behind the update, or it behind them.
     const double copied = machine_.framework.gradient_bytes + element_;
@@ -300,9 +303,9 @@ void StepModel::add_pipeline(const ParallelLayout& layout, const Shard& shard, d
                    (messages_in_latency(layout.pipeline, 1) + 2 * V * layout.microbatches * shown);
 }
 
-std::pair<double, double> StepModel::most_parameters(const ParallelLayout& layout, const Shard& shard) const {
+std::pair<double, double> StepModel::most_parameters(const LayerSplit& split, const ParallelLayout& layout,
+                                                     const Shard& shard) const {
   const std::int32_t last = layout.pipeline - 1;
-  const LayerSplit split(layout, job_);
   const double head = last > 0 || job_.network.tied_head ? 0 : shard.head.parameters;
   double dense = 0, expert = 0;
   if (job_.network.dense_layers > 0) {
@@ -316,7 +319,8 @@ std::pair<double, double> StepModel::most_parameters(const ParallelLayout& layou
   }
   const std::int32_t middle = last > 1 ? split.fullest_inside() : layout.pipeline / 2;
   const double on_first = split.layers(0);
-  const double on_most = std::max({on_first, double(split.layers(middle)), double(split.layers(last))});
+  const double on_most =
+      std::max({on_first, static_cast<double>(split.layers(middle)), static_cast<double>(split.layers(last))});
   const LayerShard& block = shard.block;
   return {std::max(on_most * block.parameters, on_first * block.parameters + shard.embedding.parameters + head),
           on_most * block.expert_parameters};
@@ -337,7 +341,7 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard, Wai
     const auto layers = static_cast<double>(split.layers(rank));
     const double here = by_rank ? static_cast<double>(recomputed_of(layout, shard, rank)) : recomputing(layout, layers);
     repeated += here;
-    const auto dense = static_cast<double>(dense_layers_of(layout, rank));
+    const double dense = is_unlike ? split.dense_layers(rank) : 0;
     return rank_times(layout, shard, {layers, here, dense}, rank == 0, rank == P - 1);
   };
   // Whose work what replicas exchange hides behind: of two ranks the one with more blocks.
@@ -365,11 +369,11 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard, Wai
     add_pipeline(layout, shard, by_rank ? repeated / P : recomputing(layout, mean), slowest.total(), waiting, terms);
   }
 
-  const auto [dense, expert] = most_parameters(layout, shard);
+  const auto [dense, expert] = most_parameters(split, layout, shard);
   double forward = inside.total() / 3, backward = inside.total() * 2 / 3;
   if (P > 1 && layout.zero >= 2) {
     const double layers = split.layers(hiding);
-    const MeanBlock mean(shard, layers, static_cast<double>(dense_layers_of(layout, hiding)));
+    const MeanBlock mean(shard, layers, is_unlike ? split.dense_layers(hiding) : 0);
     std::tie(forward, backward) = covering(*mean, layers);
   }
   const ReplicaTime replicas = replica_time(layout, dense, expert, forward, backward);

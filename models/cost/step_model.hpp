@@ -75,6 +75,8 @@ struct RankBlocks {
   double dense = 0;
 };
 
+class LayerSplit;
+
 class StepModel {
  public:
   // REQUIRES: a transformer that passed network_from_json; at least one network level.
@@ -118,7 +120,8 @@ class StepModel {
   StepTerms terms(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const;
   double bubble(const ParallelLayout& layout, const StageWork& stage, Waiting waiting) const;
   // Parameters of a rank, experts' apart: the most that a rank has of each.
-  std::pair<double, double> most_parameters(const ParallelLayout& layout, const Shard& shard) const;
+  std::pair<double, double> most_parameters(const LayerSplit& split, const ParallelLayout& layout,
+                                            const Shard& shard) const;
   void add_pipeline(const ParallelLayout& layout, const Shard& shard, double repeated, double slowest, Waiting waiting,
                     StepTerms& terms) const;
   double replica_bubble(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const;
