@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <utility>
 
 #include "models/cost/layer_split.hpp"
 #include "models/cost/schedule_forms.hpp"
@@ -118,7 +119,7 @@ bool has_exact_form(PipelineSchedule schedule, std::int32_t ranks, std::int64_t 
   }
 }
 
-LayoutSpace::LayoutSpace(const StepModel& model, LayoutChoices choices) : model_(&model), choices_(choices) {
+LayoutSpace::LayoutSpace(const StepModel& model, LayoutChoices choices) : model_(&model), choices_(std::move(choices)) {
   const TrainingJob& job = model.job();
   if (!job.stage_blocks.empty()) choices_.stages = static_cast<std::int32_t>(job.stage_blocks.size());
   if (choices_.recomputed_layers == listed_layers && !choices_.pipeline) {

@@ -85,7 +85,9 @@ class LayerSplit {
  private:
   // Of stage `i` of the round, which is on rank `at`.
   std::int64_t stage_layers(std::int32_t round, std::int32_t i, std::int32_t at) const {
-    if (is_by_hand()) return by_hand_[static_cast<std::size_t>(round * pipeline_ + i)];
+    if (is_by_hand())
+      return by_hand_[static_cast<std::size_t>(round) * static_cast<std::size_t>(pipeline_) +
+                      static_cast<std::size_t>(i)];
     const std::int32_t all = layers(at), left_over = all % virtual_stages_;
     return all / virtual_stages_ + (round >= virtual_stages_ - left_over ? 1 : 0);
   }

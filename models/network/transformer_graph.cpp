@@ -222,7 +222,7 @@ LayerGraph build_graph(const Transformer& transformer) {
   for (std::int64_t i = 0; i < transformer.layers; ++i) {
     Layer layer = i < transformer.dense_layers ? dense : block;
     layer.name = fmt::format("block.{}", i);
-    const LayerId next = add_vertex(std::move(layer), graph);
+    const LayerId next = add_vertex(layer, graph);
     add_edge(previous, next, activation, graph);
     previous = next;
   }

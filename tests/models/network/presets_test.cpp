@@ -26,8 +26,8 @@ TEST(NetworkPresets, HaveTheParametersOfThePublishedModels) {
       {"mixtral-8x7b", 46'702'792'704},
       {"deepseek-v2", 235'741'434'880},
       // Without the biases of the routers, which are not trained by gradients: one for each expert.
-      {"deepseek-v3", 671'026'419'200 - 58 * 256},
-      {"kimi-k2", 1'026'408'232'448 - 60 * 384},
+      {"deepseek-v3", 671'026'419'200 - std::int64_t{58} * 256},
+      {"kimi-k2", 1'026'408'232'448 - std::int64_t{60} * 384},
   };
   for (const auto& [name, parameters] : published) {
     EXPECT_EQ(total_parameters(load_network(name).graph), parameters) << name;
