@@ -131,7 +131,7 @@ TEST(TransformerGraph, CountsSharedExpertsOfEveryTokenAndLeadingDenseBlocks) {
   const LayerGraph graph = build_graph(t);
   constexpr int attention = 8 * (12 + 2 * 6) + 12 * 8, expert = 3 * 8 * 10;
   EXPECT_EQ(graph[3].kind, "block");
-  EXPECT_EQ(graph[3].parameters, alone.parameters + 3 * expert);
+  EXPECT_EQ(graph[3].parameters, alone.parameters + std::int64_t{3} * expert);
   EXPECT_EQ(graph[3].matmul_flops.per_token, alone.matmul_flops.per_token + 2 * 3 * expert);
   EXPECT_EQ(graph[3].stash.elements.per_token, alone.stash.elements.per_token + 3 * 3 * 10);
   EXPECT_EQ(graph[3].moved.per_token, alone.moved.per_token + 3 * 3 * 10 + 3 * 8);
