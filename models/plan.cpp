@@ -136,6 +136,7 @@ void validate_layout(const Plan& plan, const std::string& file) {
   };
   divides("tensor", layout.tensor, "heads", transformer.heads);
   divides("tensor", layout.tensor, "ffn", transformer.ffn);
+  divides("tensor", layout.tensor, "dense_ffn", transformer.dense_ffn);
   divides("context", layout.context, "sequence", plan.batch.sequence);
   if (layout.sequence_parallel) {
     divides("sequence_parallel", layout.shards(), "sequence (over tensor x context)", plan.batch.sequence);
@@ -148,7 +149,15 @@ void validate_layout(const Plan& plan, const std::string& file) {
   if (layout.expert > 1) {
     if (transformer.experts == 0) fail(file, "layout.expert", "expected 1: the network has no experts");
     divides("expert", layout.expert, "experts", transformer.experts);
-    divides("expert", layout.expert, "replicas * context", plan.replicas() * std::int64_t{layout.context});
+    const std::int64_t replicas = plan.replicas() * std::int64_t{layout.context};
+    if (folds_experts(plan)) {
+      divides("expert", layout.expert, "replicas * context * tensor", replicas * layout.tensor);
+      if (!layout.sequence_parallel) {
+        fail(file, "layout.expert",
+             fmt::format("expected a divisor of replicas * context = {}, or sequence parallelism, got {}", replicas,
+                         layout.expert));
+      }
+    }
   }
 }
 

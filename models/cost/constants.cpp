@@ -224,6 +224,7 @@ Abilities abilities_from_json(const JsonValue& value) {
   a.offload_activations = object.required("offload_activations").boolean();
   a.context = object.required("context").boolean();
   a.experts = object.required("experts").boolean();
+  a.folded_experts = object.required("folded_experts").boolean();
   a.recompute = each_of(object.required("recompute"), recompute_names());
   for (const JsonValue& order : object.required("orders").array(24)) {
     const auto parsed = parse_order(order.string());
@@ -252,6 +253,7 @@ Json abilities_json(const Abilities& a) {
           {"offload_activations", a.offload_activations},
           {"context", a.context},
           {"experts", a.experts},
+          {"folded_experts", a.folded_experts},
           {"recompute", names_json(a.recompute)},
           {"orders", orders}};
 }
