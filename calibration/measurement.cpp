@@ -132,8 +132,16 @@ Transformer network_of(const Row& row, const FrameworkPreset& framework) {
   t.kv_heads = row.count("kv_heads", row.text("kv_heads").empty() && row.text("status") == "ok"
                                          ? std::optional<std::int64_t>(t.heads)
                                          : std::nullopt);
-  if (t.hidden % t.heads != 0 || t.heads % t.kv_heads != 0) throw Incomplete{"heads do not divide the hidden size"};
-  t.head_size = t.hidden / t.heads;
+  // A row does not say how long its heads are; of most models they fill the hidden size.
+  const std::optional<Transformer> preset = preset_of(row.text("model"));
+  if (preset && preset->hidden == t.hidden && preset->heads == t.heads) {
+    t.head_size = preset->head_size;
+  } else if (t.hidden % t.heads == 0) {
+    t.head_size = t.hidden / t.heads;
+  } else {
+    throw Incomplete{"heads do not divide the hidden size"};
+  }
+  if (t.heads % t.kv_heads != 0) throw Incomplete{"kv_heads do not divide the heads"};
   t.ffn = row.count("ffn_hidden");
   if (row.text("vocab").empty() && framework.vocabulary == 0) throw Incomplete{"vocab is not published"};
   t.vocabulary = row.count("vocab", framework.vocabulary);

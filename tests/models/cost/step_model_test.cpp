@@ -320,6 +320,7 @@ TEST(StepModel, ComputesWhatTheProjectionsOfLatentAttentionTake) {
   machine.constants.matmul_tile = 1;
   machine.constants.attention_forward = machine.constants.matmul;
   machine.constants.attention_backward = machine.constants.matmul;
+  machine.constants.attention_forward_rows = machine.constants.attention_backward_rows = 0;
   machine.device.memory_bandwidth = BytesPerSecond(1e30);
   machine.framework.dispatch_forward_s = machine.framework.dispatch_backward_s = 0;
   machine.framework.product = 1;

@@ -25,6 +25,8 @@ TEST(NetworkPresets, HaveTheParametersOfThePublishedModels) {
       {"qwen2.5-72b", 72'706'203'648},
       {"mixtral-8x7b", 46'702'792'704},
       {"deepseek-v2", 235'741'434'880},
+      {"qwen3-30b-a3b", 30'532'122'624 - 48 * 2 * 128},  // published; without norms of queries and keys
+      {"qwen3-235b-a22b", 235'093'634'560 - 94 * 2 * 128},
       // Without the biases of the routers, which are not trained by gradients: one for each expert.
       {"deepseek-v3", 671'026'419'200 - std::int64_t{58} * 256},
       {"kimi-k2", 1'026'408'232'448 - std::int64_t{60} * 384},
@@ -65,7 +67,7 @@ TEST(NetworkPresets, HaveTheParametersOfTheGpt3PaperWithinItsRounding) {
 
 TEST(NetworkPresets, AreNamedLikeTheirFiles) {
   const std::vector<std::string> names = network_presets();
-  EXPECT_EQ(names.size(), 29U);
+  EXPECT_EQ(names.size(), 31U);
   for (const std::string& name : names) EXPECT_EQ(load_network(name).name, name);
 }
 
