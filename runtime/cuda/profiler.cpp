@@ -301,6 +301,10 @@ Profile profile(const Network& network, const ProfileOptions& options, const Pro
   if (cluster.device_types.size() != 1) {
     throw bad_input("'{}': its devices are not alike: profile each kind on its own", conditions.cluster);
   }
+  if (!conditions.busy_neighbours && most_neighbours(cluster.device_types.front()) == 0) {
+    throw bad_input("'{}': whole GPUs have no neighbours to leave idle: expected slices, such as local-gpu:slices=4",
+                    conditions.cluster);
+  }
   Profile profile;
   profile.tool_version = version;
   profile.machine = machine_name();
