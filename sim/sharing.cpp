@@ -84,12 +84,12 @@ SharedWork shared_work(const StageCost& cost, ActionKind kind) {
   for (const ComputeTimes& times : cost.beside) work.points.push_back(duration(times, kind));
   if (work.points.empty()) work.points.push_back(duration(cost.times(), kind));
   const double alone = work.points.front(), beside_all = work.points.back();
-  if (!cost.beside_forwards || kind == ActionKind::optimizer_step || beside_all < 1.001 * alone) return work;
+  if (!cost.beside_forwards || kind == ActionKind::optimizer_step || beside_all <= 1.001 * alone) return work;
   constexpr double most = 2;
   work.forward_weight = std::clamp((duration(*cost.beside_forwards, kind) - alone) / (beside_all - alone), 0.0, most);
   // So that neighbours of which as many do forwards as in a step count for what they did when they were measured.
   const double forwards = cost.forward / (cost.forward + cost.backward());
-  work.other_weight = std::max((1 - forwards * work.forward_weight) / (1 - forwards), 0.0);
+  if (forwards < 1) work.other_weight = std::max((1 - forwards * work.forward_weight) / (1 - forwards), 0.0);
   return work;
 }
 
@@ -99,7 +99,8 @@ double interpolate(std::span<const double> points, double share) {
   if (share == 1) return points.back();  // exactly, without rounding
   const double position = share * static_cast<double>(points.size() - 1);
   const std::size_t below = std::min(static_cast<std::size_t>(position), points.size() - 2);
-  return points[below] + (position - static_cast<double>(below)) * (points[below + 1] - points[below]);
+  const double value = points[below] + (position - static_cast<double>(below)) * (points[below + 1] - points[below]);
+  return share < 1 ? value : std::max(value, points.back());
 }
 
 SharedProgress::SharedProgress(const Neighbours& neighbours)

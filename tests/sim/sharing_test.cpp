@@ -88,6 +88,7 @@ TEST(Interpolate, IsLinearBetweenEvenlySpacedPoints) {
   EXPECT_EQ(interpolate(points, 0.75), 4);
   EXPECT_EQ(interpolate(points, 1), 6);
   EXPECT_EQ(interpolate(points, 1.25), 8) << "and goes on";
+  EXPECT_EQ(interpolate(std::array{3.0, 5.0, 2.0}, 1.5), 2) << "but not down";
   EXPECT_EQ(interpolate(std::array{3.0}, 0.5), 3);
 }
 
@@ -143,6 +144,13 @@ TEST(SharedWork, WeighsNeighboursSoThatThoseOfAStepCountForWhatTheyDid) {
   EXPECT_DOUBLE_EQ(weight.forward_weight, 1.5);
   EXPECT_DOUBLE_EQ(weight.other_weight, 0.9);
   EXPECT_EQ(shared_work(cost, ActionKind::optimizer_step).forward_weight, 1) << "begins when all do";
+  StageCost nothing;
+  nothing.beside = {times(0, 0, 0), times(0, 0, 0)};
+  nothing.beside_forwards = times(1, 1, 1);
+  EXPECT_EQ(shared_work(nothing, ActionKind::forward).forward_weight, 1);
+  StageCost no_backward = shared_cost(1, 0, 0);
+  no_backward.beside_forwards = times(2.5, 0, 0);
+  EXPECT_EQ(shared_work(no_backward, ActionKind::forward).other_weight, 1);
   cost.beside_forwards = times(100, 4, 7.5);
   EXPECT_EQ(shared_work(cost, ActionKind::forward).forward_weight, 2) << "noise is bounded";
 }
