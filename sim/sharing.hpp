@@ -43,7 +43,8 @@ struct SharedWork {
 };
 SharedWork shared_work(const StageCost& cost, ActionKind kind);
 
-// Seconds at a share of busy neighbours; beyond 1 the last two points' line goes on if it rises. REQUIRES: a point, share >= 0.
+// Seconds at a share of busy neighbours; beyond 1 the last two points' line goes on if it rises. REQUIRES: a point,
+// share >= 0.
 double interpolate(std::span<const double> points, double share);
 
 // What workers that share GPUs compute at the moment.
