@@ -108,6 +108,17 @@ void check_schedule(const SearchSpace& space) {
   }
 }
 
+// What schedules that never flush cannot do.
+void check_updates(const SearchSpace& space) {
+  if (!is_asynchronous(space)) return;
+  const auto fail = [&](const char* option, int expected, int given) {
+    throw bad_input("{}: expected {}, as schedule '{}' is asynchronous and trains one replica, got {}", option,
+                    expected, *space.schedule, given);
+  };
+  if (space.replicas.value_or(1) > 1) fail("--replicas", 1, *space.replicas);
+  if (space.zero > 0) fail("--zero", 0, space.zero);
+}
+
 // Builds the list, loop by loop.
 class Lister {
  public:
@@ -120,6 +131,7 @@ class Lister {
 
  private:
   std::vector<std::int64_t> replica_counts() const {
+    if (is_asynchronous(space_)) return {1};
     if (space_.replicas) return {*space_.replicas};
     std::vector<std::int64_t> counts = divisors(space_.global_batch);
     std::erase_if(counts, [&](std::int64_t count) { return count > devices_ || (space_.zero > 0 && count == 1); });
@@ -184,6 +196,14 @@ std::vector<Recompute> searched_recomputes(const SearchSpace& space) {
   return space.recompute ? std::vector{*space.recompute} : space.recomputes;
 }
 
+bool is_asynchronous(const SearchSpace& space) {
+  const auto& kinds = schedule_kinds();
+  const auto kind =
+      std::find_if(kinds.begin(), kinds.end(), [&](const ScheduleKind& each) { return each.name == space.schedule; });
+  if (kind == kinds.end() || !kind->refuse({}).empty()) return false;
+  return kind->generate({}).updates != WeightUpdates::synchronous;
+}
+
 int usable_devices(const Cluster& cluster, const SearchSpace& space) {
   const int all = static_cast<int>(cluster.devices.size());
   return std::min(all, space.devices.value_or(all));
@@ -194,6 +214,7 @@ void check_space(const SearchSpace& space, const Network& network, const Cluster
   check_batch(space);
   check_prices(space, cluster);
   check_schedule(space);
+  check_updates(space);
   const auto layers = static_cast<std::int64_t>(network.graph.layers());
   check_cuts(space, layers);
   if (network.transformer && space.sequence > network.transformer->max_sequence) {

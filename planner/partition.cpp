@@ -101,8 +101,7 @@ class Pricing {
 
  private:
   CutCosts::Sums between(int type, int from, int to) const {
-    const auto& sums = problem_.costs.sums[static_cast<std::size_t>(type)];
-    return sums[static_cast<std::size_t>(to)] - sums[static_cast<std::size_t>(from)];
+    return sums_between(problem_.cuts, problem_.costs, type, from, to);
   }
 
   const PartitionProblem& problem_;

@@ -33,12 +33,14 @@ struct SearchSpace {
   std::optional<std::string> schedule;     // a name of schedule_kinds(); empty: gpipe and 1f1b
   std::optional<Recompute> recompute;      // empty: those of `recomputes` that the cost model knows
   std::optional<int> devices;              // use at most this many; empty: the whole cluster
+  double memory_share = 1;                 // of each device's memory, that a plan may need
   std::vector<std::int64_t> cuts;          // stage boundaries by hand, positions in topological_order(); fixes `stages`
 
   std::vector<Recompute> recomputes{Recompute::none, Recompute::selective, Recompute::full};  // at least one
 
   int timelines = 16;  // layouts that the timeline judges, besides the best of each schedule
   int keep = 5;        // at most so many ranked plans and so many near misses
+  bool advise = true;  // where nothing fits, look for what would
 };
 
 struct Layout {
