@@ -16,6 +16,7 @@
 #include "planner/confirm.hpp"
 #include "planner/device_groups.hpp"
 #include "planner/explain.hpp"
+#include "planner/plan_front.hpp"
 
 namespace stagecraft {
 namespace {
@@ -67,6 +68,11 @@ class Job {
     return scaled;
   }
 
+  std::vector<RankedPlan> front() const {
+    return plan_front(space_on(cluster_), devices_in(cluster_),
+                      [&](const SearchSpace& space) { return std::move(search_on(cluster_, space).ranked.front()); });
+  }
+
   std::vector<std::string> notes(const Plan& best) const {
     std::vector<std::string> notes{options_.precision_note, microbatch_note(best.batch.microbatch, measured_)};
     std::erase(notes, "");
@@ -80,9 +86,13 @@ class Job {
     return space;
   }
 
+  SearchResult search_on(const Cluster& cluster, const SearchSpace& space) const {
+    return grouped_ ? search_groups(network_, cluster, *model_, space, options_.layout.tensor)
+                    : search(network_, cluster, *model_, space);
+  }
+
   SearchResult plan(const Cluster& cluster, const SearchSpace& space) const {
-    SearchResult result = grouped_ ? search_groups(network_, cluster, *model_, space, options_.layout.tensor)
-                                   : search(network_, cluster, *model_, space);
+    SearchResult result = search_on(cluster, space);
     confirm_best(result, options_.confirm);
     return result;
   }
@@ -116,7 +126,7 @@ void plan_partitions(const PlanOptions& given, const Network& network, const Clu
   const PlanOptions& options = job.options();
   Progress progress;
   progress.show("searching ...");
-  PartitionAnswer answer{options, job.plan(job.cluster()), {}, {}, {}};
+  PartitionAnswer answer{options, job.plan(job.cluster()), {}, {}, {}, {}};
   SearchResult& result = answer.result;
   give_verdicts(result);
   for (std::string& remark : job.notes(result.best())) result.notes.push_back(std::move(remark));
@@ -132,6 +142,10 @@ void plan_partitions(const PlanOptions& given, const Network& network, const Clu
   if (!options.scaling.empty()) {
     progress.show("scaling ...");
     answer.scaling = job.scale();
+  }
+  if (options.pareto) {
+    progress.show("looking for smaller plans ...");
+    answer.front = job.front();
   }
   progress.show("");
 

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -183,6 +184,37 @@ TEST_F(Mixed, ScaleAsTheyArePlannedOnFewerDevices) {
   const std::string large = "plan --cluster ./mixed.json --network gpt3-13b --global-batch 8 --confirm 0 --scaling 1,8";
   EXPECT_THAT(out_of(large), HasSubstr("   none fits\n"));
   EXPECT_EQ(answer(large)["scaling"][0]["fits"], false);
+}
+
+// Fastest of all, smallest of all, and on fewer devices what --devices finds.
+TEST_F(Mixed, HaveAFrontOfPlansThatNoneBeats) {
+  save(cluster());
+  const json all = answer(plan_ + "--pareto --confirm 0");
+  const json& front = all["front"];
+  ASSERT_GT(front.size(), 5U);
+  EXPECT_EQ(step(front[0]), step(all["ranked"][0]));
+  const auto share = [](const json& plan) {
+    double most = 0;
+    for (const json& memory : plan["device_memory"]) {
+      most = std::max(most, memory["needed_bytes"].get<double>() / memory["available_bytes"].get<double>());
+    }
+    return most;
+  };
+  double least = 1;
+  for (const json& point : front) {
+    least = std::min(least, share(point));
+    for (const json& other : front) {
+      const bool beats =
+          step(other) < step(point) && share(other) <= share(point) && other["devices_used"] <= point["devices_used"];
+      EXPECT_FALSE(beats) << other << "\n" << point;
+    }
+  }
+  EXPECT_LE(least, 1.06 * share(answer(plan_ + "--objective memory --confirm 0")["ranked"][0]));
+  const double on_two = step(answer(plan_ + "--devices 2 --confirm 0")["ranked"][0]);
+  EXPECT_TRUE(std::any_of(front.begin(), front.end(),
+                          [&](const json& point) { return step(point) == on_two && point["devices_used"] == 2; }));
+  const std::string text = out_of(plan_ + "--pareto --confirm 0");
+  EXPECT_THAT(text, AllOf(HasSubstr("Pareto front of devices, step time and"), HasSubstr("devices  timeline")));
 }
 
 // A group of devices counts as one in a plan's costs, not in what people read.
