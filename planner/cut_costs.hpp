@@ -53,6 +53,10 @@ inline CutCosts::Sums operator-(const CutCosts::Sums& to, const CutCosts::Sums& 
           to.split - from.split};
 }
 
+inline Overheads overheads_of(const CutCosts& costs, int type) {
+  return costs.overheads.empty() ? Overheads{} : costs.overheads[static_cast<std::size_t>(type)];
+}
+
 // Of a stage between two cuts of a type, whose shared tables count once.
 inline CutCosts::Sums sums_between(const CutGraph& cuts, const CutCosts& costs, int type, int from, int to) {
   const auto& sums = costs.sums[static_cast<std::size_t>(type)];

@@ -81,8 +81,10 @@ std::vector<Freedom> freedoms(const SearchSpace& space) {
   add(space.recompute.has_value(), "another recompute", [](SearchSpace& s) { s.recompute.reset(); });
   add(space.microbatch.has_value(), "another micro-batch", [](SearchSpace& s) { s.microbatch.reset(); });
   add(space.schedule.has_value(), "another schedule", [](SearchSpace& s) { s.schedule.reset(); });
-  add(space.stages.has_value() || !space.cuts.empty(), "other stages", [](SearchSpace& s) {
+  add(space.stages || space.ranks || space.stages_per_rank || !space.cuts.empty(), "other stages", [](SearchSpace& s) {
     s.stages.reset();
+    s.ranks.reset();
+    s.stages_per_rank.reset();
     s.cuts.clear();
   });
   add(space.replicas.has_value(), "other replicas", [](SearchSpace& s) { s.replicas.reset(); });

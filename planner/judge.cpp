@@ -325,9 +325,10 @@ double closed_form_step(const PartitionProblem& problem, std::span<const int> cu
   Seconds plain, slowest;
   for (std::size_t s = 0; s < problem.slots.size(); ++s) {
     const CutCosts::Sums stage = sums_between(problem.cuts, problem.costs, problem.slots[s].type, cuts[s], cuts[s + 1]);
-    stages.push_back({Seconds(stage.forward), Seconds(stage.backward())});
-    plain += Seconds(stage.forward + stage.backward());
-    slowest = std::max(slowest, Seconds(stage.forward + stage.backward()));
+    const Seconds action = overheads_of(problem.costs, problem.slots[s].type).action;
+    stages.push_back({Seconds(stage.forward) + action, Seconds(stage.backward()) + action});
+    plain += stages.back().forward + stages.back().backward;
+    slowest = std::max(slowest, stages.back().forward + stages.back().backward);
     if (s + 1 == problem.slots.size()) break;
     hops.push_back(
         problem.slots[s].hop.transfer_time(Bytes(problem.costs.boundary[static_cast<std::size_t>(cuts[s + 1])])));

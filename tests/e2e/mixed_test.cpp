@@ -217,6 +217,34 @@ TEST_F(Mixed, HaveAFrontOfPlansThatNoneBeats) {
   EXPECT_THAT(text, AllOf(HasSubstr("Pareto front of devices, step time and"), HasSubstr("devices  timeline")));
 }
 
+// With a framework's constants, and only what it runs.
+TEST_F(Mixed, ArePlannedForAFramework) {
+  save(cluster());
+  const auto best = [&](const std::string& options) { return answer(plan_ + "--confirm 0 " + options)["ranked"][0]; };
+  const json deepspeed = best("--framework megatron-deepspeed"), core = best("--framework megatron-core");
+  EXPECT_NE(step(deepspeed), step(core));
+  for (const json& ranked : answer(plan_ + "--framework nanotron --confirm 0 --top 20")["ranked"]) {
+    EXPECT_NE(ranked["recompute"], "selective");
+    const std::string types = ranked["devices"];
+    int widths = 0;
+    for (const char* width : {"2-way", "4-way"}) widths += types.find(width) == std::string::npos ? 0 : 1;
+    const bool has_whole = types.find("x A100") != std::string::npos || types.find("x V100") != std::string::npos;
+    widths += has_whole ? 1 : 0;
+    EXPECT_EQ(widths, 1) << types;
+  }
+  EXPECT_EQ(best("--framework fsdp")["stages"], 1);
+  // What they say is what an executor of the plan finds.
+  out_of(plan_ + "--framework megatron-deepspeed -o plan.json --tensor 2 --stages 3");
+  const json plan = json::parse(std::ifstream(folder_.path() / "plan.json"));
+  const json simulated = json::parse(out_of("simulate plan.json --json"));
+  EXPECT_NEAR(simulated["step_time_s"].get<double>() / plan["prediction"]["simgrid_step_s"].get<double>(), 1, 1e-9);
+  // Without sequence parallelism norms are whole on every device.
+  const std::string wide = "--framework megatron-core --tensor 4 --stages 1 --micro-batch 4 --replicas 1 ";
+  const json with = best(wide), without = best(wide + "--sequence-parallel off");
+  EXPECT_LT(with["device_memory"][0]["needed_bytes"], without["device_memory"][0]["needed_bytes"]);
+  EXPECT_THAT(out_of(plan_ + "--framework megatron-core"), HasSubstr("costs with the constants of megatron-core"));
+}
+
 // A group of devices counts as one in a plan's costs, not in what people read.
 TEST_F(Mixed, HaveTheMemoryOfEachDevice) {
   save(cluster());

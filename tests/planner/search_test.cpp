@@ -412,6 +412,30 @@ TEST(Search, PlansAsynchronousSchedulesAsTheyTrain) {
               HasSubstr("share a table together, as asynchronous schedule 'pipedream-2bw' needs it"));
 }
 
+TEST(Search, HasTheRanksAndStagesARankThatAreAskedFor) {
+  const Network network = make_network(make_chain(8));
+  const Cluster cluster = make_cluster({{1, 4}});
+  SearchSpace space = make_space(8);
+  space.ranks = 3;
+  EXPECT_EQ(find(network, cluster, space).best().ranks(), 3);
+  space.ranks = 2;
+  space.stages_per_rank = 2;
+  EXPECT_THAT(message_of(network, cluster, space, ErrorKind::bad_input),
+              HasSubstr("--virtual-stages: expected --schedule with it, such as interleaved-1f1b, as gpipe and 1f1b"));
+  space.schedule = "interleaved-1f1b";
+  EXPECT_EQ(find(network, cluster, space).best().ranks(), 2);
+  EXPECT_EQ(find(network, cluster, space).best().stages.size(), 4U);
+  space.stages = 5;
+  EXPECT_THAT(message_of(network, cluster, space, ErrorKind::bad_input), HasSubstr("make 4 stages, but 5 stages"));
+  space.stages_per_rank.reset();
+  EXPECT_EQ(message_of(network, cluster, space, ErrorKind::bad_input),
+            "--pipeline: expected a divisor of the 5 stages, got 2");
+  space.stages.reset();
+  space.replicas = 4;
+  EXPECT_EQ(message_of(network, cluster, space, ErrorKind::infeasible),
+            "--pipeline: 2 ranks in 4 replicas need 8 devices, but 4 can be used");
+}
+
 // Owner and user of a table on one device.
 TEST(Search, CountsASharedTableOnce) {
   Network network = make_network(make_chain(3), 1, 10);
