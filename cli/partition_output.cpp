@@ -153,9 +153,24 @@ std::vector<ScalingRow> scaling_rows(const PartitionAnswer& answer) {
   return rows;
 }
 
+std::string front_table(const PartitionAnswer& answer) {
+  if (answer.front.empty()) return "";
+  Rows rows{{"devices", "timeline", "memory", "full", "plan"}};
+  std::vector<std::string> places(answer.front.size());
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    const Candidate& candidate = answer.front[i].candidate;
+    rows.push_back({std::to_string(candidate.devices_used), to_string(*candidate.timeline),
+                    to_string(candidate.memory.needed), fmt::format("{:.0f} %", 100 * candidate.memory.share()),
+                    to_string(candidate.layout)});
+    if (is_mixed(answer.result)) places[i] = "on " + place_text(candidate);
+  }
+  return "\nPareto front of devices, step time and the fullest device's share of its memory:\n" +
+         with_lines_below(format_table(rows), places);
+}
+
 std::string advice_text(const PartitionAnswer& answer) {
-  std::string scaling;
-  if (!answer.scaling.empty()) scaling = scaling_table(scaling_rows(answer), "step", answer.options.weak);
+  std::string scaling = front_table(answer);
+  if (!answer.scaling.empty()) scaling += scaling_table(scaling_rows(answer), "step", answer.options.weak);
   if (!answer.options.explain) return scaling;
   const double step = step_of(answer.result.ranked.front().candidate).value();
   std::string text = times_table(answer.result.best()) + what_if_table(answer.what_if, step, step);
@@ -268,6 +283,14 @@ Json to_json(const PartitionAnswer& answer) {
     json["rank_times"] = times_json(result.best());
     json["what_if"] = what_if_json(answer.what_if);
     json["what_if_nodes"] = clusters_json(answer.other_clusters);
+  }
+  if (answer.options.pareto) {
+    json["front"] = Json::array();
+    for (const RankedPlan& ranked : answer.front) {
+      Json entry = ranked_json(ranked);
+      entry.erase("verdict");
+      json["front"].push_back(std::move(entry));
+    }
   }
   if (!answer.scaling.empty()) json["scaling"] = scaling_json(answer.scaling);
   if (result.best().schedule.name == "searched") {

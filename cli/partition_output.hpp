@@ -26,6 +26,7 @@ struct PartitionAnswer {
   std::vector<WhatIf> what_if;
   std::vector<OtherCluster> other_clusters;
   std::vector<ScaledPlan> scaling;
+  std::vector<RankedPlan> front;  // with --pareto
 };
 
 std::string to_text(const PartitionAnswer& answer);

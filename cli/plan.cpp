@@ -28,12 +28,6 @@ std::vector<std::string> layout_options_given(const CLI::App& command) {
   return given;
 }
 
-// Of those, what is asked of the layouts; the others fix them.
-bool is_about_layouts(std::string_view option) {
-  constexpr std::array options{"--framework", "--pareto"};
-  return std::find(options.begin(), options.end(), option) != options.end();
-}
-
 // The cluster with the prices that --price gives.
 Cluster with_prices(Cluster cluster, const std::vector<std::string>& prices) {
   for (const std::string& text : prices) {
@@ -65,15 +59,9 @@ void run(const PlanOptions& options, const CLI::App& command) {
   }
   const std::string reason = why_no_layouts(options, network, cluster);
   if (reason.empty()) return plan_layouts(with_precision(options, cluster, nullptr), network, cluster);
-  auto given = layout_options_given(command);
-  if (may_group(options, network, cluster)) std::erase(given, "--tensor");
-  if (!is_this_machine(options.cluster)) std::erase(given, "--zero");
-  if (!given.empty()) {
-    throw bad_input("{}: {}, as {}", given.front(),
-                    is_about_layouts(given.front())
-                        ? "expected layouts of a transformer on like GPUs, which are not searched here"
-                        : "only pipelines and replicas are planned here",
-                    reason);
+  for (const std::string& option : layout_options_given(command)) {
+    const std::string refusal = refuse_here(option, options, network, cluster);
+    if (!refusal.empty()) throw bad_input("{}: {}", option, refusal);
   }
   if (options.precisions.size() > 1) {
     throw bad_input("--precision: expected one, got {}; only pipelines and replicas are planned here, as {}",
@@ -146,7 +134,7 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   add_end("--first-stage-layers", layout.first_stage_layers, "Blocks of the first stage; 0: the embedding alone");
   add_end("--last-stage-layers", layout.last_stage_layers, "Blocks of the last stage; 0: the head alone");
   add_switch(*group, "--sequence-parallel", layout.sequence_parallel,
-             "Norms and dropouts sharded with the tensors: on, off");
+             "Norms and dropouts sharded with the tensors: on, off (off on unlike GPUs: with --framework)");
   add_switch(*group, "--offload-optimizer", layout.offload_optimizer, "Optimizer in host memory: on, off");
   add_switch(*group, "--offload-activations", layout.offload_activations, "Activations in host memory: on, off");
   add_switch(*group, "--overlap-gradients", layout.overlap_gradients, "Reductions behind the backward: on, off");
@@ -175,7 +163,7 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
           "[TYPE=]POSITIVE"));
   command.add_flag("--explain", options.explain,
                    "Where the step goes; what faster links, memory or devices would change");
-  group->add_flag("--pareto", options.pareto, "Layouts of which none is as fast, as small and takes as few devices");
+  command.add_flag("--pareto", options.pareto, "Layouts of which none is as fast, as small and takes as few devices");
   command.add_option("--scaling", options.scaling, "The best layout on so many devices, e.g. 8,16,32")
       ->delimiter(',')
       ->check(positive);

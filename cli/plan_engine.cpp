@@ -1,6 +1,7 @@
 #include "cli/plan_engine.hpp"
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "models/layout.hpp"
 #include "models/schedule/schedule.hpp"
@@ -56,6 +57,39 @@ bool may_group(const PlanOptions& options, const Network& network, const Cluster
   return network.transformer && options.profile.empty() && !is_this_machine(options.cluster) &&
          unlike_node(cluster) != nullptr &&
          std::all_of(cluster.device_types.begin(), cluster.device_types.end(), is_gpu);
+}
+
+std::string refuse_here(std::string_view option, const PlanOptions& options, const Network& network,
+                        const Cluster& cluster) {
+  const bool here = is_this_machine(options.cluster);
+  const bool is_grouped = may_group(options, network, cluster);
+  const auto is_one_of = [&](std::initializer_list<std::string_view> names) {
+    return std::find(names.begin(), names.end(), option) != names.end();
+  };
+  const auto instead = [&](std::string_view expected) {
+    return fmt::format("only pipelines and replicas are planned here, as {}: expected {}",
+                       why_no_layouts(options, network, cluster), expected);
+  };
+  if (is_one_of({"--pipeline", "--virtual-stages"}) || (option == "--tensor" && is_grouped)) return {};
+  if (option == "--zero") return here ? instead("none") : "";
+  if (option == "--sequence-parallel" && is_grouped) {
+    const bool is_priced = !options.framework.empty() || options.layout.sequence_parallel == true;
+    return is_priced ? ""
+                     : instead("on, as the devices' figures price it so, or --framework, whose constants price off");
+  }
+  if (option == "--framework") {
+    const bool has_gpus =
+        std::all_of(cluster.device_types.begin(), cluster.device_types.end(),
+                    [](const DeviceType& type) { return type.kind == DeviceKind::gpu && !type.is_slice(); });
+    return !network.transformer       ? "expected a transformer, whose layers the constants are fitted to"
+           : !options.profile.empty() ? "expected none beside --profile, which has the costs themselves"
+           : here                     ? "expected none where this program's own runtime trains"
+           : !has_gpus                ? "expected whole GPUs, which the constants are fitted to"
+                                      : "";
+  }
+  if (is_one_of({"--first-stage-layers", "--last-stage-layers"})) return instead("--cuts, which places all stages");
+  if (option == "--recompute-layers") return instead("--recompute, for all blocks");
+  return instead("none, or nodes of like GPUs alone");
 }
 
 }  // namespace stagecraft

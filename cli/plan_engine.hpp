@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "cli/plan_options.hpp"
 
@@ -14,4 +15,8 @@ std::string why_no_layouts(const PlanOptions& options, const Network& network, c
 // to plan for, known by their figures, in nodes that are not all alike.
 bool may_group(const PlanOptions& options, const Network& network, const Cluster& cluster);
 
+// Where it cannot: why an option of the layouts means nothing for pipelines and replicas, and what is expected instead;
+// empty when they take it.
+std::string refuse_here(std::string_view option, const PlanOptions& options, const Network& network,
+                        const Cluster& cluster);
 }  // namespace stagecraft

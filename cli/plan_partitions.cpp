@@ -7,6 +7,8 @@
 #include "cli/plan_engine.hpp"
 #include "cli/plan_options.hpp"
 #include "cli/plan_precision.hpp"
+#include "models/cost/constants.hpp"
+#include "models/cost/framework_cost.hpp"
 #include "models/cost/profiled.hpp"
 #include "models/cost/roofline.hpp"
 #include "models/files.hpp"
@@ -16,6 +18,8 @@
 #include "planner/confirm.hpp"
 #include "planner/device_groups.hpp"
 #include "planner/explain.hpp"
+#include "planner/framework_space.hpp"
+#include "planner/plan_front.hpp"
 
 namespace stagecraft {
 namespace {
@@ -35,11 +39,20 @@ class Job {
       : options_(given), network_(network), cluster_(cluster) {
     if (given.profile.empty()) {
       options_ = with_precision(given, cluster, nullptr);
-      model_ = std::make_unique<RooflineCostModel>(reserved_memory(cluster));
+      if (given.framework.empty()) {
+        model_ = std::make_unique<RooflineCostModel>(reserved_memory(cluster));
+      } else {
+        model_ = std::make_unique<FrameworkCostModel>(network, cluster, given.framework,
+                                                      given.layout.sequence_parallel.value_or(true));
+      }
     } else {
       read_profile();
     }
     grouped_ = may_group(options_, network, cluster_);
+    tensor_ = options_.layout.tensor;
+    for (const FrameworkPreset& preset : load_calibration().frameworks) {
+      if (preset.name == given.framework) abilities_ = preset.runs;
+    }
   }
 
   const PlanOptions& options() const { return options_; }
@@ -48,9 +61,9 @@ class Job {
   const std::string& profile_digest() const { return profile_digest_; }
 
   // Ranked, and the best few confirmed in SimGrid.
-  SearchResult plan(const Cluster& cluster) const { return plan(cluster, space_on(cluster)); }
+  SearchResult plan(const Cluster& cluster) { return plan(cluster, space_on(cluster)); }
 
-  std::vector<ScaledPlan> scale() const {
+  std::vector<ScaledPlan> scale() {
     const int usable = options_.devices > 0 ? options_.devices : devices_in(cluster_);
     std::vector<ScaledPlan> scaled;
     for (const ScalePoint& point : scale_points(options_.scaling, options_.space.global_batch, options_.weak, usable)) {
@@ -67,24 +80,45 @@ class Job {
     return scaled;
   }
 
+  std::vector<RankedPlan> front() {
+    return plan_front(space_on(cluster_), devices_in(cluster_),
+                      [&](const SearchSpace& space) { return std::move(search_on(cluster_, space).ranked.front()); });
+  }
+
   std::vector<std::string> notes(const Plan& best) const {
     std::vector<std::string> notes{options_.precision_note, microbatch_note(best.batch.microbatch, measured_)};
+    if (!options_.framework.empty()) notes.push_back(framework_note());
     std::erase(notes, "");
     return notes;
   }
 
  private:
-  SearchSpace space_on(const Cluster& cluster) const {
+  SearchSpace space_on(const Cluster& cluster) {
     SearchSpace space = search_space(options_, network_, cluster);
     space.zero = options_.layout.zero.value_or(0);
+    space.ranks = options_.layout.pipeline;
+    space.sequence_parallel = options_.layout.sequence_parallel.value_or(true);
+    space.stages_per_rank = options_.layout.virtual_stages;
+    if (abilities_) leave_possible(space, tensor_, *abilities_);
     return space;
   }
 
+  SearchResult search_on(const Cluster& cluster, const SearchSpace& space) const {
+    return grouped_ ? search_groups(network_, cluster, *model_, space, tensor_)
+                    : search(network_, cluster, *model_, space);
+  }
+
   SearchResult plan(const Cluster& cluster, const SearchSpace& space) const {
-    SearchResult result = grouped_ ? search_groups(network_, cluster, *model_, space, options_.layout.tensor)
-                                   : search(network_, cluster, *model_, space);
+    SearchResult result = search_on(cluster, space);
     confirm_best(result, options_.confirm);
     return result;
+  }
+
+  std::string framework_note() const {
+    return fmt::format("costs with the constants of {}, but reductions of gradients are not overlapped; {}",
+                       options_.framework,
+                       abilities_ ? "what it runs, with one tensor width for all devices"
+                                  : "what it runs is not known, so all is searched");
   }
 
   void read_profile() {
@@ -107,16 +141,18 @@ class Job {
   std::string profile_digest_;
   std::vector<std::int64_t> measured_;  // micro-batches
   bool grouped_ = false;
+  std::optional<int> tensor_;           // width of groups
+  std::optional<Abilities> abilities_;  // of a framework; empty: any
 };
 
 }  // namespace
 
 void plan_partitions(const PlanOptions& given, const Network& network, const Cluster& cluster) {
-  const Job job(given, network, cluster);
+  Job job(given, network, cluster);
   const PlanOptions& options = job.options();
   Progress progress;
   progress.show("searching ...");
-  PartitionAnswer answer{options, job.plan(job.cluster()), {}, {}, {}};
+  PartitionAnswer answer{options, job.plan(job.cluster()), {}, {}, {}, {}};
   SearchResult& result = answer.result;
   give_verdicts(result);
   for (std::string& remark : job.notes(result.best())) result.notes.push_back(std::move(remark));
@@ -132,6 +168,10 @@ void plan_partitions(const PlanOptions& given, const Network& network, const Clu
   if (!options.scaling.empty()) {
     progress.show("scaling ...");
     answer.scaling = job.scale();
+  }
+  if (options.pareto) {
+    progress.show("looking for smaller plans ...");
+    answer.front = job.front();
   }
   progress.show("");
 

@@ -301,12 +301,14 @@ void price_layers(Plan& plan, const CostModel& model, Workload workload, std::sp
       if (tie.user_stage != s) continue;
       held_once.weights += cost.weights * share;
       held_once.gradients += cost.gradients * share;
+      if (cost.reduced) held_once.reduced = held_once.reduced.value_or(Bytes(0)) + *cost.reduced * share;
       held_once.optimizer_state += cost.optimizer_state * share;
       held_once.optimizer += cost.optimizer * share;
     }
     stage.cost = stage_cost(costs, boundary, tied);
     stage.cost.weights -= held_once.weights;
     stage.cost.gradients -= held_once.gradients;
+    if (held_once.reduced) stage.cost.reduced = stage.cost.reduced_gradients() - *held_once.reduced;
     stage.cost.optimizer_state -= held_once.optimizer_state;
     stage.cost.optimizer -= held_once.optimizer;
     if (plan.layout.zero == 1) shard_optimizer(stage.cost, plan.replicas());

@@ -53,6 +53,10 @@ std::vector<double> largest_workspace(const CutGraph& cuts, const OfLayer& layer
 
 }  // namespace
 
+double tied_share(const Layer& user) {
+  return static_cast<double>(user.tied_parameters) / static_cast<double>(std::max<std::int64_t>(user.parameters, 1));
+}
+
 std::vector<CutCosts::Sums> cut_sums(const CutGraph& cuts, std::span<const int> class_of,
                                      const std::vector<LayerCost>& costs) {
   return sum_up(cuts, {class_of, costs});
@@ -65,15 +69,25 @@ CutCosts cut_costs(const CutGraph& cuts, const LayerGraph& graph, std::span<cons
     result.sums.push_back(sum_up(cuts, {class_of, of_type}));
     result.workspace.push_back(largest_workspace(cuts, {class_of, of_type}));
   }
+  for (const auto& of_type : costs) {
+    auto& held = result.held_once.emplace_back();
+    for (const CutGraph::Tie& tie : cuts.ties) {
+      const Layer& user = graph[tie.user];
+      const LayerCost& cost = of_type[static_cast<std::size_t>(class_of[tie.user])];
+      const double share = tied_share(user);
+      CutCosts::Sums& sums = held.emplace_back();
+      sums.optimizer = share * cost.optimizer.value();
+      sums.resident = share * (cost.weights + cost.gradients + cost.optimizer_state).value();
+      sums.reduced = share * cost.reduced_gradients().value();
+    }
+  }
   const double element = element_size(workload.precision).value();
   for (const CutGraph::Node& node : cuts.nodes) {
     result.boundary.push_back(element * node.crossing.at(workload.microbatch, workload.sequence));
   }
   for (const CutGraph::Tie& tie : cuts.ties) {
-    const Layer& user = graph[tie.user];
-    result.tied += costs.front()[static_cast<std::size_t>(class_of[tie.user])].gradients.value() *
-                   static_cast<double>(user.tied_parameters) /
-                   static_cast<double>(std::max<std::int64_t>(user.parameters, 1));
+    result.tied +=
+        costs.front()[static_cast<std::size_t>(class_of[tie.user])].gradients.value() * tied_share(graph[tie.user]);
   }
   return result;
 }

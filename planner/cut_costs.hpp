@@ -32,7 +32,13 @@ struct CutCosts {
   std::vector<std::vector<double>> workspace;  // [type][arc]: bytes, the largest of the stage's layers
   std::vector<double> boundary;                // [node]: bytes that cross the cut
   double tied = 0;                             // gradient bytes of shared tables whose two layers are apart
+  // [type][tie]: what the user of a shared table counts although a stage with its owner has it already: of `optimizer`,
+  // `resident` and `reduced`.
+  std::vector<std::vector<Sums>> held_once;
 };
+
+// Of a layer's parameters, those of a table that another one owns.
+double tied_share(const Layer& user);
 
 // The sums between two cuts of one type.
 inline CutCosts::Sums operator-(const CutCosts::Sums& to, const CutCosts::Sums& from) {
@@ -45,6 +51,24 @@ inline CutCosts::Sums operator-(const CutCosts::Sums& to, const CutCosts::Sums& 
           to.reduced - from.reduced,
           to.stash - from.stash,
           to.split - from.split};
+}
+
+inline Overheads overheads_of(const CutCosts& costs, int type) {
+  return costs.overheads.empty() ? Overheads{} : costs.overheads[static_cast<std::size_t>(type)];
+}
+
+// Of a stage between two cuts of a type, whose shared tables count once.
+inline CutCosts::Sums sums_between(const CutGraph& cuts, const CutCosts& costs, int type, int from, int to) {
+  const auto& sums = costs.sums[static_cast<std::size_t>(type)];
+  CutCosts::Sums stage = sums[static_cast<std::size_t>(to)] - sums[static_cast<std::size_t>(from)];
+  if (cuts.ties.empty()) return stage;
+  const CutGraph::Node &a = cuts.nodes[static_cast<std::size_t>(from)], &b = cuts.nodes[static_cast<std::size_t>(to)];
+  const std::uint64_t both = (b.owners & ~a.owners) & (b.users & ~a.users);
+  for (std::size_t tie = 0; both >> tie != 0; ++tie) {
+    if ((both >> tie & 1) != 0) stage = stage - costs.held_once[static_cast<std::size_t>(type)][tie];
+    if (tie == 63) break;
+  }
+  return stage;
 }
 
 // costs[type][c] prices layers of class c, class_of[LayerId] says which: layers that cost the same share a class.

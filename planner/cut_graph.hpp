@@ -42,6 +42,7 @@ struct CutGraph {
   std::vector<LayerId> order;  // a topological order of the layers
   std::vector<int> line;       // the cuts of that order alone, rising: one of the ways through the graph
   std::vector<Tie> ties;       // shared tables; at most 64
+  bool ties_part = true;       // a table's owner may be in the first stage and its user in the last
 
   int full() const { return static_cast<int>(nodes.size()) - 1; }
   std::span<const Arc> arcs_from(int node) const {
@@ -53,11 +54,12 @@ struct CutGraph {
   // By cut: those with one group more or less.
   std::vector<std::vector<int>> neighbours() const;
   // Whether stage `stage` of `stages` may lie between two cuts: a shared table must have its owner and user in one
-  // stage, or the owner in the first and the user in the last, where REDUCE_TIED sums its gradients.
+  // stage, or the owner in the first and the user in the last, where REDUCE_TIED sums its gradients (`ties_part`).
   bool allowed(int from, int to, int stage, int stages) const {
     const Node &a = nodes[static_cast<std::size_t>(from)], &b = nodes[static_cast<std::size_t>(to)];
     const std::uint64_t owners = b.owners & ~a.owners, users = b.users & ~a.users;
-    return ((owners & ~users) == 0 || stage == 0) && ((users & ~owners) == 0 || stage + 1 == stages);
+    return ((owners & ~users) == 0 || (ties_part && stage == 0)) &&
+           ((users & ~owners) == 0 || (ties_part && stage + 1 == stages));
   }
 };
 

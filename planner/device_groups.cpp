@@ -7,6 +7,7 @@
 #include "models/error.hpp"
 #include "models/text.hpp"
 #include "planner/in_parallel.hpp"
+#include "planner/layouts.hpp"
 
 namespace stagecraft {
 namespace {
@@ -74,6 +75,18 @@ std::vector<std::vector<int>> same_widths(const std::vector<std::vector<int>>& w
       each.push_back(*std::prev(std::upper_bound(of_type.begin(), of_type.end(), width)));
     }
     if (all.empty() || all.back() != each) all.push_back(std::move(each));
+  }
+  return all;
+}
+
+// Those that all types can have.
+std::vector<std::vector<int>> shared_widths(const std::vector<std::vector<int>>& widths) {
+  std::vector<std::vector<int>> all;
+  for (const int width : widths.front()) {
+    const bool is_shared = std::all_of(widths.begin(), widths.end(), [&](const std::vector<int>& of_type) {
+      return std::find(of_type.begin(), of_type.end(), width) != of_type.end();
+    });
+    if (is_shared) all.emplace_back(widths.size(), width);
   }
   return all;
 }
@@ -173,6 +186,7 @@ std::vector<std::vector<int>> group_widths(const Cluster& cluster, const Network
 
 SearchResult search_groups(const Network& network, const Cluster& cluster, const CostModel& model,
                            const SearchSpace& space, std::optional<int> width) {
+  check_space(space, network, cluster);  // of all devices: those of groups are fewer
   std::vector<std::vector<int>> widths = group_widths(cluster, network, space.sequence);
   if (width) {
     for (std::size_t type = 0; type < widths.size(); ++type) {
@@ -191,7 +205,7 @@ SearchResult search_groups(const Network& network, const Cluster& cluster, const
     // A type whose groups are too large is not used, whatever its width.
     for (std::vector<int>& of_type : widths) std::erase_if(of_type, [&](int each) { return each > *space.devices; });
   }
-  std::vector<std::vector<int>> all = combinations(widths);
+  std::vector<std::vector<int>> all = space.same_width ? shared_widths(widths) : combinations(widths);
   const bool limited = all.empty();
   if (limited) all = same_widths(widths);
   std::vector<std::optional<SearchResult>> results(all.size());
@@ -215,9 +229,10 @@ SearchResult search_groups(const Network& network, const Cluster& cluster, const
   SearchResult result = merge(std::move(found), static_cast<std::size_t>(std::max(1, space.keep)));
   const auto& types = result.best().cluster.device_types;
   if (std::any_of(types.begin(), types.end(), [](const DeviceType& type) { return type.group > 1; })) {
-    result.notes.emplace_back(
-        "an n-way device is n of a node that split every layer among them (tensor and sequence "
-        "parallelism); its times are those of all n together, its memory is shown for each of them");
+    result.notes.push_back(fmt::format(
+        "an n-way device is n of a node that split every layer among them (tensor{} parallelism); its times are those "
+        "of all n together, its memory is shown for each of them",
+        space.sequence_parallel ? " and sequence" : ""));
   }
   if (limited) {
     result.notes.push_back(fmt::format(

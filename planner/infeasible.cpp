@@ -47,7 +47,8 @@ Nearest nearest_to_fit(Judge& judge, const Cluster& cluster, std::span<const Lay
 // A layout that fits, one of those that need least.
 std::optional<Layout> first_fit(const Network& network, const Cluster& cluster, const CostModel& model,
                                 const SearchSpace& space) {
-  const CutGraph cuts = linear_cuts(network.graph, space.cuts);
+  CutGraph cuts = linear_cuts(network.graph, space.cuts);
+  cuts.ties_part = !is_asynchronous(space);
   if (cuts.groups.size() > 2'000) return std::nullopt;
   PriceList prices(network.graph, cluster, model,
                    {space.microbatch.value_or(1), space.sequence, space.precision, space.optimizer,
@@ -80,8 +81,10 @@ std::vector<Freedom> freedoms(const SearchSpace& space) {
   add(space.recompute.has_value(), "another recompute", [](SearchSpace& s) { s.recompute.reset(); });
   add(space.microbatch.has_value(), "another micro-batch", [](SearchSpace& s) { s.microbatch.reset(); });
   add(space.schedule.has_value(), "another schedule", [](SearchSpace& s) { s.schedule.reset(); });
-  add(space.stages.has_value() || !space.cuts.empty(), "other stages", [](SearchSpace& s) {
+  add(space.stages || space.ranks || space.stages_per_rank || !space.cuts.empty(), "other stages", [](SearchSpace& s) {
     s.stages.reset();
+    s.ranks.reset();
+    s.stages_per_rank.reset();
     s.cuts.clear();
   });
   add(space.replicas.has_value(), "other replicas", [](SearchSpace& s) { s.replicas.reset(); });
@@ -138,9 +141,11 @@ Error nothing_fits(const Network& network, const Cluster& cluster, const CostMod
   const Nearest nearest = nearest_to_fit(judge, cluster, options);
   const std::string help = advice(network, cluster, model, space);
   if (!nearest.shortage) {
-    return infeasible(
-        "no partition of network '{}' keeps the layers that share a table together or at the two ends; {}",
-        printable(network.name), help);
+    return infeasible("no partition of network '{}' keeps the layers that share a table together{}; {}",
+                      printable(network.name),
+                      is_asynchronous(space) ? fmt::format(", as asynchronous schedule '{}' needs it", *space.schedule)
+                                             : " or at the two ends",
+                      help);
   }
   return infeasible("no layout of network '{}' fits into cluster '{}': the nearest, {}, is {}; {}",
                     printable(network.name), printable(cluster.name), to_string(nearest.layout),

@@ -130,10 +130,10 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
   // An all-reduce is linear in its bytes, piece by piece: measured around the mean stage's gradients.
   const LayerPrices& prices = prices_.base(sharers(layout));
   const Bytes mean(std::max(1.0, prices.reduced / layout.ranks));
-  // Where not all devices are taken, it matters which: for the least cost any may stay idle.
+  // Where not all devices are taken, it matters which: for the least cost, or less memory, any may stay idle.
   const int all_devices = devices_in(cluster_);
-  const bool every_split =
-      space_.devices.value_or(all_devices) < all_devices || space_.objective == LayoutObjective::cost;
+  const bool every_split = space_.devices.value_or(all_devices) < all_devices || space_.memory_share < 1 ||
+                           space_.objective == LayoutObjective::cost;
   for (Assignment& assignment : assignments(cluster_, preferences(), layout.ranks, layout.replicas, every_split)) {
     if (space_.devices && layout.replicas * devices_of(assignment) > *space_.devices) continue;
     Geometry geometry;
@@ -231,7 +231,8 @@ PartitionProblem Judge::problem(const LayoutOption& option, const Geometry& geom
     StageSlot slot;
     slot.type = geometry.types[rank];
     // A rank with several stages gives each an equal part: sound, though a lopsided split might have fitted, too.
-    slot.memory = cluster_.device_types[static_cast<std::size_t>(geometry.assignment.types[rank])].memory.value() /
+    slot.memory = space_.memory_share *
+                  cluster_.device_types[static_cast<std::size_t>(geometry.assignment.types[rank])].memory.value() /
                   schedule.stages_on_rank;
     slot.reserved = priced.overheads[static_cast<std::size_t>(slot.type)].reserved.value() / schedule.stages_on_rank;
     slot.in_flight = schedule.in_flight[s];
@@ -258,12 +259,11 @@ bool Judge::may_fit(const PartitionProblem& problem) const {
   // In a chain: each stage takes as much as fits, even if that is nothing, and the last must reach the end.
   int at = 0;
   for (const StageSlot& slot : problem.slots) {
-    const auto& sums = problem.costs.sums[static_cast<std::size_t>(slot.type)];
     const auto& workspace = problem.costs.workspace[static_cast<std::size_t>(slot.type)];
     int reached = at;
     auto arc = static_cast<std::size_t>(cuts_.first_arc[static_cast<std::size_t>(at)]);
     for (; reached < cuts_.full(); ++reached, ++arc) {
-      const CutCosts::Sums stage = sums[static_cast<std::size_t>(reached) + 1] - sums[static_cast<std::size_t>(at)];
+      const CutCosts::Sums stage = sums_between(cuts_, problem.costs, slot.type, at, reached + 1);
       const double kept = slot.in_flight * stage.stash + slot.split * stage.split;
       if (slot.reserved + stage.resident + kept + workspace[arc] > slot.memory) break;
     }
@@ -280,7 +280,7 @@ std::optional<Judgement> Judge::partition(const LayoutOption& option, const Geom
   if (!best) return std::nullopt;
   const MemoryNeed worst = worst_memory(to_split, best->cuts);
   if (worst.excess() > 0) return std::nullopt;
-  const double step = closed_form_step(to_split, best->cuts), memory = worst.share();
+  const double step = closed_form_step(to_split, best->cuts), memory = worst.share() * space_.memory_share;
   return Judgement{option, &geometry, &cuts_, std::move(*best), step, 0, memory, score(geometry, step, memory)};
 }
 
@@ -313,7 +313,7 @@ void Judge::simulate(Judgement& judgement, std::int64_t actions) {
   cuts = std::move(refined.cuts);
   judgement.timeline = refined.step;
   judgement.closed_form = closed_form_step(to_split, cuts);
-  judgement.memory = worst_memory(to_split, cuts).share();
+  judgement.memory = worst_memory(to_split, cuts).share() * space_.memory_share;
   judgement.score = score(*judgement.geometry, judgement.timeline, judgement.memory);
 }
 
@@ -324,11 +324,11 @@ double closed_form_step(const PartitionProblem& problem, std::span<const int> cu
   std::vector<Seconds> hops;
   Seconds plain, slowest;
   for (std::size_t s = 0; s < problem.slots.size(); ++s) {
-    const auto& sums = problem.costs.sums[static_cast<std::size_t>(problem.slots[s].type)];
-    const CutCosts::Sums stage = sums[static_cast<std::size_t>(cuts[s + 1])] - sums[static_cast<std::size_t>(cuts[s])];
-    stages.push_back({Seconds(stage.forward), Seconds(stage.backward())});
-    plain += Seconds(stage.forward + stage.backward());
-    slowest = std::max(slowest, Seconds(stage.forward + stage.backward()));
+    const CutCosts::Sums stage = sums_between(problem.cuts, problem.costs, problem.slots[s].type, cuts[s], cuts[s + 1]);
+    const Seconds action = overheads_of(problem.costs, problem.slots[s].type).action;
+    stages.push_back({Seconds(stage.forward) + action, Seconds(stage.backward()) + action});
+    plain += stages.back().forward + stages.back().backward;
+    slowest = std::max(slowest, stages.back().forward + stages.back().backward);
     if (s + 1 == problem.slots.size()) break;
     hops.push_back(
         problem.slots[s].hop.transfer_time(Bytes(problem.costs.boundary[static_cast<std::size_t>(cuts[s + 1])])));

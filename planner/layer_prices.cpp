@@ -8,6 +8,7 @@
 
 #include "models/error.hpp"
 #include "models/network/layer_graph.hpp"
+#include "planner/cut_costs.hpp"
 
 namespace stagecraft {
 namespace {
@@ -72,7 +73,12 @@ LayerClasses classify(const LayerGraph& graph) {
 }
 
 PriceList::PriceList(const LayerGraph& graph, const Cluster& cluster, const CostModel& model, Workload base)
-    : graph_(graph), cluster_(cluster), model_(model), base_(base), classes_(classify(graph)) {
+    : graph_(graph),
+      cluster_(cluster),
+      model_(model),
+      base_(base),
+      classes_(classify(graph)),
+      ties_(shared_tables(graph)) {
   std::vector<bool> present(cluster.device_types.size(), false);
   for (const Device& device : cluster.devices) present[static_cast<std::size_t>(device.type)] = true;
   std::optional<Error> refusal;
@@ -134,6 +140,12 @@ const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute, i
     prices.resident += count * (cost.weights + cost.gradients + cost.optimizer_state).value();
     prices.reduced += count * cost.reduced_gradients().value();
     prices.stash += count * cost.stash.value();
+  }
+  for (const CutGraph::Tie& tie : ties_) {  // one stage may hold both
+    const LayerCost& cost = prices.costs.front()[static_cast<std::size_t>(classes_.class_of[tie.user])];
+    const double share = tied_share(graph_[tie.user]);
+    prices.resident -= share * (cost.weights + cost.gradients + cost.optimizer_state).value();
+    prices.reduced -= share * cost.reduced_gradients().value();
   }
   if (!(prices.latency > 0)) prices.slowdown.assign(types_.size(), 1);  // no class says
   return prices;

@@ -11,6 +11,7 @@
 
 #include "models/cost/cost.hpp"
 #include "models/network/network.hpp"
+#include "planner/cut_graph.hpp"
 
 namespace stagecraft {
 
@@ -33,8 +34,8 @@ struct LayerPrices {
   std::vector<double> slowdown;
   double latency = 0;   // seconds: forward and backward of all layers, each on its fastest type
   double forward = 0;   // seconds: forward alone, likewise
-  double resident = 0;  // bytes: weights, gradients and optimizer state of all layers
-  double reduced = 0;   // bytes that replicas sum, of all layers
+  double resident = 0;  // bytes: weights, gradients and optimizer state of all layers, shared tables once
+  double reduced = 0;   // bytes that replicas sum, of all layers, likewise
   double stash = 0;     // bytes, of all layers, one micro-batch
 };
 
@@ -65,6 +66,7 @@ class PriceList {
   const CostModel& model_;
   Workload base_;
   LayerClasses classes_;
+  std::vector<CutGraph::Tie> ties_;
   std::vector<int> types_;
   std::vector<std::string> notes_;
   std::map<std::tuple<std::int64_t, Recompute, int>, LayerPrices> prices_;

@@ -26,22 +26,22 @@ LayoutResult finish(const FoundLayouts& found, const LayoutSearchOptions& option
   return result;
 }
 
-struct Task {
+struct WidthTask {
   std::size_t widths = 0;  // position in LayoutSpace::widths()
   double time = 0;         // lower bound
 };
 
 // Most promising first.
-std::vector<Task> tasks_of(const LayoutSpace& space, LayoutObjective objective) {
+std::vector<WidthTask> tasks_of(const LayoutSpace& space, LayoutObjective objective) {
   WidthBounds bounds(space);
-  std::vector<Task> tasks;
+  std::vector<WidthTask> tasks;
   for (std::size_t i = 0; i < space.widths().size(); ++i) {
     const Widths& widths = space.widths()[i];
     double time = bounds.time(widths);
     if (objective == LayoutObjective::cost) time *= static_cast<double>(widths.devices());
     tasks.push_back({i, time});
   }
-  std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.time < b.time; });
+  std::stable_sort(tasks.begin(), tasks.end(), [](const WidthTask& a, const WidthTask& b) { return a.time < b.time; });
   return tasks;
 }
 
@@ -66,7 +66,7 @@ LayoutCounts& LayoutCounts::operator+=(const LayoutCounts& other) {
 
 LayoutResult search_layouts(const LayoutSpace& space, const LayoutSearchOptions& options) {
   FoundLayouts found(options);
-  const std::vector<Task> tasks = tasks_of(space, options.objective);
+  const std::vector<WidthTask> tasks = tasks_of(space, options.objective);
   const WidthBounds bounds(space);
   std::vector<std::size_t> hopeful;
   for (std::size_t at = 0; at < tasks.size();) {

@@ -11,8 +11,6 @@ namespace {
 
 constexpr std::int64_t max_computes = 8'000'000;  // of one replica's schedule: beyond, even one timeline takes a second
 constexpr std::size_t max_microbatches = 64;      // sizes tried a number of replicas
-// Searched unless one is named: those whose closed forms bound the search.
-constexpr std::array<std::string_view, 2> default_schedules{"gpipe", "1f1b"};
 
 // In rising order.
 std::vector<std::int64_t> divisors(std::int64_t number) {
@@ -108,6 +106,49 @@ void check_schedule(const SearchSpace& space) {
   }
 }
 
+// Devices of a pipeline, and stages of a device.
+void check_ranks(const SearchSpace& space, std::int64_t layers, int devices) {
+  const std::int64_t ranks = space.ranks.value_or(1), each = space.stages_per_rank.value_or(1);
+  constexpr std::array chunks{1, 2, 4, 8};
+  if (std::find(chunks.begin(), chunks.end(), each) == chunks.end()) {
+    throw bad_input("--virtual-stages: expected one of {} where stages are cut layer by layer, got {}",
+                    fmt::join(chunks, ", "), each);
+  }
+  if (each > 1 && !space.schedule) {
+    throw bad_input(
+        "--virtual-stages: expected --schedule with it, such as interleaved-1f1b, as {} have one stage a rank",
+        join(space.schedules, " and "));
+  }
+  if (ranks * each > layers) {
+    throw bad_input("{}: {} for a network that can be cut into at most {}",
+                    space.ranks ? "--pipeline" : "--virtual-stages", counted(ranks * each, "stage"), layers);
+  }
+  const std::int64_t stages = space.cuts.empty() ? space.stages.value_or(0) : std::ssize(space.cuts) + 1;
+  if (stages > 0 && space.ranks && space.stages_per_rank && ranks * each != stages) {
+    throw bad_input("--pipeline: {} with {} each make {}, but {} asked for", counted(ranks, "rank"),
+                    counted(each, "stage"), counted(ranks * each, "stage"), counted(stages, "stage"));
+  }
+  if (stages > 0 && (stages % ranks != 0 || stages % each != 0)) {
+    throw bad_input("{}: expected a divisor of the {}, got {}", stages % ranks != 0 ? "--pipeline" : "--virtual-stages",
+                    counted(stages, "stage"), stages % ranks != 0 ? ranks : each);
+  }
+  if (const std::int64_t needed = ranks * space.replicas.value_or(1); needed > devices) {
+    throw infeasible("--pipeline: {} in {} need {}, but {} can be used", counted(ranks, "rank"),
+                     counted(space.replicas.value_or(1), "replica"), counted(needed, "device"), devices);
+  }
+}
+
+// What schedules that never flush cannot do.
+void check_updates(const SearchSpace& space) {
+  if (!is_asynchronous(space)) return;
+  const auto fail = [&](const char* option, int expected, int given) {
+    throw bad_input("{}: expected {}, as schedule '{}' is asynchronous and trains one replica, got {}", option,
+                    expected, *space.schedule, given);
+  };
+  if (space.replicas.value_or(1) > 1) fail("--replicas", 1, *space.replicas);
+  if (space.zero > 0) fail("--zero", 0, space.zero);
+}
+
 // Builds the list, loop by loop.
 class Lister {
  public:
@@ -120,6 +161,7 @@ class Lister {
 
  private:
   std::vector<std::int64_t> replica_counts() const {
+    if (is_asynchronous(space_)) return {1};
     if (space_.replicas) return {*space_.replicas};
     std::vector<std::int64_t> counts = divisors(space_.global_batch);
     std::erase_if(counts, [&](std::int64_t count) { return count > devices_ || (space_.zero > 0 && count == 1); });
@@ -128,14 +170,15 @@ class Lister {
 
   bool is_searched(std::string_view schedule) const {
     if (space_.schedule) return schedule == *space_.schedule;
-    return std::find(default_schedules.begin(), default_schedules.end(), schedule) != default_schedules.end();
+    return std::find(space_.schedules.begin(), space_.schedules.end(), schedule) != space_.schedules.end();
   }
 
   void add_stages(int stages) {
     for (std::size_t kind = 0; kind < schedule_kinds().size(); ++kind) {
       if (!is_searched(schedule_kinds()[kind].name)) continue;
       for (const int chunks : {1, 2, 4, 8}) {
-        if (stages % chunks == 0) add_shape(kind, stages, stages / chunks);
+        if (stages % chunks != 0 || space_.ranks.value_or(stages / chunks) != stages / chunks) continue;
+        if (space_.stages_per_rank.value_or(chunks) == chunks) add_shape(kind, stages, stages / chunks);
       }
     }
   }
@@ -162,7 +205,7 @@ class Lister {
   void add(Layout layout, std::size_t kind) {
     const ScheduleShape shape{layout.ranks, layout.stages / layout.ranks, static_cast<int>(layout.microbatches)};
     if (const std::string refusal = schedule_kinds()[kind].refuse(shape); !refusal.empty()) {
-      if (list_.refusal.empty() && shape.stages_per_rank == 1)
+      if (list_.refusal.empty() && (shape.stages_per_rank == 1 || space_.stages_per_rank || space_.ranks))
         list_.refusal = fmt::format("schedule '{}': {}", layout.schedule, refusal);
       return;
     }
@@ -184,6 +227,14 @@ std::vector<Recompute> searched_recomputes(const SearchSpace& space) {
   return space.recompute ? std::vector{*space.recompute} : space.recomputes;
 }
 
+bool is_asynchronous(const SearchSpace& space) {
+  const auto& kinds = schedule_kinds();
+  const auto kind =
+      std::find_if(kinds.begin(), kinds.end(), [&](const ScheduleKind& each) { return each.name == space.schedule; });
+  if (kind == kinds.end() || !kind->refuse({}).empty()) return false;
+  return kind->generate({}).updates != WeightUpdates::synchronous;
+}
+
 int usable_devices(const Cluster& cluster, const SearchSpace& space) {
   const int all = static_cast<int>(cluster.devices.size());
   return std::min(all, space.devices.value_or(all));
@@ -194,6 +245,7 @@ void check_space(const SearchSpace& space, const Network& network, const Cluster
   check_batch(space);
   check_prices(space, cluster);
   check_schedule(space);
+  check_updates(space);
   const auto layers = static_cast<std::int64_t>(network.graph.layers());
   check_cuts(space, layers);
   if (network.transformer && space.sequence > network.transformer->max_sequence) {
@@ -210,6 +262,7 @@ void check_space(const SearchSpace& space, const Network& network, const Cluster
     throw bad_input("--zero: expected 0 with one replica, which shares nothing out, got 1");
   }
   const int devices = usable_devices(cluster, space);
+  check_ranks(space, layers, devices);
   if (space.zero == 1 && std::min<std::int64_t>(devices, space.global_batch) < 2) {
     throw infeasible("--zero: one replica is all that {} and {} allow, which shares nothing out",
                      counted(devices, "device"), counted(space.global_batch, "sample"));

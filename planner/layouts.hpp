@@ -28,6 +28,10 @@ std::vector<Recompute> searched_recomputes(const SearchSpace& space);
 // Devices that the space lets the search use.
 int usable_devices(const Cluster& cluster, const SearchSpace& space);
 
+// Whether the schedule that is asked for changes weights while micro-batches are in flight: it trains one replica,
+// whose shared tables are each in one stage.
+bool is_asynchronous(const SearchSpace& space);
+
 // Throws bad_input for options that contradict each other or the inputs, infeasible when they need more devices than
 // can be used.
 void check_space(const SearchSpace& space, const Network& network, const Cluster& cluster);

@@ -49,7 +49,9 @@ class Pricing {
   Terms terms(int stage, int from, int to) const {
     const StageSlot& slot = slot_at(stage);
     const CutCosts::Sums sums = between(slot.type, from, to);
-    Terms terms{sums.forward, sums.backward(), 0, sums.optimizer};
+    const Overheads more = overheads_of(problem_.costs, slot.type);
+    Terms terms{sums.forward + more.action.value(), sums.backward() + more.action.value(), 0,
+                sums.optimizer + more.step.value()};
     if (stage + 1 < stages_) {
       terms.hop = slot.hop.transfer_time(Bytes(problem_.costs.boundary[static_cast<std::size_t>(to)])).value();
     }
@@ -101,8 +103,7 @@ class Pricing {
 
  private:
   CutCosts::Sums between(int type, int from, int to) const {
-    const auto& sums = problem_.costs.sums[static_cast<std::size_t>(type)];
-    return sums[static_cast<std::size_t>(to)] - sums[static_cast<std::size_t>(from)];
+    return sums_between(problem_.cuts, problem_.costs, type, from, to);
   }
 
   const PartitionProblem& problem_;

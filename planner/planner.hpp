@@ -26,19 +26,28 @@ struct SearchSpace {
   bool fused_attention = false;
   LayoutObjective objective = LayoutObjective::time;
 
-  std::optional<int> stages;               // of one pipeline
+  std::optional<int> stages;  // of one pipeline
+  std::optional<int> ranks;   // devices of one pipeline
+  std::optional<int> stages_per_rank;
   std::optional<int> replicas;             // data-parallel width
   int zero = 0;                            // 1: only layouts whose replicas share the optimizer's state
   std::optional<std::int64_t> microbatch;  // samples
-  std::optional<std::string> schedule;     // a name of schedule_kinds(); empty: gpipe and 1f1b
+  std::optional<std::string> schedule;     // a name of schedule_kinds(); empty: those of `schedules`
   std::optional<Recompute> recompute;      // empty: those of `recomputes` that the cost model knows
   std::optional<int> devices;              // use at most this many; empty: the whole cluster
+  double memory_share = 1;                 // of each device's memory, that a plan may need
   std::vector<std::int64_t> cuts;          // stage boundaries by hand, positions in topological_order(); fixes `stages`
 
   std::vector<Recompute> recomputes{Recompute::none, Recompute::selective, Recompute::full};  // at least one
 
+  std::vector<std::string> schedules{"gpipe", "1f1b"};  // those whose closed forms bound the search
+  // Of groups of devices (device_groups.hpp): one tensor width for all types; whether norms are sharded, as the model
+  // prices it.
+  bool same_width = false, sequence_parallel = true;
+
   int timelines = 16;  // layouts that the timeline judges, besides the best of each schedule
   int keep = 5;        // at most so many ranked plans and so many near misses
+  bool advise = true;  // where nothing fits, look for what would
 };
 
 struct Layout {

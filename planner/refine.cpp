@@ -184,8 +184,8 @@ double PartitionTimeline::step(std::span<const int> cuts) {
       return sums[static_cast<std::size_t>(cuts[s + 1])] - sums[static_cast<std::size_t>(cuts[s])];
     };
     const CutCosts& costs = problem_.costs;
-    const Overheads overheads = costs.overheads.empty() ? Overheads{} : costs.overheads[type];
-    const CutCosts::Sums stage = between(costs.sums[type]);
+    const Overheads overheads = overheads_of(costs, slot.type);
+    const CutCosts::Sums stage = sums_between(problem_.cuts, costs, slot.type, cuts[s], cuts[s + 1]);
     const ComputeTimes times = times_of(stage, overheads);
     StageCost& cost = costs_.stages[s];
     cost.forward = times.forward;

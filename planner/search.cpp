@@ -54,6 +54,15 @@ Cuts legal_cuts(const LayerGraph& graph, const SearchSpace& space) {
   return cuts;
 }
 
+Cuts legal_cuts(const Network& network, const SearchSpace& space) {
+  Cuts cuts = legal_cuts(network.graph, space);
+  if (is_asynchronous(space)) {
+    cuts.search.ties_part = false;
+    if (cuts.polish) cuts.polish->ties_part = false;
+  }
+  return cuts;
+}
+
 // Without the recomputations that the model cannot price; all of them where it can price none, which it will say
 // itself.
 SearchSpace priceable(SearchSpace space, const CostModel& model) {
@@ -71,7 +80,7 @@ class Search {
         cluster_(cluster),
         model_(model),
         space_(space),
-        cuts_(legal_cuts(network.graph, space)),
+        cuts_(legal_cuts(network, space)),
         prices_(network.graph, cluster, model,
                 {space.microbatch.value_or(1), space.sequence, space.precision, space.optimizer,
                  searched_recomputes(space).front(), space.fused_attention}),
@@ -82,6 +91,7 @@ class Search {
     result_.objective = space_.objective;
     list();
     partition_all();
+    if (best_.empty() && !space_.advise) throw infeasible("no layout of network '{}' fits", printable(network_.name));
     if (best_.empty()) throw nothing_fits(network_, cluster_, model_, space_, judge_, options_);
     simulate_best();
     polish();

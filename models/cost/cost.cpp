@@ -24,6 +24,7 @@ StageCost stage_cost(std::span<const LayerCost> layers, Bytes boundary, Bytes ti
     stage.split += layer.split;
     stage.stash += layer.stash;
     stage.weights += layer.weights;
+    if (stage.reduced || layer.reduced) stage.reduced = stage.reduced_gradients() + layer.reduced_gradients();
     stage.gradients += layer.gradients;
     stage.optimizer_state += layer.optimizer_state;
     stage.workspace = std::max(stage.workspace, layer.workspace);

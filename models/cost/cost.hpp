@@ -69,7 +69,7 @@ template <class Cost>
 void shard_optimizer(Cost& cost, int replicas) {
   cost.optimizer /= replicas;
   cost.optimizer_state /= replicas;
-  cost.reduced = (cost.gradients + cost.weights) / 2;
+  cost.reduced = (cost.reduced_gradients() + cost.weights) / 2;
 }
 
 // What takes time or memory on top of the layers.

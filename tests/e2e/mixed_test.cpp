@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -183,6 +184,65 @@ TEST_F(Mixed, ScaleAsTheyArePlannedOnFewerDevices) {
   const std::string large = "plan --cluster ./mixed.json --network gpt3-13b --global-batch 8 --confirm 0 --scaling 1,8";
   EXPECT_THAT(out_of(large), HasSubstr("   none fits\n"));
   EXPECT_EQ(answer(large)["scaling"][0]["fits"], false);
+}
+
+// Fastest of all, smallest of all, and on fewer devices what --devices finds.
+TEST_F(Mixed, HaveAFrontOfPlansThatNoneBeats) {
+  save(cluster());
+  const json all = answer(plan_ + "--pareto --confirm 0");
+  const json& front = all["front"];
+  ASSERT_GT(front.size(), 5U);
+  EXPECT_EQ(step(front[0]), step(all["ranked"][0]));
+  const auto share = [](const json& plan) {
+    double most = 0;
+    for (const json& memory : plan["device_memory"]) {
+      most = std::max(most, memory["needed_bytes"].get<double>() / memory["available_bytes"].get<double>());
+    }
+    return most;
+  };
+  double least = 1;
+  for (const json& point : front) {
+    least = std::min(least, share(point));
+    for (const json& other : front) {
+      const bool beats =
+          step(other) < step(point) && share(other) <= share(point) && other["devices_used"] <= point["devices_used"];
+      EXPECT_FALSE(beats) << other << "\n" << point;
+    }
+  }
+  EXPECT_LE(least, 1.06 * share(answer(plan_ + "--objective memory --confirm 0")["ranked"][0]));
+  const double on_two = step(answer(plan_ + "--devices 2 --confirm 0")["ranked"][0]);
+  EXPECT_TRUE(std::any_of(front.begin(), front.end(),
+                          [&](const json& point) { return step(point) == on_two && point["devices_used"] == 2; }));
+  const std::string text = out_of(plan_ + "--pareto --confirm 0");
+  EXPECT_THAT(text, AllOf(HasSubstr("Pareto front of devices, step time and"), HasSubstr("devices  timeline")));
+}
+
+// With a framework's constants, and only what it runs.
+TEST_F(Mixed, ArePlannedForAFramework) {
+  save(cluster());
+  const auto best = [&](const std::string& options) { return answer(plan_ + "--confirm 0 " + options)["ranked"][0]; };
+  const json deepspeed = best("--framework megatron-deepspeed"), core = best("--framework megatron-core");
+  EXPECT_NE(step(deepspeed), step(core));
+  for (const json& ranked : answer(plan_ + "--framework nanotron --confirm 0 --top 20")["ranked"]) {
+    EXPECT_NE(ranked["recompute"], "selective");
+    const std::string types = ranked["devices"];
+    int widths = 0;
+    for (const char* width : {"2-way", "4-way"}) widths += types.find(width) == std::string::npos ? 0 : 1;
+    const bool has_whole = types.find("x A100") != std::string::npos || types.find("x V100") != std::string::npos;
+    widths += has_whole ? 1 : 0;
+    EXPECT_EQ(widths, 1) << types;
+  }
+  EXPECT_EQ(best("--framework fsdp")["stages"], 1);
+  // What they say is what an executor of the plan finds.
+  out_of(plan_ + "--framework megatron-deepspeed -o plan.json --tensor 2 --stages 3");
+  const json plan = json::parse(std::ifstream(folder_.path() / "plan.json"));
+  const json simulated = json::parse(out_of("simulate plan.json --json"));
+  EXPECT_NEAR(simulated["step_time_s"].get<double>() / plan["prediction"]["simgrid_step_s"].get<double>(), 1, 1e-9);
+  // Without sequence parallelism norms are whole on every device.
+  const std::string wide = "--framework megatron-core --tensor 4 --stages 1 --micro-batch 4 --replicas 1 ";
+  const json with = best(wide), without = best(wide + "--sequence-parallel off");
+  EXPECT_LT(with["device_memory"][0]["needed_bytes"], without["device_memory"][0]["needed_bytes"]);
+  EXPECT_THAT(out_of(plan_ + "--framework megatron-core"), HasSubstr("costs with the constants of megatron-core"));
 }
 
 // A group of devices counts as one in a plan's costs, not in what people read.

@@ -7,9 +7,11 @@
 #include <set>
 
 #include "models/cost/communication.hpp"
+#include "models/cost/framework_cost.hpp"
 #include "models/cost/roofline.hpp"
 #include "models/error.hpp"
 #include "models/network/layer_graph.hpp"
+#include "planner/framework_space.hpp"
 #include "sim/timeline.hpp"
 #include "tests/planner/helpers.hpp"
 
@@ -158,6 +160,88 @@ TEST(DeviceGroups, AreSearchedInEveryCombinationOfWidths) {
   const Plan plan = plan_from_json(JsonValue(to_json(result.best()), "plan"));
   EXPECT_EQ(plan.cluster, result.best().cluster);
   EXPECT_LE(plan.devices_used(), devices_in(cluster));
+}
+
+// As a framework has it: no width of one type without the other's.
+TEST(DeviceGroups, HaveOneWidthWhereThatIsAsked) {
+  const Network network = make_transformer();
+  const Cluster cluster = two_generations();
+  const FrameworkCostModel model(network, cluster, "megatron-core");
+  SearchSpace space = make_space();
+  space.same_width = true;
+  const auto step = [](const SearchResult& found) { return found.ranked.front().candidate.timeline->value(); };
+  double least = 1e300;
+  for (const int width : {1, 2, 4}) {
+    try {
+      least =
+          std::min(least, step(search(network, with_groups(cluster, std::vector<int>{width, width}), model, space)));
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::infeasible) << error.what();
+    }
+  }
+  const SearchResult result = search_groups(network, cluster, model, space, {});
+  EXPECT_EQ(step(result), least);
+  for (const RankedPlan& ranked : result.ranked) {
+    const auto& types = ranked.plan.cluster.device_types;
+    EXPECT_EQ(types[0].group, types[1].group);
+  }
+}
+
+Abilities some_framework() {
+  Abilities can;
+  can.framework = "some";
+  can.schedules = {PipelineSchedule::one_f_one_b, PipelineSchedule::interleaved_one_f_one_b};
+  can.zero = {0, 1};
+  can.zero_with_pipelines = {0};
+  can.zero_with_tensor = {0, 1};
+  can.recompute = {Recompute::none, Recompute::full};
+  return can;
+}
+
+TEST(Frameworks, LeaveWhatTheyRun) {
+  const auto complaint = [](SearchSpace space, const Abilities& can, std::optional<int> tensor = {}) {
+    try {
+      leave_possible(space, tensor, can);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::bad_input);
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  SearchSpace space = make_space();
+  std::optional<int> tensor;
+  leave_possible(space, tensor, some_framework());
+  EXPECT_THAT(space.schedules, ElementsAre("1f1b"));
+  EXPECT_THAT(space.recomputes, ElementsAre(Recompute::none, Recompute::full));
+  EXPECT_FALSE(space.stages || tensor);
+  EXPECT_TRUE(space.same_width);
+  space = make_space();
+  space.zero = 1;
+  leave_possible(space, tensor, some_framework());
+  EXPECT_EQ(space.stages, 1);
+  space = make_space();
+  Abilities can = some_framework();
+  can.schedules = {PipelineSchedule::interleaved_one_f_one_b};
+  can.zero_with_tensor = {};
+  leave_possible(space, tensor, can);
+  EXPECT_THAT(space.schedules, ElementsAre("interleaved-1f1b"));
+  EXPECT_EQ(tensor, 1);
+  EXPECT_EQ(complaint(make_space(), can, 2), "--tensor: expected 1, as some has no tensor parallelism, got 2");
+  space = make_space();
+  space.schedule = "gpipe";
+  EXPECT_EQ(complaint(space, some_framework()),
+            "--schedule: expected what some has, 1f1b, interleaved-1f1b, got gpipe");
+  space = make_space();
+  space.recompute = Recompute::selective;
+  EXPECT_EQ(complaint(space, some_framework()), "--recompute: expected what some has, none, full, got selective");
+  space = make_space();
+  space.zero = 1;
+  space.ranks = 2;
+  EXPECT_EQ(complaint(space, some_framework()),
+            "--pipeline: expected 1, as some has no pipelines beside ZeRO 1, got 2");
+  can = some_framework();
+  can.zero = {0, 2};
+  EXPECT_EQ(complaint(space, can), "--zero: expected what some has, 0, 2, got 1");
 }
 
 // One device does it all, whatever the width of the other type.

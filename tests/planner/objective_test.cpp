@@ -12,6 +12,7 @@
 #include "models/error.hpp"
 #include "planner/confirm.hpp"
 #include "planner/explain.hpp"
+#include "planner/plan_front.hpp"
 #include "planner/planner.hpp"
 #include "sim/plan_trace.hpp"
 #include "sim/simgrid.hpp"
@@ -71,9 +72,15 @@ UnlikeDevices random_devices(std::mt19937& random) {
   return result;
 }
 
-// Calls visit(price, seconds, share of memory) for every plan that fits and takes at most `devices`.
+struct PlanFigures {
+  double price = 0, step = 0;
+  double share = 0;  // of memory
+  int devices = 0;
+};
+
+// Calls visit for every plan that fits and takes at most `devices`.
 void for_each_plan_on(const UnlikeDevices& example, Plan plan, int devices,
-                      const std::function<void(double, double, double)>& visit) {
+                      const std::function<void(const PlanFigures&)>& visit) {
   const auto judge = [&] {
     price(plan, StateModel());
     double share = 0, rate = 0;
@@ -83,7 +90,7 @@ void for_each_plan_on(const UnlikeDevices& example, Plan plan, int devices,
       share = std::max(share, peaks[rank] / type.memory);
       rate += static_cast<double>(plan.devices.size()) * type.price;
     }
-    if (share <= 1) visit(rate, simulate_timeline(plan).step_times.front().value(), share);
+    if (share <= 1) visit({rate, simulate_timeline(plan).step_times.front().value(), share, plan.devices_used()});
   };
   const std::function<void(std::size_t, std::int64_t)> cut = [&](std::size_t stage, std::int64_t from) {
     plan.stages[stage].layers = {from, layer_count};
@@ -135,10 +142,10 @@ void for_each_plan_on(const UnlikeDevices& example, Plan plan, int devices,
 
 double least_score(const UnlikeDevices& example, const Plan& plan, LayoutObjective objective, int devices = 4) {
   double least = 1e300;
-  for_each_plan_on(example, plan, devices, [&](double rate, double step, double share) {
-    const double score = objective == LayoutObjective::time   ? step
-                         : objective == LayoutObjective::cost ? rate * step
-                                                              : share;
+  for_each_plan_on(example, plan, devices, [&](const PlanFigures& figures) {
+    const double score = objective == LayoutObjective::time   ? figures.step
+                         : objective == LayoutObjective::cost ? figures.price * figures.step
+                                                              : figures.share;
     least = std::min(least, score);
   });
   return least;
@@ -199,6 +206,39 @@ TEST(Objectives, AreMetByNoPlanBetterWithASharedOptimizer) {
       }
     }
   }
+}
+
+TEST(Fronts, HoldWhatNoPlanBeats) {
+  std::mt19937 random(16);
+  std::size_t points = 0;
+  for (int round = 0; round < 10; ++round) {
+    const UnlikeDevices example = random_devices(random);
+    const FindFastest find = [&](const SearchSpace& space) {
+      return search(example.network, example.cluster, StateModel(), space).ranked.front();
+    };
+    for (const double tolerance : {0.0, 0.2}) {
+      const std::vector<RankedPlan> front = plan_front(example.space, 4, find, tolerance);
+      if (tolerance == 0) points += front.size();
+      for_each_plan_on(example, front.front().plan, 4, [&](const PlanFigures& plan) {
+        // Searched are 1, 2 and all 4 devices: three count as four.
+        const int limit = plan.devices == 3 ? 4 : plan.devices;
+        bool is_covered = false;
+        for (const RankedPlan& ranked : front) {
+          const Candidate& point = ranked.candidate;
+          is_covered =
+              is_covered || (point.devices_used <= limit && *point.timeline <= Seconds(plan.step * (1 + 1e-9)) &&
+                             point.memory.share() * (1 - tolerance) <= plan.share * (1 + 1e-6));
+          const bool beats = plan.devices <= point.devices_used && plan.step < point.timeline->value() * (1 - 1e-9) &&
+                             plan.share <= point.memory.share() * (1 + 1e-12);
+          EXPECT_FALSE(beats) << to_string(point.layout) << " " << point.devices << ": " << point.timeline->value()
+                              << " s of " << plan.step;
+        }
+        EXPECT_TRUE(is_covered) << "round " << round << ": " << plan.step << " s, " << plan.share << " of memory, "
+                                << plan.devices << " devices";
+      });
+    }
+  }
+  EXPECT_GT(points, 50U);
 }
 
 // Weights of 10 bytes, gradients of 20 and state of 40 on two replicas, whose ports send 10 bytes a second.

@@ -377,6 +377,76 @@ TEST(Search, LosesNothingByPruning) {
   }
 }
 
+// Weights change while micro-batches are in flight: one replica, and a shared table has one stage.
+TEST(Search, PlansAsynchronousSchedulesAsTheyTrain) {
+  Network network = make_network(make_chain(6), 1, 3);
+  const Cluster cluster = make_cluster({{1, 4}});
+  SearchSpace space = make_space(24);
+  for (const char* schedule : {"pipedream", "pipedream-2bw"}) {
+    space.schedule = schedule;
+    const SearchResult free = find(network, cluster, space);
+    for (const RankedPlan& ranked : free.ranked) {
+      EXPECT_EQ(ranked.plan.replicas(), 1);
+      EXPECT_NO_THROW(plan_from_json(JsonValue(to_json(ranked.plan), "plan")));
+    }
+    EXPECT_EQ(free.best().ranks(), 4);
+    space.replicas = 2;
+    EXPECT_EQ(message_of(network, cluster, space, ErrorKind::bad_input),
+              std::string("--replicas: expected 1, as schedule '") + schedule +
+                  "' is asynchronous and trains one replica, got 2");
+    space.replicas.reset();
+    space.zero = 1;
+    EXPECT_THAT(message_of(network, cluster, space, ErrorKind::bad_input),
+                HasSubstr("--zero: expected 0, as schedule"));
+    space.zero = 0;
+  }
+  network.graph[5].kind = "head";
+  network.graph[5].tied_parameters = 3;
+  network.graph[5].tied_to = "1";
+  const SearchResult together = find(network, cluster, space);
+  const Plan& tied = together.best();
+  EXPECT_FALSE(tied.tied_ends());
+  EXPECT_NO_THROW(plan_from_json(JsonValue(to_json(tied), "plan")));
+  space.stages = 4;
+  EXPECT_THAT(message_of(network, cluster, space, ErrorKind::infeasible),
+              HasSubstr("share a table together, as asynchronous schedule 'pipedream-2bw' needs it"));
+}
+
+TEST(Search, HasTheRanksAndStagesARankThatAreAskedFor) {
+  const Network network = make_network(make_chain(8));
+  const Cluster cluster = make_cluster({{1, 4}});
+  SearchSpace space = make_space(8);
+  space.ranks = 3;
+  EXPECT_EQ(find(network, cluster, space).best().ranks(), 3);
+  space.ranks = 2;
+  space.stages_per_rank = 2;
+  EXPECT_THAT(message_of(network, cluster, space, ErrorKind::bad_input),
+              HasSubstr("--virtual-stages: expected --schedule with it, such as interleaved-1f1b, as gpipe and 1f1b"));
+  space.schedule = "interleaved-1f1b";
+  EXPECT_EQ(find(network, cluster, space).best().ranks(), 2);
+  EXPECT_EQ(find(network, cluster, space).best().stages.size(), 4U);
+  space.stages = 5;
+  EXPECT_THAT(message_of(network, cluster, space, ErrorKind::bad_input), HasSubstr("make 4 stages, but 5 stages"));
+  space.stages_per_rank.reset();
+  EXPECT_EQ(message_of(network, cluster, space, ErrorKind::bad_input),
+            "--pipeline: expected a divisor of the 5 stages, got 2");
+  space.stages.reset();
+  space.replicas = 4;
+  EXPECT_EQ(message_of(network, cluster, space, ErrorKind::infeasible),
+            "--pipeline: 2 ranks in 4 replicas need 8 devices, but 4 can be used");
+}
+
+// Owner and user of a table on one device.
+TEST(Search, CountsASharedTableOnce) {
+  Network network = make_network(make_chain(3), 1, 10);
+  network.graph[2].tied_to = "0";
+  network.graph[2].tied_parameters = 10;
+  const SearchResult result = find(network, make_cluster({{1, 1, 20}}), make_space(1));
+  EXPECT_EQ(result.best().prediction.peak_memory[0], Bytes(20));
+  EXPECT_THAT(message_of(network, make_cluster({{1, 1, 19}}), make_space(1), ErrorKind::infeasible),
+              AllOf(HasSubstr("needs 20 B, has 19 B"), HasSubstr("state alone are 20 B")));
+}
+
 TEST(Search, IsDeterministic) {
   const Network network = make_network(make_chain(10), 3, 5, 2);
   const Cluster cluster = make_cluster({{1, 4}, {2, 4}});
