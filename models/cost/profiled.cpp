@@ -110,10 +110,11 @@ class Clock {
     return at(profile.samples, microbatch_, [field](const LayerSample& sample) { return sample.*field; });
   }
 
-  // Least squares through the steady point, drawn to what most are where clocks hardly differ.
+  // Least squares through the steady point, drawn to what pipelines have: actions meet their neighbours' at other
+  // moments in them than after a rest, which times feel as much as the clock.
   template <class Value>
   double power(const LayerProfile& steady, Value value) const {
-    constexpr double usual = 0.75, doubt = 0.02;  // of products and attention on an H200; relative
+    constexpr double usual = 0.45, doubt = 0.1;  // on slices of four H200; relative
     double products = doubt * doubt * usual, squares = doubt * doubt;
     const auto time = at(steady.samples, microbatch_, value);
     for (const Point& point : points_) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <barrier>
+#include <cmath>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -26,8 +27,9 @@ constexpr int most_steps = 200;
 // A GPU at its power limit lowers its clock too far at first.
 constexpr double settling = 0.2;  // of the time that a condition is measured for
 constexpr int updates = 12;       // measured at each level
-// Of a step's time, after each: what bubbles leave. Clocks fall steeply just below full load.
-constexpr double rests[] = {0.2, 0.8};
+// Of a step's time, after each: what bubbles leave. After longer ones clocks are lower than in pipelines that load a
+// GPU as much without ever resting as a whole.
+constexpr double rests[] = {0.2, 0.4};
 constexpr int updates_between_waits = 4;  // so that neighbours seldom rest
 
 double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
@@ -250,11 +252,12 @@ class Measurement {
         std::this_thread::sleep_for(std::chrono::microseconds(200));
       }
     }
-    while (!done_) {
+    for (int step = 0; !done_; ++step) {
       gate_.arrive_and_wait();
-      // Else all would always be at the same layer.
+      // Else devices would always be as far from each other in their micro-batches.
+      constexpr double golden = 0.6180339887498949;
       std::this_thread::sleep_for(
-          std::chrono::duration<double>(microbatch_seconds_ * device / static_cast<double>(plans_.size())));
+          std::chrono::duration<double>(microbatch_seconds_ * std::fmod(golden * step * device, 1.0)));
       if (!done_) runner.compute();
     }
   }
