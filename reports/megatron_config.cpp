@@ -114,7 +114,10 @@ class MegatronArguments {
     add("--tensor-model-parallel-size", plan_.layout.tensor);
     add("--pipeline-model-parallel-size", plan_.ranks());
     if (plan_.layout.context > 1) add("--context-parallel-size", plan_.layout.context);
-    if (plan_.layout.expert > 1) add("--expert-model-parallel-size", plan_.layout.expert);
+    if (plan_.layout.expert > 1) {
+      add("--expert-model-parallel-size", plan_.layout.expert);
+      add("--moe-token-dispatcher-type", "alltoall");  // as priced; its default gathers all tokens
+    }
     if (folds_experts(plan_)) add("--expert-tensor-parallel-size", 1);
     if (plan_.layout.sequence_parallel) flag("--sequence-parallel");
     constexpr DimensionOrder data_last{Dimension::tensor, Dimension::context, Dimension::pipeline, Dimension::data};

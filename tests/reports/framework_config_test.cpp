@@ -71,6 +71,7 @@ const std::map<std::string, std::string> megatron_options{
     {"--pipeline-model-parallel-size", megatron_parallelism},
     {"--context-parallel-size", megatron_parallelism},
     {"--expert-model-parallel-size", megatron_parallelism},
+    {"--moe-token-dispatcher-type", megatron_network},
     {"--sequence-parallel", megatron_parallelism},
     {"--use-tp-pp-dp-mapping", megatron_parallelism},
     {"--num-virtual-stages-per-pipeline-rank", megatron_parallelism},
@@ -367,7 +368,8 @@ TEST(MegatronConfig, SaysLatentAttentionAndFoldedExperts) {
         fmt::format("--ffn-hidden-size {}\n", t.dense_ffn), fmt::format("--moe-ffn-hidden-size {}\n", t.ffn),
         fmt::format("--moe-shared-expert-intermediate-size {}\n", 2 * t.ffn),
         std::string("--moe-layer-freq ([0]*3+[1]*5)\n"),
-        std::string("--expert-model-parallel-size 4\n--expert-tensor-parallel-size 1\n")}) {
+        std::string("--expert-model-parallel-size 4\n--moe-token-dispatcher-type alltoall\n"
+                    "--expert-tensor-parallel-size 1\n")}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
   EXPECT_THAT(text, Not(HasSubstr("--kv-channels")));
