@@ -28,10 +28,16 @@ struct FitRow {
 struct Knob {
   const void* preset = nullptr;
   double* value = nullptr;
+  std::vector<double*> followers = {};  // the same constant of devices that are like this one
   double start = 0;
   double least = 0, most = 0;
   double step = 0;  // relative
   std::vector<std::size_t> rows;
+
+  void set(double to) {
+    *value = to;
+    for (double* follower : followers) *follower = to;
+  }
 };
 
 class Search {
@@ -59,7 +65,7 @@ class Search {
   FitResult run() {
     FitResult result;
     result.before = measure(options_.largest_factor);
-    for (const Knob& knob : knobs_) *knob.value = knob.start;
+    for (Knob& knob : knobs_) knob.set(knob.start);
     double least = settle(knobs_);
     std::vector<double> best = values();
     const auto keep_or_return = [&](double sum) {
@@ -80,7 +86,7 @@ class Search {
       keep_or_return(settle(knobs_));
       if (options_.progress) options_.progress(round + 1, options_.leaps, least);
     }
-    for (const Knob& knob : knobs_) *knob.value = rounded(*knob.value);
+    for (Knob& knob : knobs_) knob.set(rounded(*knob.value));
     result.after = measure(options_.largest_factor);
     result.evaluations = evaluations_;
     result.presets = std::move(presets_);
@@ -109,11 +115,11 @@ class Search {
   // Moves about half of these constants: by a factor of up to three, or to anywhere that scan() looks at.
   void leap(std::span<Knob> knobs) {
     const auto uniform = [&] { return static_cast<double>(random_() >> 11) * 0x1p-53; };  // the same everywhere
-    for (const Knob& knob : knobs) {
+    for (Knob& knob : knobs) {
       const double chance = uniform(), way = uniform();
       if (chance >= 0.5) continue;
       const double value = chance < 0.25 ? *knob.value * std::pow(3.0, 2 * way - 1) : knob.most * std::exp2(-13 * way);
-      *knob.value = std::clamp(value, knob.least, knob.most);
+      knob.set(std::clamp(value, knob.least, knob.most));
     }
   }
 
@@ -136,7 +142,7 @@ class Search {
   }
 
   void set(const std::vector<double>& values) {
-    for (std::size_t i = 0; i < values.size(); ++i) *knobs_[i].value = values[i];
+    for (std::size_t i = 0; i < values.size(); ++i) knobs_[i].set(values[i]);
   }
 
   static const std::string& device_of(const FitRow& row) {
@@ -193,12 +199,28 @@ class Search {
     for (std::size_t i = 0; i < rows_.size(); ++i) {
       if (uses(rows_[i])) rows.push_back(i);
     }
-    if (rows.empty()) return;
     using Constants = decltype(preset.constants);
     for (const NamedConstant<Constants>& constant : constant_table<Constants>()) {
       if (std::find(preset.fitted.begin(), preset.fitted.end(), constant.name) == preset.fitted.end()) continue;
-      knobs_.push_back({&preset, &(preset.constants.*constant.member), Constants{}.*constant.member, constant.least,
-                        constant.most, options_.first_step, rows});
+      Knob& knob = knobs_.emplace_back(Knob{.preset = &preset,
+                                            .value = &(preset.constants.*constant.member),
+                                            .start = Constants{}.*constant.member,
+                                            .least = constant.least,
+                                            .most = constant.most,
+                                            .step = options_.first_step,
+                                            .rows = rows});
+      if constexpr (std::is_same_v<Preset, DevicePreset>) add_followers(preset, constant, knob);
+      if (knob.rows.empty()) knobs_.pop_back();
+    }
+  }
+
+  void add_followers(const DevicePreset& preset, const NamedConstant<DeviceConstants>& constant, Knob& knob) {
+    for (DevicePreset& other : presets_.devices) {
+      if (other.like != preset.type.name || other.names(constant.name)) continue;
+      knob.followers.push_back(&(other.constants.*constant.member));
+      for (std::size_t i = 0; i < rows_.size(); ++i) {
+        if (device_of(rows_[i]) == other.type.name) knob.rows.push_back(i);
+      }
     }
   }
 
@@ -244,7 +266,7 @@ class Search {
   // Takes the value if it lowers the objective; else the constant stays.
   bool accept(Knob& knob, double value) {
     const double old = *knob.value;
-    *knob.value = std::clamp(value, knob.least, knob.most);
+    knob.set(std::clamp(value, knob.least, knob.most));
     if (*knob.value == old) return false;
     double now = 0, then = 0;
     std::vector<double> losses;
@@ -252,7 +274,7 @@ class Search {
       now += rows_[i].loss;
       then += losses.emplace_back(loss(rows_[i]));
     }
-    if (then >= now) return *knob.value = old, false;
+    if (then >= now) return knob.set(old), false;
     for (std::size_t i = 0; i < losses.size(); ++i) rows_[knob.rows[i]].loss = losses[i];
     return true;
   }

@@ -64,42 +64,49 @@ constexpr NamedConstant<F> framework_table[] = {{"dispatch_forward_s", &F::dispa
                                                 {"communicator_bytes", &F::communicator_bytes, 0, 5e9},
                                                 {"fragmentation", &F::fragmentation, -0.5, 1}};
 
-template <class Constants>
-Constants constants_from_json(const JsonValue& value) {
-  Constants constants;
-  JsonObject object = value.object();
-  for (const auto& constant : constant_table<Constants>()) {
-    if (const auto number = object.optional(constant.name)) {
-      constants.*constant.member = number->number(constant.least, constant.most);
-    }
-  }
-  object.finish();
-  return constants;
-}
-
-template <class Constants>
-Json constants_to_json(const Constants& constants) {
-  Json json = Json::object();
-  for (const auto& constant : constant_table<Constants>())
-    json[std::string(constant.name)] = constants.*constant.member;
-  return json;
-}
-
 std::vector<std::string> strings(const JsonValue& value) {
   std::vector<std::string> texts;
   for (const JsonValue& element : value.array(100)) texts.push_back(element.string());
   return texts;
 }
 
-template <class Constants>
-std::vector<std::string> fitted_names(const JsonValue& value, std::span<const NamedConstant<Constants>> table) {
-  for (const JsonValue& element : value.array(100)) {
+// `constants`, `fitted` and `sources`. Every constant that is given says which of the two it is of.
+template <class Preset>
+void read_constants(JsonObject& object, Preset& preset) {
+  using Constants = decltype(preset.constants);
+  const JsonValue fitted = object.required("fitted"), given = object.required("constants");
+  for (const JsonValue& element : fitted.array(100)) {
     const std::string name = element.string();
-    if (std::none_of(table.begin(), table.end(), [&](const auto& constant) { return constant.name == name; })) {
+    if (std::none_of(constant_table<Constants>().begin(), constant_table<Constants>().end(),
+                     [&](const auto& constant) { return constant.name == name; })) {
       throw element.expected("the name of a constant");
     }
+    preset.fitted.push_back(name);
   }
-  return strings(value);
+  JsonObject sources = object.required("sources").object(), constants = given.object();
+  for (const auto& constant : constant_table<Constants>()) {
+    const std::string name(constant.name);
+    const auto source = sources.optional(name);
+    if (source) preset.sources[name] = source->string(10'000);
+    const auto number = constants.optional(name);
+    if (number) preset.constants.*constant.member = number->number(constant.least, constant.most);
+    if (number && !preset.names(name)) throw number->expected("its name in 'fitted', or its source in 'sources'");
+    if (!number && preset.names(name)) throw given.expected(fmt::format("a value of '{}'", name));
+  }
+  constants.finish();
+  sources.finish();
+}
+
+template <class Preset>
+void write_constants(const Preset& preset, Json& json) {
+  Json constants = Json::object();
+  for (const auto& constant : constant_table<decltype(preset.constants)>()) {
+    if (preset.names(constant.name)) constants[std::string(constant.name)] = preset.constants.*constant.member;
+  }
+  json["constants"] = std::move(constants);
+  json["fitted"] = preset.fitted;
+  json["sources"] = preset.sources;
+  json["source"] = preset.source;
 }
 
 template <class Preset, class Read>
@@ -126,6 +133,10 @@ std::span<const NamedConstant<FabricConstants>> constant_table() {
 template <>
 std::span<const NamedConstant<FrameworkConstants>> constant_table() {
   return framework_table;
+}
+
+bool Origins::names(std::string_view constant) const {
+  return sources.contains(std::string(constant)) || std::find(fitted.begin(), fitted.end(), constant) != fitted.end();
 }
 
 namespace {
@@ -157,8 +168,8 @@ DevicePreset device_preset_from_json(const JsonValue& value) {
   preset.aliases = strings(object.required("aliases"));
   preset.devices_a_node = static_cast<double>(object.required("devices_a_node").integer(1, 1'000'000));
   preset.type = device_type_from_json(object.required("type"));
-  preset.constants = constants_from_json<DeviceConstants>(object.required("constants"));
-  preset.fitted = fitted_names(object.required("fitted"), constant_table<decltype(preset.constants)>());
+  if (const auto like = object.optional("like")) preset.like = like->string();
+  read_constants(object, preset);
   preset.source = object.required("source").string(10'000);
   if (const auto published = object.optional("published")) {
     JsonObject errors = published->object();
@@ -171,9 +182,11 @@ DevicePreset device_preset_from_json(const JsonValue& value) {
 }
 
 Json to_json(const DevicePreset& preset) {
-  Json json = {{"aliases", preset.aliases},    {"devices_a_node", static_cast<std::int64_t>(preset.devices_a_node)},
-               {"type", to_json(preset.type)}, {"constants", constants_to_json(preset.constants)},
-               {"fitted", preset.fitted},      {"source", preset.source}};
+  Json json = {{"aliases", preset.aliases},
+               {"devices_a_node", static_cast<std::int64_t>(preset.devices_a_node)},
+               {"type", to_json(preset.type)}};
+  if (!preset.like.empty()) json["like"] = preset.like;
+  write_constants(preset, json);
   if (Json published = to_json(preset.published); !published.empty()) json["published"] = std::move(published);
   return json;
 }
@@ -183,19 +196,16 @@ FabricPreset fabric_preset_from_json(const JsonValue& value) {
   JsonObject object = value.object();
   preset.name = object.required("name").string();
   preset.aliases = strings(object.required("aliases"));
-  preset.constants = constants_from_json<FabricConstants>(object.required("constants"));
-  preset.fitted = fitted_names(object.required("fitted"), constant_table<decltype(preset.constants)>());
+  read_constants(object, preset);
   preset.source = object.required("source").string(10'000);
   object.finish();
   return preset;
 }
 
 Json to_json(const FabricPreset& preset) {
-  return {{"name", preset.name},
-          {"aliases", preset.aliases},
-          {"constants", constants_to_json(preset.constants)},
-          {"fitted", preset.fitted},
-          {"source", preset.source}};
+  Json json = {{"name", preset.name}, {"aliases", preset.aliases}};
+  write_constants(preset, json);
+  return json;
 }
 
 namespace {
@@ -275,8 +285,7 @@ FrameworkPreset framework_preset_from_json(const JsonValue& value) {
     preset.runs = abilities_from_json(*runs);
     preset.runs->framework = preset.name;
   }
-  preset.constants = constants_from_json<FrameworkConstants>(object.required("constants"));
-  preset.fitted = fitted_names(object.required("fitted"), constant_table<decltype(preset.constants)>());
+  read_constants(object, preset);
   preset.source = object.required("source").string(10'000);
   object.finish();
   return preset;
@@ -292,16 +301,35 @@ Json to_json(const FrameworkPreset& preset) {
                {"dropout", preset.dropout}};
   if (preset.vocabulary > 0) json["vocabulary"] = preset.vocabulary;
   if (preset.runs) json["runs"] = abilities_json(*preset.runs);
-  json["constants"] = constants_to_json(preset.constants);
-  json["fitted"] = preset.fitted;
-  json["source"] = preset.source;
+  write_constants(preset, json);
   return json;
 }
 
+namespace {
+
+void take_over(std::vector<DevicePreset>& devices) {
+  for (DevicePreset& device : devices) {
+    if (device.like.empty()) continue;
+    const auto other =
+        std::find_if(devices.begin(), devices.end(), [&](const auto& d) { return d.type.name == device.like; });
+    if (other == devices.end() || !other->like.empty()) {
+      throw bad_input("presets: device '{}' is like '{}': expected a device with constants of its own",
+                      printable(device.type.name), printable(device.like));
+    }
+    for (const auto& constant : device_table) {
+      if (!device.names(constant.name)) device.constants.*constant.member = other->constants.*constant.member;
+    }
+  }
+}
+
+}  // namespace
+
 Presets load_calibration() {
-  return {load_folder<DevicePreset>("devices", device_preset_from_json),
-          load_folder<FabricPreset>("fabrics", fabric_preset_from_json),
-          load_folder<FrameworkPreset>("frameworks", framework_preset_from_json)};
+  Presets presets{load_folder<DevicePreset>("devices", device_preset_from_json),
+                  load_folder<FabricPreset>("fabrics", fabric_preset_from_json),
+                  load_folder<FrameworkPreset>("frameworks", framework_preset_from_json)};
+  take_over(presets.devices);
+  return presets;
 }
 
 namespace {

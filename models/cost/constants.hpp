@@ -1,6 +1,7 @@
 // The calibrated constants by name: their ranges, their files, and the presets that hold them.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -28,23 +29,29 @@ std::span<const NamedConstant<FabricConstants>> constant_table();
 template <>
 std::span<const NamedConstant<FrameworkConstants>> constant_table();
 
+// Where a preset's constants come from. One that is in neither list has its default (machine.hpp, docs/cost_model.md).
+struct Origins {
+  std::vector<std::string> fitted;             // constants that calibration may change
+  std::map<std::string, std::string> sources;  // of each other one that the preset gives
+  bool names(std::string_view constant) const;
+};
+
 // A file of models/presets/devices: the device as sold, with its node, and how it behaves.
-struct DevicePreset {
+struct DevicePreset : Origins {
   DeviceType type;
   std::vector<std::string> aliases;  // beginnings of the names that publications give it
   double devices_a_node = 8;         // on the innermost level of the network
   DeviceConstants constants;
-  std::vector<std::string> fitted;  // constants that calibration may change; the others stand as given
-  std::string source;
+  std::string like;    // a device whose constants it has where it names none; empty: the defaults
+  std::string source;  // of what is sold
   PublishedErrors published;
 };
 // Of models/presets/fabrics.
-struct FabricPreset {
+struct FabricPreset : Origins {
   std::string name;
   std::vector<std::string> aliases;  // parts of descriptions
   FabricConstants constants;
-  std::vector<std::string> fitted;  // constants that calibration may change; the others stand as given
-  std::string source;
+  std::string source;  // what it is, and what it was fitted to
 };
 // What layouts a framework trains with: what is in none of these lists it has not.
 struct Abilities {
@@ -60,7 +67,7 @@ struct Abilities {
 };
 
 // Of models/presets/frameworks.
-struct FrameworkPreset {
+struct FrameworkPreset : Origins {
   std::string name;
   std::vector<std::string> aliases;   // beginnings of names
   std::vector<std::string> overlaps;  // "gradients", "parameters", "tensor", "pipeline": what it does where it can
@@ -71,8 +78,7 @@ struct FrameworkPreset {
   std::int64_t vocabulary = 0;    // where a publication names none; 0: unknown
   std::optional<Abilities> runs;  // empty: not known
   FrameworkConstants constants;
-  std::vector<std::string> fitted;  // constants that calibration may change; the others stand as given
-  std::string source;
+  std::string source;  // what it is, and what it was fitted to
 };
 
 // All files of the folder, by name. Throws bad_input naming the file and field.

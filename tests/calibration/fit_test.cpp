@@ -12,12 +12,13 @@ namespace stagecraft {
 namespace {
 
 // Rows of several sizes, measured on a machine whose products reach 0.6 of the peak.
-MeasurementTable measured_with(double matmul) {
+MeasurementTable measured_with(double matmul, const std::string& device = "A100-SXM4-80GB") {
   std::vector<std::map<std::string, std::string>> rows;
   Presets presets = load_calibration();
   for (DevicePreset& device : presets.devices) device.constants.matmul = matmul;
   for (const char* microbatch : {"1", "2", "4", "8"}) {
     auto row = complete_row();
+    row["gpu"] = device;
     row["micro_batch"] = microbatch;
     Measurement m = read_rows({row}).measurements.at(0);
     set_machine(presets, m);
@@ -43,6 +44,18 @@ TEST(Fit, FindsTheConstantThatMadeTheMeasurements) {
   EXPECT_NEAR(matmul_of(result.presets), 0.6, 0.006);
   EXPECT_LT(result.after, 0.01);
   EXPECT_GT(result.before, 10 * result.after);
+}
+
+TEST(Fit, TakesDevicesThatAreLikeAnotherAlong) {
+  const std::string like = "A100-SXM4-40GB";
+  const MeasurementTable table = measured_with(0.6, like);
+  Presets presets = only_matmul_is_fitted();
+  for (DevicePreset& p : presets.devices) {
+    if (p.type.name == like) p.fitted.clear();
+  }
+  const FitResult result = fit({&table, 1}, {}, presets, [](auto, auto) { return true; });
+  EXPECT_NEAR(matmul_of(result.presets), 0.6, 0.006) << "rows of the other count";
+  EXPECT_EQ(find_device(result.presets, like)->constants.matmul, matmul_of(result.presets));
 }
 
 TEST(Fit, DependsOnTheMeasurementsAlone) {

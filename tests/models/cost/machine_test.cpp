@@ -234,21 +234,59 @@ TEST(Presets, ReadBackWhatTheyWrite) {
   }
 }
 
+std::string refusal(const Json& fabric) {
+  try {
+    fabric_preset_from_json(JsonValue(fabric, "fabric.json"));
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
 TEST(Presets, RefuseConstantsThatNobodyKnowsAndValuesOutOfRange) {
   Json json = to_json(load_calibration().fabrics.front());
-  const auto refusal = [&] {
-    try {
-      fabric_preset_from_json(JsonValue(json, "fabric.json"));
-    } catch (const Error& error) {
-      return std::string(error.what());
-    }
-    return std::string("accepted");
-  };
   json["fitted"] = {"speed"};
-  EXPECT_EQ(refusal(), "fabric.json: fitted[0]: expected the name of a constant, got \"speed\"");
-  json["fitted"] = Json::array();
-  json["constants"]["efficiency"] = 2;
-  EXPECT_THAT(refusal(), testing::StartsWith("fabric.json: constants.efficiency: expected"));
+  EXPECT_EQ(refusal(json), "fabric.json: fitted[0]: expected the name of a constant, got \"speed\"");
+  json["fitted"] = Json::array({"efficiency"});
+  json["constants"] = {{"efficiency", 2}};
+  EXPECT_THAT(refusal(json), testing::StartsWith("fabric.json: constants.efficiency: expected"));
+}
+
+TEST(Presets, SayOfEveryConstantWhereItIsFrom) {
+  Json json = to_json(load_calibration().fabrics.front());
+  json["constants"] = {{"efficiency", 0.5}, {"narrowing", 0.25}};
+  json["fitted"] = Json::array({"efficiency"});
+  json["sources"] = Json::object();
+  EXPECT_THAT(refusal(json),
+              testing::StartsWith("fabric.json: constants.narrowing: expected its name in 'fitted', or its "
+                                  "source in 'sources'"));
+  json["sources"]["narrowing"] = "measured";
+  const FabricPreset preset = fabric_preset_from_json(JsonValue(json, "fabric.json"));
+  EXPECT_EQ(preset.constants.narrowing, 0.25);
+  EXPECT_EQ(preset.constants.latency_s, FabricConstants{}.latency_s) << "not given";
+  EXPECT_EQ(to_json(preset), json);
+  json["sources"]["latency_s"] = "measured";
+  EXPECT_THAT(refusal(json), testing::StartsWith("fabric.json: constants: expected a value of 'latency_s'"));
+  json["sources"] = {{"narrowing", "measured"}, {"speed", "measured"}};
+  EXPECT_THAT(refusal(json), testing::HasSubstr("speed"));
+}
+
+TEST(Presets, OfADeviceThatIsLikeAnotherHaveItsConstantsButTheirOwn) {
+  const Presets presets = load_calibration();
+  int alike = 0;
+  for (const DevicePreset& preset : presets.devices) {
+    if (preset.like.empty()) continue;
+    ++alike;
+    const auto other = std::find_if(presets.devices.begin(), presets.devices.end(),
+                                    [&](const DevicePreset& p) { return p.type.name == preset.like; });
+    ASSERT_NE(other, presets.devices.end());
+    for (const auto& constant : constant_table<DeviceConstants>()) {
+      if (preset.names(constant.name)) continue;
+      EXPECT_EQ(preset.constants.*constant.member, other->constants.*constant.member)
+          << preset.type.name << ' ' << constant.name;
+    }
+  }
+  EXPECT_GE(alike, 3);
 }
 
 TEST(MachineOf, TakesTheConstantsOfDeviceFrameworkAndNetwork) {
