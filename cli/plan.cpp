@@ -156,7 +156,9 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
       ->check(CLI::Validator(
           [](std::string& text) {
             std::string price = text.substr(text.rfind('=') + 1);
-            return positive_number()(price);
+            const std::string complaint = positive_number()(price);
+            return complaint.empty() && std::stod(price) > 1e9 ? "expected a number up to 1e9, got '" + price + "'"
+                                                               : complaint;
           },
           "[TYPE=]POSITIVE"));
   command.add_flag("--explain", options.explain,

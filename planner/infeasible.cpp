@@ -115,10 +115,13 @@ std::string advice(const Network& network, const Cluster& cluster, const CostMod
       network.graph, cluster, model,
       {1, space.sequence, space.precision, space.optimizer, searched_recomputes(space).front(), space.fused_attention});
   Bytes memory;
-  for (const Device& device : cluster.devices)
+  const std::vector<int>& types = prices.types();  // others do not compute in the precision
+  for (const Device& device : cluster.devices) {
+    if (std::find(types.begin(), types.end(), device.type) == types.end()) continue;
     memory += cluster.device_types[static_cast<std::size_t>(device.type)].memory;
+  }
   return fmt::format(
-      "weights, gradients and optimizer state alone are {} and all devices of cluster '{}' together "
+      "weights, gradients and optimizer state alone are {} and all usable devices of cluster '{}' together "
       "have {}: more or larger devices, a smaller network, batch or sequence would help",
       to_string(Bytes(prices.base().resident)), printable(cluster.name), to_string(memory));
 }

@@ -101,6 +101,8 @@ TEST(FrameworkCosts, AreOfTheClustersDevices) {
   Workload in_bf16 = workload;
   in_bf16.precision = DataType::bf16;
   EXPECT_THROW(model.layer_cost(network.graph[1], in_bf16, cluster.device_types[1]), Error);
+  in_bf16.precision = DataType::fp8;
+  EXPECT_THROW(model.layer_cost(network.graph[1], in_bf16, cluster.device_types[0]), Error);
 }
 
 }  // namespace
