@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "models/network/network.hpp"
 #include "models/text.hpp"
 
 namespace stagecraft {
@@ -73,10 +74,49 @@ class Row {
   const CsvRow& row_;
 };
 
-Transformer network_of(const Row& row, const FrameworkPreset& framework) {
-  if (contains(row.text("kv_heads"), "MLA")) {
-    throw Incomplete{"multi-head latent attention: the ranks of its projections are not in the row"};
+// The preset of networks that the model's name begins with, whatever the case: the longest.
+std::optional<Transformer> preset_of(const std::string& model) {
+  std::string longest;
+  for (const std::string& name : network_presets()) {
+    if (lower(model).starts_with(name) && name.size() > longest.size()) longest = name;
   }
+  return longest.empty() ? std::nullopt : load_network(longest).transformer;
+}
+
+// Latent attention's sizes are not in the row: those, shared experts and leading dense blocks are the published
+// model's, of which the row may have fewer blocks ("dense_layers=1" in its notes: and fewer dense ones).
+Transformer latent_network_of(const Row& row) {
+  const std::optional<Transformer> preset = preset_of(row.text("model"));
+  if (!preset || !preset->latent) {
+    throw Incomplete{
+        "multi-head latent attention: the ranks of its projections are not in the row, and no preset is of its model"};
+  }
+  Transformer t = *preset;
+  for (const auto& [column, size] : {std::pair("hidden", t.hidden), std::pair("heads", t.heads),
+                                     std::pair("ffn_hidden", t.dense_ffn), std::pair("n_experts", t.experts),
+                                     std::pair("moe_topk", t.experts_per_token), std::pair("moe_ffn_hidden", t.ffn)}) {
+    if (row.count(column) != size) {
+      throw Incomplete{
+          fmt::format("{}: '{}' is not {}, that of the model's preset", column, printable(row.text(column)), size)};
+    }
+  }
+  t.layers = row.count("layers");
+  constexpr std::string_view said = "dense_layers=";
+  const std::string& notes = row.text("notes");
+  if (const auto at = notes.find(said); at != std::string::npos) {
+    const auto layers = leading_number(std::string_view(notes).substr(at + said.size()));
+    if (!layers || *layers != std::floor(*layers)) throw Incomplete{"notes: 'dense_layers=' without a number"};
+    t.dense_layers = static_cast<std::int64_t>(*layers);
+  }
+  if (t.dense_layers < 0 || t.dense_layers >= t.layers) throw Incomplete{"no block with experts"};
+  t.vocabulary = row.count("vocab", t.vocabulary);
+  t.max_sequence = row.count("seq_len");
+  t.tied_head = row.text("tied_embeddings") == "1";
+  return t;
+}
+
+Transformer network_of(const Row& row, const FrameworkPreset& framework) {
+  if (contains(row.text("kv_heads"), "MLA")) return latent_network_of(row);
   Transformer t;
   const std::string mlp = lower(row.text("mlp"));
   const bool gated = contains(mlp, "swiglu") || contains(mlp, "gated");
@@ -92,8 +132,16 @@ Transformer network_of(const Row& row, const FrameworkPreset& framework) {
   t.kv_heads = row.count("kv_heads", row.text("kv_heads").empty() && row.text("status") == "ok"
                                          ? std::optional<std::int64_t>(t.heads)
                                          : std::nullopt);
-  if (t.hidden % t.heads != 0 || t.heads % t.kv_heads != 0) throw Incomplete{"heads do not divide the hidden size"};
-  t.head_size = t.hidden / t.heads;
+  // A row does not say how long its heads are; of most models they fill the hidden size.
+  const std::optional<Transformer> preset = preset_of(row.text("model"));
+  if (preset && preset->hidden == t.hidden && preset->heads == t.heads) {
+    t.head_size = preset->head_size;
+  } else if (t.hidden % t.heads == 0) {
+    t.head_size = t.hidden / t.heads;
+  } else {
+    throw Incomplete{"heads do not divide the hidden size"};
+  }
+  if (t.heads % t.kv_heads != 0) throw Incomplete{"kv_heads do not divide the heads"};
   t.ffn = row.count("ffn_hidden");
   if (row.text("vocab").empty() && framework.vocabulary == 0) throw Incomplete{"vocab is not published"};
   t.vocabulary = row.count("vocab", framework.vocabulary);

@@ -29,7 +29,8 @@ std::optional<KernelMeasurement> kernel_of(const CsvTable& table, const CsvRow& 
   if (op == "sdp_fwd" || op == "sdp_bwd") {
     kernel.kind =
         op == "sdp_fwd" ? KernelMeasurement::Kind::attention_forward : KernelMeasurement::Kind::attention_backward;
-    return positive({kernel.efficiency}) ? std::optional(kernel) : std::nullopt;
+    kernel.rows = number(table, row, "batch") * number(table, row, "head_num") * number(table, row, "seq_len");
+    return positive({kernel.efficiency, kernel.rows}) ? std::optional(kernel) : std::nullopt;
   }
   kernel.m = number(table, row, "m");
   kernel.n = number(table, row, "n");
@@ -94,7 +95,8 @@ double ratio(const KernelMeasurement& kernel, const Presets& presets) {
   const DevicePreset& device = device_named(presets, kernel.device);
   if (kernel.kind != KernelMeasurement::Kind::product) {
     const bool forward = kernel.kind == KernelMeasurement::Kind::attention_forward;
-    return (forward ? device.constants.attention_forward : device.constants.attention_backward) / kernel.efficiency;
+    return kernel.efficiency / (forward ? attention_forward_rate(device.constants, kernel.rows)
+                                        : attention_backward_rate(device.constants, kernel.rows));
   }
   Machine machine;
   machine.device = device.type;

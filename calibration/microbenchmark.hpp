@@ -17,6 +17,7 @@ struct KernelMeasurement {
   Kind kind = Kind::product;
   double m = 0, n = 0, k = 0;  // of each product
   double count = 1;            // products in one kernel
+  double rows = 0;             // of an attention's queries, all heads
   double efficiency = 0;
 };
 

@@ -84,7 +84,8 @@ std::optional<PlanScore> plan_score(const Rows& rows) {
   std::map<std::string, Rows> groups;
   for (const Replayed* row : rows) {
     const Measurement& m = *row->measurement;
-    groups[fmt::format("{} {} {} {}", m.model, m.layout.devices(), m.job.sequence, m.job.global_batch)].push_back(row);
+    groups[fmt::format("{} {} {} {} {}", m.model, m.device, m.layout.devices(), m.job.sequence, m.job.global_batch)]
+        .push_back(row);
   }
   std::vector<double> regrets, correlations;
   std::vector<PlanGroup> by_group;
@@ -93,6 +94,8 @@ std::optional<PlanScore> plan_score(const Rows& rows) {
     if (group.size() < static_cast<std::size_t>(least_group)) continue;
     const std::vector<double> truth = measured(group);
     const std::vector<double> guess = predicted(group);
+    // One layout that was measured again and again leaves no choice.
+    if (std::all_of(guess.begin(), guess.end(), [&](double time) { return time == guess.front(); })) continue;
     const auto faster = [&](std::size_t a, std::size_t b) {  // what is predicted to fit comes before what is not
       const bool fits[] = {group[a]->estimate.fits, group[b]->estimate.fits};
       return fits[0] != fits[1] ? fits[0] : guess[a] < guess[b];

@@ -32,7 +32,7 @@ struct ErrorScore {
 };
 ErrorScore score(std::span<const double> errors);
 
-// Choosing among the measured layouts of one network, number of devices and sequence: how much longer the predicted
+// Choosing among the measured layouts of one network, devices, sequence and batch: how much longer the predicted
 // best takes than the measured best, and how alike the orders are.
 struct PlanGroup {
   std::string model;
@@ -43,7 +43,7 @@ struct PlanGroup {
 };
 struct PlanScore {
   std::vector<PlanGroup> by_group;
-  int groups = 0;  // of at least `least_group` measured layouts
+  int groups = 0;  // of at least `least_group` measured rows, not all of one layout
   double median_regret_pct = 0;
   double mean_regret_pct = 0;
   double worst_regret_pct = 0;

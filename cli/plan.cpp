@@ -114,7 +114,9 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   group->add_option("--tensor", layout.tensor, "Tensor-parallel width; on unlike GPUs that of all types")
       ->check(positive);
   group->add_option("--context", layout.context, "Context-parallel width")->check(positive);
-  group->add_option("--expert", layout.expert, "Expert-parallel width, within data x context")->check(positive);
+  group
+      ->add_option("--expert", layout.expert, "Expert-parallel width, within data x context or tensor x data x context")
+      ->check(positive);
   group
       ->add_option("--zero", layout.zero,
                    "ZeRO stage: 1 distributed optimizer .. 3 FSDP; on unlike devices 0, unless given, or 1")

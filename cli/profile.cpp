@@ -37,6 +37,7 @@ std::string spread(const Measured& time) {
 // What the other slices did.
 std::string busy(const LayerProfile& layer) {
   std::string text = std::to_string(layer.busy_neighbours);
+  if (layer.beside_forwards) text += ", F";
   if (layer.rest > 0) text += fmt::format(", rest {:.0f} %", 100 * layer.rest);
   return text;
 }
@@ -137,7 +138,7 @@ void add_profile_command(CLI::App& app) {
   gpu->add_option("--cluster", state->conditions.cluster, "local-gpu, or its slices such as local-gpu:slices=4")
       ->capture_default_str();
   gpu->add_option("--precision", state->precision, "fp32, tf32, bf16")->capture_default_str();
-  gpu->add_flag("--idle-neighbours", state->idle_neighbours, "Measure slices with the others idle, not also busy");
+  gpu->add_flag("--idle-neighbours", state->idle_neighbours, "Measure slices with the others idle only, not also busy");
   gpu->add_option("--algorithm-cache", state->algorithm_cache, "File of algorithms timed (default: a cache folder)");
   command->add_option("--cores", state->options.cores, "Measured together; 0: all that this process may use")
       ->check(CLI::Range(0, 4096))

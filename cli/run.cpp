@@ -92,6 +92,7 @@ Json summary_json(const Trace& trace, const Summary& summary, std::int64_t last_
   // JSON has no such numbers: the last of "losses" is null.
   if (has_diverged(trace)) json["diverged"] = {{"step", last_step}, {"loss", fmt::format("{}", trace.losses.back())}};
   if (summary.bubble) json["bubble"] = *summary.bubble;
+  if (!trace.clocks.empty()) json["clock_hz"] = trace.clocks;
   json["peak_memory_bytes"] = Json::array();
   json["warnings"] = trace.warnings;
   for (const Bytes peak : trace.peak_memory) json["peak_memory_bytes"].push_back(peak.value());
@@ -142,6 +143,11 @@ std::optional<Error> train_and_report(const RunCommand& command, const Plan& pla
                       rounded_with_thousands(summary.tokens_per_second)));
     if (summary.bubble) print(fmt::format(", bubble {:.1f} %", 100 * *summary.bubble));
     if (options.backend == Backend::cuda) print(fmt::format(", host {} an action", to_string(summary.host_per_action)));
+    if (!trace.clocks.empty()) {
+      const auto [lowest, highest] = std::minmax_element(trace.clocks.begin(), trace.clocks.end());
+      print(fmt::format(", clock {:.2f} GHz", *lowest / 1e9));
+      if (*highest > 1.01 * *lowest) print(fmt::format(" to {:.2f}", *highest / 1e9));
+    }
     print("\n");
     // The last one is the error below.
     const std::size_t warnings = trace.warnings.size() - (has_diverged(trace) ? 1 : 0);

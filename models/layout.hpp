@@ -47,7 +47,7 @@ std::span<const std::pair<std::string_view, PipelineSchedule>> pipeline_schedule
 std::string_view name(PipelineSchedule schedule);
 
 // The dimensions that the devices of a job are numbered by. Expert parallelism is no dimension of its own: its groups
-// are cut out of the data (and context) dimension, as in Megatron-LM.
+// are cut out of the data (and context, and tensor: folds_experts) dimension, as in Megatron-LM.
 enum class Dimension : std::uint8_t { tensor, context, data, pipeline };
 inline constexpr std::size_t dimension_count = 4;
 // Innermost first: neighbours in the first dimension are neighbours on the machine.
@@ -67,7 +67,7 @@ struct ParallelLayout {
   std::int32_t tensor = 1;
   std::int32_t context = 1;
   std::int32_t data = 1;
-  std::int32_t expert = 1;        // divides data * context; 1 for dense networks
+  std::int32_t expert = 1;        // see folds_experts; 1 for dense networks
   std::int32_t microbatch = 1;    // samples
   std::int32_t microbatches = 1;  // a replica and step: global batch / (data * microbatch)
   // Blocks of the first and the last stage; 0: as even as can be, the middle ones taking what is left over; no_layers:
@@ -93,6 +93,19 @@ struct ParallelLayout {
   std::int64_t stages() const { return std::int64_t{pipeline} * virtual_stages; }
   bool operator==(const ParallelLayout&) const = default;
 };
+
+// Experts are spread over `expert` of the devices with the same blocks, data x context x tensor of them. Where `expert`
+// divides data x context, the tensor-parallel devices cut each expert as they cut everything else (Megatron-Core's
+// default). Where it does not, they are among those that the experts are spread over, and each expert is whole on its
+// device: expert tensor parallelism 1 (parallel folding, Liu et al. 2025, arXiv 2504.14960).
+inline bool folds_experts(std::int64_t expert, std::int64_t data_and_context) { return data_and_context % expert != 0; }
+inline bool folds_experts(const ParallelLayout& layout) {
+  return folds_experts(layout.expert, std::int64_t{layout.data} * layout.context);
+}
+// Devices that the experts are spread over, one group after the other.
+inline std::int64_t expert_devices(const ParallelLayout& layout) {
+  return std::int64_t{layout.data} * layout.context * (folds_experts(layout) ? layout.tensor : 1);
+}
 
 std::string to_string(const ParallelLayout& layout);
 // Throws bad_input naming the word that is not understood.

@@ -136,6 +136,7 @@ void validate_layout(const Plan& plan, const std::string& file) {
   };
   divides("tensor", layout.tensor, "heads", transformer.heads);
   divides("tensor", layout.tensor, "ffn", transformer.ffn);
+  divides("tensor", layout.tensor, "dense_ffn", transformer.dense_ffn);
   divides("context", layout.context, "sequence", plan.batch.sequence);
   if (layout.sequence_parallel) {
     divides("sequence_parallel", layout.shards(), "sequence (over tensor x context)", plan.batch.sequence);
@@ -148,7 +149,15 @@ void validate_layout(const Plan& plan, const std::string& file) {
   if (layout.expert > 1) {
     if (transformer.experts == 0) fail(file, "layout.expert", "expected 1: the network has no experts");
     divides("expert", layout.expert, "experts", transformer.experts);
-    divides("expert", layout.expert, "replicas * context", plan.replicas() * std::int64_t{layout.context});
+    const std::int64_t replicas = plan.replicas() * std::int64_t{layout.context};
+    if (folds_experts(plan)) {
+      divides("expert", layout.expert, "replicas * context * tensor", replicas * layout.tensor);
+      if (!layout.sequence_parallel) {
+        fail(file, "layout.expert",
+             fmt::format("expected a divisor of replicas * context = {}, or sequence parallelism, got {}", replicas,
+                         layout.expert));
+      }
+    }
   }
 }
 
@@ -341,9 +350,10 @@ void add_overheads(Plan& plan, const CostModel& model) {
 void price(Plan& plan, const CostModel& model, std::span<const Load> loads) {
   assert(loads.empty() || loads.size() == plan.stages.size());
   if (!plan.layout.has_whole_layers()) throw bad_input("layout: a model of whole layers cannot price their shards");
-  const auto price_all = [&](std::optional<int> busy_neighbours) {
+  const auto price_all = [&](std::optional<int> busy_neighbours, bool beside_forwards = false) {
     Workload workload = plan.workload();
     workload.busy_neighbours = busy_neighbours;
+    workload.beside_forwards = beside_forwards;
     price_layers(plan, model, workload, loads);
     add_overheads(plan, model);
   };
@@ -357,8 +367,17 @@ void price(Plan& plan, const CostModel& model, std::span<const Load> loads) {
       if (neighbours > 0 && busy <= neighbours) beside[s].push_back(plan.stages[s].cost.times());
     }
   }
+  std::vector<ComputeTimes> beside_forwards;
+  if (most > 0) {
+    price_all(std::nullopt, true);
+    for (const PlanStage& stage : plan.stages) beside_forwards.push_back(stage.cost.times());
+  }
   price_all(std::nullopt);
-  for (std::size_t s = 0; s < beside.size(); ++s) plan.stages[s].cost.beside = std::move(beside[s]);
+  for (std::size_t s = 0; s < beside.size(); ++s) {
+    StageCost& cost = plan.stages[s].cost;
+    if (!beside[s].empty() && beside_forwards[s] != cost.times()) cost.beside_forwards = beside_forwards[s];
+    cost.beside = std::move(beside[s]);
+  }
 }
 
 int Plan::devices_used() const {

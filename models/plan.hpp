@@ -100,6 +100,8 @@ bool is_priced(const Plan& plan);
 std::vector<std::vector<DeviceId>> devices_of(const ParallelLayout& layout);
 // The order of dimensions that a plan's devices are numbered by, Megatron-LM's before others; empty: they follow none.
 std::optional<DimensionOrder> dimension_order(const Plan& plan);
+// Whether experts are spread over tensor-parallel devices, too (layout.hpp).
+bool folds_experts(const Plan& plan);
 // The point of the planner's space that the plan is; blocks a stage as in the first and last ones, and Megatron-LM's
 // order where the devices follow none. Throws bad_input for a schedule that is no PipelineSchedule.
 ParallelLayout parallel_layout(const Plan& plan);

@@ -72,6 +72,10 @@ std::optional<DimensionOrder> dimension_order(const Plan& plan) {
   return std::nullopt;
 }
 
+bool folds_experts(const Plan& plan) {
+  return folds_experts(plan.layout.expert, plan.replicas() * std::int64_t{plan.layout.context});
+}
+
 ParallelLayout parallel_layout(const Plan& plan) {
   ParallelLayout layout = widths_of(plan);
   layout.order = dimension_order(plan).value_or(megatron_order);

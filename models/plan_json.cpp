@@ -58,6 +58,7 @@ Json cost_to_json(const StageCost& cost) {
   if (cost.split != Bytes(0)) json["split_bytes"] = cost.split.value();
   if (cost.reduced) json["reduced_bytes"] = cost.reduced->value();
   for (const ComputeTimes& times : cost.beside) json["beside"].push_back(times_to_json(times));
+  if (cost.beside_forwards) json["beside_forwards"] = times_to_json(*cost.beside_forwards);
   return json;
 }
 
@@ -85,6 +86,7 @@ StageCost cost_from_json(const JsonValue& value) {
   if (const auto beside = object.optional("beside")) {
     for (const JsonValue& entry : beside->array(1000)) cost.beside.push_back(times_from_json(entry));
   }
+  if (const auto forwards = object.optional("beside_forwards")) cost.beside_forwards = times_from_json(*forwards);
   object.finish();
   return cost;
 }

@@ -84,6 +84,7 @@ LayerProfile read_layer(const JsonValue& value) {
   if (const auto busy = object.optional("busy_neighbours")) {
     layer.busy_neighbours = static_cast<int>(busy->integer(0, 1000));
   }
+  if (const auto forwards = object.optional("beside_forwards")) layer.beside_forwards = forwards->boolean();
   if (const auto rest = object.optional("rest")) layer.rest = rest->number(0, 1e6);
   layer.parameters = object.required("parameters").integer(0, std::numeric_limits<std::int64_t>::max());
   layer.optimizer = read_measured(object.required("optimizer"));
@@ -107,6 +108,7 @@ Json layer_json(const LayerProfile& layer) {
             {"parameters", layer.parameters},
             {"optimizer", measured_json(layer.optimizer)},
             {"samples", Json::array()}};
+  if (layer.beside_forwards) json["beside_forwards"] = true;
   if (layer.rest > 0) json["rest"] = layer.rest;
   for (const LayerSample& sample : layer.samples) json["samples"].push_back(layer_sample_json(sample));
   return json;
@@ -146,10 +148,11 @@ void read_layers(const JsonValue& value, std::vector<LayerProfile>& layers) {
     LayerProfile layer = read_layer(entry);
     for (const LayerProfile& other : layers) {
       if (other.kind == layer.kind && other.recompute == layer.recompute &&
-          other.busy_neighbours == layer.busy_neighbours && other.rest == layer.rest) {
-        throw entry.complain(
-            fmt::format("kind '{}' with recompute {}, {} busy neighbours and a rest of {} is given twice",
-                        printable(layer.kind), name(layer.recompute), layer.busy_neighbours, layer.rest));
+          other.busy_neighbours == layer.busy_neighbours && other.beside_forwards == layer.beside_forwards &&
+          other.rest == layer.rest) {
+        throw entry.complain(fmt::format(
+            "kind '{}' with recompute {}, {} busy neighbours{} and a rest of {} is given twice", printable(layer.kind),
+            name(layer.recompute), layer.busy_neighbours, layer.beside_forwards ? " doing forwards" : "", layer.rest));
       }
     }
     layers.push_back(std::move(layer));

@@ -49,6 +49,7 @@ struct LayerProfile {
   std::int64_t parameters = 0;
   Measured optimizer;                // one step over the layer's parameters
   std::vector<LayerSample> samples;  // by ascending micro-batch
+  bool beside_forwards = false;      // the neighbours did nothing but forwards
   bool operator==(const LayerProfile&) const = default;
 };
 
@@ -98,7 +99,7 @@ Cluster with_measured_link(Cluster cluster, const Profile& profile, std::string_
 std::vector<std::int64_t> measured_microbatches(const Profile& profile);
 
 // Throws bad_input: times below zero or out of order (low <= median <= high), samples that do not ascend, a layer kind,
-// recompute mode, number of neighbours and rest given twice, no layers.
+// recompute mode, number of neighbours, what they did and rest given twice, no layers.
 Profile profile_from_json(const JsonValue& value);
 Json to_json(const Profile& profile);
 Profile load_profile(const std::filesystem::path& path);

@@ -154,6 +154,14 @@ Trace trace_from_json(const JsonValue& value) {
   for (const JsonValue& peak : object.required("peak_memory_bytes").array(std::size_t{max_ranks} * max_ranks)) {
     trace.peak_memory.emplace_back(peak.number(0, 1e30));
   }
+  if (const auto clocks = object.optional("clock_hz")) {
+    for (const JsonValue& clock : clocks->array(std::size_t{max_ranks} * max_ranks)) {
+      trace.clocks.push_back(clock.number(0, 1e12));
+    }
+    if (!trace.clocks.empty() && trace.clocks.size() != static_cast<std::size_t>(trace.rows())) {
+      throw clocks->expected(counted(trace.rows(), "clock") + ", one a device");
+    }
+  }
   object.ignore("event_fields");
   const JsonValue events = object.required("events");
   for (const JsonValue& event : events.array(max_events)) trace.events.push_back(event_from_json(event, trace));
@@ -184,6 +192,7 @@ Json to_json(const Trace& trace) {
   json["losses"] = Json::array();
   for (const double loss : trace.losses) json["losses"].push_back(std::isfinite(loss) ? Json(loss) : Json());
   json["peak_memory_bytes"] = values_of(trace.peak_memory);
+  if (!trace.clocks.empty()) json["clock_hz"] = trace.clocks;
   json["event_fields"] = {"step", "replica", "rank", "action", "start_s", "end_s", "bytes"};
   if (trace.shards > 1) json["event_fields"].push_back("shard");
   Json events = Json::array();

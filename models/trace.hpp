@@ -45,6 +45,8 @@ struct Trace {
   std::vector<Seconds> step_times;
   std::vector<double> losses;      // empty for simulations
   std::vector<Bytes> peak_memory;  // by row
+  // Hz, by row: what the device's cores ticked at, median over the traced steps; empty where devices do not say.
+  std::vector<double> clocks;
   std::vector<TraceEvent> events;  // by step, then replica, rank, shard, start
 
   // A row is one device: (replica * shards + shard) * ranks + rank.

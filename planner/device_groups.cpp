@@ -41,7 +41,7 @@ bool divides(std::int64_t divisor, std::int64_t number) { return number % diviso
 // As StepModel::refuse has it.
 bool divides(std::int64_t width, const Transformer& t, std::int64_t sequence) {
   return divides(width, t.heads) && (divides(width, t.kv_heads) || divides(t.kv_heads, width)) &&
-         divides(width, t.ffn) && divides(width, sequence);
+         divides(width, t.ffn) && divides(width, t.dense_ffn) && divides(width, sequence);
 }
 
 // All nodes of a type must have one local link: the type carries it.

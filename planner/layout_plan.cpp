@@ -32,6 +32,12 @@ std::vector<std::int64_t> blocks_by_stage(const Plan& plan) {
   return blocks;
 }
 
+// Of the stage's blocks, those among the network's leading dense ones.
+std::int64_t dense_blocks_of(const Plan& plan, const PlanStage& stage) {
+  const std::int64_t last = std::min(stage.layers.last, plan.network.transformer->dense_layers + 1);
+  return std::max<std::int64_t>(0, last - std::max<std::int64_t>(stage.layers.first, 1));
+}
+
 // Prices one plan, stage by stage.
 class Pricing {
  public:
@@ -59,6 +65,10 @@ class Pricing {
     const auto all = static_cast<double>(layers_on(stage));
     return all > 0 ? static_cast<double>(blocks_[stage]) / all : 1;
   }
+  MeanBlock mean_block(std::size_t stage) const {
+    return {shard_, static_cast<double>(blocks_[stage]),
+            static_cast<double>(dense_blocks_of(plan_, plan_.stages[stage]))};
+  }
   std::int64_t layers_on(std::size_t stage) const { return model_.layers_of(layout_, plan_.stages[stage].rank.value); }
   // Blocks of the stage that recompute.
   double repeated(std::size_t stage) const {
@@ -66,7 +76,8 @@ class Pricing {
   }
 
   void add_times(std::size_t s) {
-    const LayerShard& block = shard_.block;
+    const MeanBlock mean = mean_block(s);
+    const LayerShard& block = *mean;
     const auto mode = static_cast<std::size_t>(layout_.recompute);
     const auto n = static_cast<double>(blocks_[s]);
     double forward = n * (block.forward + block.tensor_forward + block.context_forward + block.expert_forward);
@@ -89,15 +100,16 @@ class Pricing {
   // What replicas exchange for every micro-batch, where nothing else goes on meanwhile.
   void add_exchange(std::size_t s) {
     const auto n = static_cast<double>(blocks_[s]);
-    double parameters = n * shard_.block.parameters;
+    const MeanBlock block = mean_block(s);
+    double parameters = n * block->parameters;
     if (is_first(s)) parameters += shard_.embedding.parameters;
     if (is_last(s)) parameters += shard_.head.parameters;
     StageCost& cost = plan_.stages[s].cost;
     double forward = cost.forward.value(), backward = (cost.backward_input + cost.backward_weight).value();
-    if (layout_.pipeline > 1) std::tie(forward, backward) = covering(shard_.block, n);
+    if (layout_.pipeline > 1) std::tie(forward, backward) = covering(*block, n);
     const double V = layout_.virtual_stages;
     const ReplicaTime times =
-        model_.replica_time(layout_, V * parameters, V * n * shard_.block.expert_parameters, V * forward, V * backward);
+        model_.replica_time(layout_, V * parameters, V * n * block->expert_parameters, V * forward, V * backward);
     cost.forward += Seconds(times.forward);
     cost.backward_input += Seconds(times.backward);
   }
@@ -117,8 +129,9 @@ class Pricing {
     }
     const double fragmented = 1 + model_.machine().framework.fragmentation;
     if (is_last(s)) cost.workspace += Bytes(shard_.head.stash[0] * fragmented);
-    const double kept = repeated(s) * shard_.block.stash[static_cast<std::size_t>(layout_.recompute)] +
-                        (static_cast<double>(blocks_[s]) - repeated(s)) * shard_.block.stash[0];
+    const MeanBlock block = mean_block(s);
+    const double kept = repeated(s) * block->stash[static_cast<std::size_t>(layout_.recompute)] +
+                        (static_cast<double>(blocks_[s]) - repeated(s)) * block->stash[0];
     cost.stash = Bytes((kept + (is_first(s) ? shard_.embedding.stash[0] : 0)) * fragmented);
   }
 

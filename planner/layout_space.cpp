@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <utility>
 
 #include "models/cost/layer_split.hpp"
 #include "models/cost/schedule_forms.hpp"
@@ -118,7 +119,7 @@ bool has_exact_form(PipelineSchedule schedule, std::int32_t ranks, std::int64_t 
   }
 }
 
-LayoutSpace::LayoutSpace(const StepModel& model, LayoutChoices choices) : model_(&model), choices_(choices) {
+LayoutSpace::LayoutSpace(const StepModel& model, LayoutChoices choices) : model_(&model), choices_(std::move(choices)) {
   const TrainingJob& job = model.job();
   if (!job.stage_blocks.empty()) choices_.stages = static_cast<std::int32_t>(job.stage_blocks.size());
   if (choices_.recomputed_layers == listed_layers && !choices_.pipeline) {
@@ -172,7 +173,8 @@ void LayoutSpace::list_widths() {
           for (const std::int32_t expert : experts) {
             const Widths widths{tensor, context, expert, pipeline, data};
             if (widths.devices() > n || (choices_.use_all && widths.devices() < n)) continue;
-            ParallelLayout layout = base(widths, sizes.front(), false, megatron_order);
+            if (is_limited && !choices_.abilities->folded_experts && widths.folds_experts()) continue;
+            ParallelLayout layout = base(widths, sizes.front(), widths.folds_experts(), megatron_order);
             layout.schedule = PipelineSchedule::one_f_one_b;
             if (const auto stages = static_cast<std::int32_t>(job.stage_blocks.size()); stages > pipeline) {
               layout.virtual_stages = stages / pipeline;
@@ -235,6 +237,7 @@ void LayoutSpace::list_shapes() {
     if (is_new) entry->second = list_ends(ranks);
     return entry->second;
   };
+  const bool has_unlike_blocks = model_->job().network.dense_layers > 0;
   const bool has_ends = choices_.first_stage_layers || choices_.last_stage_layers;
   for (const Widths& widths : widths_) {
     for (const std::int32_t microbatch : microbatches_of(widths)) {
@@ -246,6 +249,7 @@ void LayoutSpace::list_shapes() {
         // On one rank all schedules are one.
         if (widths.pipeline == 1 && schedule != choices_.schedule.value_or(PipelineSchedule::one_f_one_b)) continue;
         if (choices_.abilities && !contains(choices_.abilities->schedules, schedule)) continue;
+        if (has_unlike_blocks && weight_copies(schedule) > 1) continue;
         const std::int32_t wanted = stages_per_rank_of(schedule);
         const std::int32_t most = std::min(most_virtual_stages, layers / widths.pipeline);
         const std::int32_t least = wanted > 0 ? wanted : schedule == PipelineSchedule::searched ? 1 : 2;
@@ -275,6 +279,8 @@ std::span<const std::int32_t> LayoutSpace::microbatches_of(const Widths& widths)
 
 std::vector<bool> LayoutSpace::sequence_parallel(const Widths& widths) const {
   const bool can = widths.tensor > 1 && model_->job().sequence % sequence_pieces(widths) == 0;
+  if (widths.folds_experts())
+    return those(choices_.sequence_parallel, can ? std::vector<bool>{true} : std::vector<bool>{});
   if (choices_.abilities && widths.tensor > 1) {
     return those(choices_.sequence_parallel, choices_.sequence_parallel ? std::vector<bool>{can, false}
                                              : can                      ? std::vector<bool>{true}

@@ -52,6 +52,7 @@ struct LayoutChoices {
 struct Widths {
   std::int32_t tensor = 1, context = 1, expert = 1, pipeline = 1, data = 1;
   std::int64_t devices() const { return std::int64_t{tensor} * context * pipeline * data; }
+  bool folds_experts() const { return stagecraft::folds_experts(expert, std::int64_t{data} * context); }
   bool operator==(const Widths&) const = default;
 };
 

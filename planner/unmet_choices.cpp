@@ -182,6 +182,18 @@ void LayoutSpace::explain_nothing() const {
   if (c.expert && *c.expert > 1 && model_->job().network.experts == 0) {
     throw bad_input("--expert: expected 1, as the network has no experts, got {}", *c.expert);
   }
+  if (c.expert && *c.expert > 1 && c.data && c.context &&
+      folds_experts(*c.expert, std::int64_t{*c.data} * *c.context)) {
+    if (c.abilities && !c.abilities->folded_experts) {
+      throw bad_input("--expert: expected a divisor of data x context {}, as {} has nothing else, got {}",
+                      std::int64_t{*c.data} * *c.context, c.abilities->framework, *c.expert);
+    }
+    try_one("--expert", [&](ParallelLayout& l) {
+      l.tensor = c.tensor.value_or(1), l.context = *c.context, l.data = *c.data, l.expert = *c.expert;
+      l.sequence_parallel = c.sequence_parallel.value_or(true) && l.tensor > 1;
+      l.microbatches = static_cast<std::int32_t>(batch / l.data);
+    });
+  }
   if (c.pipeline.value_or(1) > model_->job().network.layers || c.stages.value_or(1) > model_->job().network.layers) {
     throw bad_input("{}: {} for {}", c.pipeline.value_or(1) > model_->job().network.layers ? "--pipeline" : "--stages",
                     counted(std::max(c.pipeline.value_or(1), c.stages.value_or(1)), "stage"),
@@ -200,6 +212,9 @@ void LayoutSpace::explain_nothing() const {
   }
   explain_ends();
   explain_stages();
+  if (c.schedule && weight_copies(*c.schedule) > 1 && model_->job().network.dense_layers > 0) {
+    try_one("--schedule", [&](ParallelLayout& l) { l.schedule = *c.schedule; });
+  }
   if (c.schedule && c.pipeline) {
     const auto stages = c.virtual_stages.value_or(std::max(1, stages_per_rank_of(*c.schedule)));
     const std::int64_t samples = batch / c.data.value_or(1) / c.microbatch.value_or(1);

@@ -45,7 +45,8 @@ class WidthBounds {
   const std::vector<std::int32_t>& all_microbatches();
 
   const LayoutSpace& space_;
-  std::map<std::tuple<std::int32_t, std::int32_t, std::int32_t>, double> sample_times_;
+  // By widths that decide, and whether experts are spread over tensor-parallel devices.
+  std::map<std::tuple<std::int32_t, std::int32_t, std::int32_t, bool>, double> sample_times_;
   std::vector<std::int32_t> microbatches_;
 };
 

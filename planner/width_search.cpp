@@ -76,7 +76,8 @@ void WidthSearch::place(ParallelLayout layout, std::int64_t below) {
   space_.overlap_all(layout);
   const Shard shard = model_.shard(layout);
   const double layers = static_cast<double>(model_.job().network.layers) / layout.pipeline;
-  const double busy = layout.microbatches * layers * (computation(shard.block) + inner_communication(shard.block));
+  const double busy =
+      layout.microbatches * layers * (computation(shard.mean_block) + inner_communication(shard.mean_block));
   std::vector<ResidenceBound> bounds;
   if (!only_time()) {
     for (const Residence& residence : residences_) bounds.push_back(residence_bound(model_, layout, shard, residence));
@@ -88,7 +89,7 @@ void WidthSearch::place(ParallelLayout layout, std::int64_t below) {
   for (const PipelineShape& shape : space_.shapes(layout.pipeline, layout.microbatches)) {
     LayoutSpace::apply(shape, layout);
     const Tactics& below_shape = tactics(space_.most_layers(layout.pipeline, shape));
-    const double time = with_room(busy + bubble(layout, shard.block));
+    const double time = with_room(busy + bubble(layout, shard.mean_block));
     if (all_hopeless(layout, time, bounds)) {
       found_.counts.slower += below_shape.points;
     } else {

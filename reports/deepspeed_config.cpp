@@ -12,6 +12,7 @@ Error refused(const std::string& reason) { return framework::refused(framework_n
 
 void check_parallelism(const Plan& plan) {
   const PlanLayout& layout = plan.layout;
+  if (folds_experts(plan)) throw refused("experts over tensor-parallel devices: its expert groups are of replicas");
   if (layout.context > 1) throw refused("context parallelism of rings of keys and values is not there");
   if (plan.ranks() > 1) {
     if (plan.schedule.name != "1f1b" || !framework::is_plain(plan.schedule)) {

@@ -39,9 +39,13 @@ class MegatronArguments {
     if (t.head != HeadKind::language_model) throw refused("the network has no language model's head");
     add("--num-layers", t.layers);
     add("--hidden-size", t.hidden);
-    add("--ffn-hidden-size", t.ffn);
+    add("--ffn-hidden-size", t.dense_layers > 0 ? t.dense_ffn : t.ffn);
     add("--num-attention-heads", t.heads);
-    add("--kv-channels", t.head_size);
+    if (t.latent) {
+      latent_attention(*t.latent);
+    } else {
+      add("--kv-channels", t.head_size);
+    }
     if (t.kv_heads != t.heads) {
       flag("--group-query-attention");
       add("--num-query-groups", t.kv_heads);
@@ -61,11 +65,29 @@ class MegatronArguments {
       add("--attention-dropout", "0.0");
       add("--hidden-dropout", "0.0");
     }
-    if (t.experts > 0) {
-      add("--num-experts", t.experts);
-      add("--moe-router-topk", t.experts_per_token);
-    }
+    if (t.experts > 0) experts();
     add("--attention-backend", plan_.fused_attention ? "flash" : "unfused");
+  }
+
+  void latent_attention(const LatentAttention& latent) {
+    flag("--multi-latent-attention");
+    if (latent.query_rank > 0) add("--q-lora-rank", latent.query_rank);
+    add("--kv-lora-rank", latent.kv_rank);
+    add("--qk-head-dim", latent.nope_head_size);
+    add("--qk-pos-emb-head-dim", latent.rope_head_size);
+    add("--v-head-dim", latent.value_head_size);
+    flag("--qk-layernorm");  // of the narrow vectors
+    add("--rope-type", "rope");
+  }
+
+  void experts() {
+    const Transformer& t = transformer_;
+    add("--num-experts", t.experts);
+    add("--moe-router-topk", t.experts_per_token);
+    if (t.shared_experts > 0) add("--moe-shared-expert-intermediate-size", t.shared_experts * t.ffn);
+    if (t.dense_layers == 0) return;
+    add("--moe-ffn-hidden-size", t.ffn);
+    add("--moe-layer-freq", fmt::format("([0]*{}+[1]*{})", t.dense_layers, t.layers - t.dense_layers));
   }
 
   void batch() {
@@ -92,7 +114,11 @@ class MegatronArguments {
     add("--tensor-model-parallel-size", plan_.layout.tensor);
     add("--pipeline-model-parallel-size", plan_.ranks());
     if (plan_.layout.context > 1) add("--context-parallel-size", plan_.layout.context);
-    if (plan_.layout.expert > 1) add("--expert-model-parallel-size", plan_.layout.expert);
+    if (plan_.layout.expert > 1) {
+      add("--expert-model-parallel-size", plan_.layout.expert);
+      add("--moe-token-dispatcher-type", "alltoall");  // as priced; its default gathers all tokens
+    }
+    if (folds_experts(plan_)) add("--expert-tensor-parallel-size", 1);
     if (plan_.layout.sequence_parallel) flag("--sequence-parallel");
     constexpr DimensionOrder data_last{Dimension::tensor, Dimension::context, Dimension::pipeline, Dimension::data};
     const auto order = dimension_order(plan_);

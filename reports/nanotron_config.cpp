@@ -15,6 +15,7 @@ void check_network(const Transformer& t) {
     throw refused(fmt::format("family '{}': expected a network shaped like Llama, without biases", t.family));
   }
   if (t.experts > 0) throw refused("experts: its Llama has none");
+  if (t.latent) throw refused("latent attention: its Llama has none");
 }
 
 void check_layout(const Plan& plan) {

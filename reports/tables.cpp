@@ -55,6 +55,15 @@ std::string describe(const Transformer& transformer) {
   if (transformer.experts > 0) {
     text += fmt::format(", {}, {} a token", counted(transformer.experts, "expert"), transformer.experts_per_token);
   }
+  if (transformer.shared_experts > 0) text += fmt::format(" beside {} shared", transformer.shared_experts);
+  if (transformer.dense_layers > 0) {
+    text += fmt::format(", the first {} dense with MLP {}", counted(transformer.dense_layers, "block"),
+                        transformer.dense_ffn);
+  }
+  if (const auto& latent = transformer.latent) {
+    text += fmt::format(", latent attention of ranks {} and {}, {} of a head rotary, values of {}", latent->query_rank,
+                        latent->kv_rank, latent->rope_head_size, latent->value_head_size);
+  }
   if (transformer.tied_head) text += ", head tied to the embedding";
   return text;
 }

@@ -55,6 +55,7 @@ class TorchtitanToml {
         "vocabulary {}; register it if there is none",
         t.layers, t.hidden, t.heads, t.kv_heads, t.ffn, t.vocabulary));
     if (t.experts > 0) throw refused("its Llama has no experts of this shape");
+    if (t.latent) throw refused("its Llama has no latent attention");
     section("optimizer");
     if (plan_.optimizer != Optimizer::adamw) throw refused("its optimizers are Adam and AdamW");
     add_text("name", "AdamW");

@@ -107,6 +107,7 @@ std::int64_t elements(const HuggingFaceTensor& tensor) { return TensorInfo{"", t
 }  // namespace
 
 void check_hugging_face_names(const Transformer& transformer) {
+  if (transformer.latent) throw bad_input("network: weights of latent attention are neither read nor written");
   if (transformer.experts > 0) {
     throw bad_input("network: weights of mixtures of experts are neither read nor written");
   }

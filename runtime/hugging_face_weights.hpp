@@ -25,7 +25,8 @@ struct HuggingFaceTensor {
   bool transposed = false;
 };
 
-// Throws bad_input for networks that these classes do not describe: regression heads, mixtures of experts.
+// Throws bad_input for networks that these classes do not describe: regression heads, latent attention,
+// mixtures of experts.
 void check_hugging_face_names(const Transformer& transformer);
 // REQUIRES: a parameter of a network that passed check_hugging_face_names().
 std::vector<HuggingFaceTensor> hugging_face_tensors(const Transformer& transformer, const Parameter& parameter);

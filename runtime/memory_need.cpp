@@ -108,7 +108,7 @@ std::vector<Bytes> needed_memory(const Plan& plan) {
   rest.tensor = 1;
   rest.sequence_parallel = false;
   if (plan.recompute == Recompute::none) rest.recomputed_layers = all_layers;
-  if (rest != PlanLayout{} || !transformer || transformer->experts > 0) return {};
+  if (rest != PlanLayout{} || !transformer || transformer->experts > 0 || transformer->latent) return {};
   if (!tensor_parallel_fault(*transformer, plan.layout.tensor).empty()) return {};
   const LoweredSchedule schedule = plan.lowered();
   std::vector<Bytes> memory;

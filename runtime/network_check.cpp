@@ -33,6 +33,9 @@ void check_trainable(const Network& network) {
         "a transformer description",
         name);
   }
+  if (network.transformer->latent) {
+    throw bad_input("network '{}' has multi-head latent attention: it can be planned and simulated, not trained", name);
+  }
   if (network.transformer->experts > 0) {
     throw bad_input("network '{}' is a mixture of experts: it can be planned and simulated, not trained on CPUs", name);
   }

@@ -8,7 +8,7 @@
 
 namespace stagecraft {
 
-// Throws bad_input for a hand-written graph (no description to run) and for mixture of experts.
+// Throws bad_input for a hand-written graph (no description to run), for latent attention and for mixture of experts.
 void check_trainable(const Network& network);
 
 // Throws device_error for a layout of a rank's work that the runtime does not execute, and bad_input where the network

@@ -220,12 +220,13 @@ class Loop {
 
   struct Summary {
     std::int64_t peak_bytes = 0;
+    double clock = 0;
     std::int64_t events = 0;
   };
 
   void hand_in() {
     const std::vector<TraceEvent> events = worker_.events();
-    Summary summary{worker_.peak_bytes(), static_cast<std::int64_t>(events.size())};
+    Summary summary{worker_.peak_bytes(), worker_.clock(), static_cast<std::int64_t>(events.size())};
     transport_.send(0, control, bytes_of(summary));
     if (!events.empty()) transport_.send(0, control, std::as_bytes(std::span(events)));
   }
@@ -233,15 +234,18 @@ class Loop {
   void collect(Trace& trace) {
     trace.events = worker_.events();
     trace.peak_memory.emplace_back(static_cast<double>(worker_.peak_bytes()));
+    trace.clocks.push_back(worker_.clock());
     for (int from = 1; from < transport_.workers(); ++from) {
       Summary summary;
       transport_.receive(from, control, bytes_of(summary));
       trace.peak_memory.emplace_back(static_cast<double>(summary.peak_bytes));
+      trace.clocks.push_back(summary.clock);
       if (summary.events == 0) continue;
       std::vector<TraceEvent> events(static_cast<std::size_t>(summary.events));
       transport_.receive(from, control, std::as_writable_bytes(std::span(events)));
       trace.events.insert(trace.events.end(), events.begin(), events.end());
     }
+    if (*std::max_element(trace.clocks.begin(), trace.clocks.end()) == 0) trace.clocks.clear();
     // Each worker's are in order of time.
     std::stable_sort(trace.events.begin(), trace.events.end(), [](const TraceEvent& a, const TraceEvent& b) {
       return std::tuple(a.step, a.replica, a.rank, a.shard) < std::tuple(b.step, b.replica, b.rank, b.shard);

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <iterator>
 #include <numeric>
 #include <thread>
 #include <tuple>
 
+#include "models/statistics.hpp"
 #include "runtime/collectives.hpp"
 #include "runtime/make_executor.hpp"
 
@@ -38,6 +40,7 @@ Worker::Worker(const Plan& plan, const LoweredSchedule& schedule, const Training
     return make_executor({plan, schedule, placement_, options, transport, fetcher, place_});
   });
   for (auto& events : events_) events.reserve(actions_.size());
+  clocks_.resize(events_.size());
 }
 
 void Worker::initialize(std::uint64_t seed) {
@@ -137,12 +140,19 @@ void Worker::record(std::size_t index, Clock::time_point start, std::int64_t byt
 // A device that works on its own knows better when it did what it was told.
 void Worker::take_device_times() {
   if (events_.empty()) return;
+  clocks_[static_cast<std::size_t>(step_) % clocks_.size()] = executor_->clock().value_or(0);
   for (auto& [index, event] : recorded()) {
     const auto time = executor_->device_time(index);
     if (!time) continue;
     event.start = Seconds(std::chrono::duration<double>(time->start - origin_).count());
     event.end = Seconds(std::chrono::duration<double>(time->end - origin_).count());
   }
+}
+
+double Worker::clock() const {
+  std::vector<double> known;
+  std::copy_if(clocks_.begin(), clocks_.end(), std::back_inserter(known), [](double clock) { return clock > 0; });
+  return known.empty() ? 0 : median(known);
 }
 
 std::vector<TraceEvent> Worker::events() const {

@@ -42,6 +42,8 @@ class Worker {
   Executor& executor() { return *executor_; }
   // The events of the last TrainingOptions::trace_steps steps, oldest first.
   std::vector<TraceEvent> events() const;
+  // Median of the same steps, in Hz; 0 where the device does not say.
+  double clock() const;
   std::int64_t peak_bytes() const { return executor_->peak_bytes() + transport_.buffer_bytes(); }
   std::int64_t allocations() const { return executor_->allocations(); }
   // Sets the values of all parameters as if training began, and draws batches, with this seed.
@@ -90,6 +92,7 @@ class Worker {
   double gradient_scale_ = 1;
   bool gradients_finished_ = false;
   std::vector<std::vector<Recorded>> events_;  // by step % trace_steps
+  std::vector<double> clocks_;                 // likewise
 };
 
 }  // namespace stagecraft

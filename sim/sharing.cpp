@@ -78,12 +78,29 @@ double duration(const ComputeTimes& times, ActionKind kind) {
   }
 }
 
+SharedWork shared_work(const StageCost& cost, ActionKind kind) {
+  SharedWork work;
+  work.is_forward = kind == ActionKind::forward;
+  for (const ComputeTimes& times : cost.beside) work.points.push_back(duration(times, kind));
+  if (work.points.empty()) work.points.push_back(duration(cost.times(), kind));
+  const double alone = work.points.front(), beside_all = work.points.back();
+  if (!cost.beside_forwards || kind == ActionKind::optimizer_step || beside_all <= 1.001 * alone) return work;
+  constexpr double most = 2;
+  work.forward_weight = std::clamp((duration(*cost.beside_forwards, kind) - alone) / (beside_all - alone), 0.0, most);
+  // So that neighbours of which as many do forwards as in a step count for what they did when they were measured.
+  const double forwards = cost.forward / (cost.forward + cost.backward());
+  if (forwards < 1) work.other_weight = std::max((1 - forwards * work.forward_weight) / (1 - forwards), 0.0);
+  return work;
+}
+
 double interpolate(std::span<const double> points, double share) {
   assert(!points.empty());
-  const double position = std::clamp(share, 0.0, 1.0) * static_cast<double>(points.size() - 1);
-  const auto below = static_cast<std::size_t>(position);
-  if (below + 1 >= points.size()) return points.back();
-  return points[below] + (position - static_cast<double>(below)) * (points[below + 1] - points[below]);
+  if (points.size() == 1) return points.front();
+  if (share == 1) return points.back();  // exactly, without rounding
+  const double position = share * static_cast<double>(points.size() - 1);
+  const std::size_t below = std::min(static_cast<std::size_t>(position), points.size() - 2);
+  const double value = points[below] + (position - static_cast<double>(below)) * (points[below + 1] - points[below]);
+  return share < 1 ? value : std::max(value, points.back());
 }
 
 SharedProgress::SharedProgress(const Neighbours& neighbours)
@@ -97,11 +114,14 @@ SharedProgress::SharedProgress(const Neighbours& neighbours)
 
 void SharedProgress::set_rate(int worker, double now) {
   Computation& computation = computations_[at(worker)];
+  const SharedWork& work = *computation.work;
   double share = 0;
   for (const Neighbour& neighbour : neighbours_[at(worker)]) {
-    if (!computations_[at(neighbour.worker)].points.empty()) share += neighbour.share;
+    const SharedWork* const other = computations_[at(neighbour.worker)].work;
+    if (other == nullptr) continue;
+    share += neighbour.share * (other->is_forward ? work.forward_weight : work.other_weight);
   }
-  const double seconds = interpolate(computation.points, share);
+  const double seconds = interpolate(work.points, share);
   if (seconds == computation.seconds) return;
   if (computation.seconds > 0) {
     computation.left = std::max(0.0, computation.left - (now - computation.since) / computation.seconds);
@@ -112,21 +132,21 @@ void SharedProgress::set_rate(int worker, double now) {
 
 void SharedProgress::disturb(int worker, double now) {
   for (const int other : disturbed_[at(worker)]) {
-    if (!computations_[at(other)].points.empty()) set_rate(other, now);
+    if (computations_[at(other)].work != nullptr) set_rate(other, now);
   }
 }
 
-void SharedProgress::start(int worker, double now, std::span<const double> points) {
+void SharedProgress::start(int worker, double now, const SharedWork& work) {
   Computation& computation = computations_[at(worker)];
-  assert(computation.points.empty() && !points.empty());
-  computation = {points, now, 1, 0};
+  assert(computation.work == nullptr && !work.points.empty());
+  computation = {&work, now, 1, 0};
   busy_.insert(std::lower_bound(busy_.begin(), busy_.end(), worker), worker);
   set_rate(worker, now);
   disturb(worker, now);
 }
 
 void SharedProgress::finish(int worker, double now) {
-  assert(!computations_[at(worker)].points.empty());
+  assert(computations_[at(worker)].work != nullptr);
   computations_[at(worker)] = {};
   busy_.erase(std::lower_bound(busy_.begin(), busy_.end(), worker));
   disturb(worker, now);

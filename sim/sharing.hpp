@@ -2,7 +2,8 @@
 //
 // A computation on a slice takes a known time with any number of its neighbours busy, which profiles measure. While its
 // neighbours come and go it progresses at the rate of the moment: with d(x) the time that it takes when a share x of
-// the GPU's other multiprocessors computes, linear between measured points, progress goes on at 1 / d(x).
+// the GPU's other multiprocessors computes, linear between measured points, progress goes on at 1 / d(x). Neighbours
+// that do forwards count for less of their share than others, or more, as measured.
 // docs/cost_model.md.
 #pragma once
 
@@ -31,7 +32,19 @@ Neighbours neighbours_of(const Cluster& cluster, const std::vector<std::vector<D
 // Seconds of F, B, I, W or STEP.
 double duration(const ComputeTimes& times, ActionKind kind);
 
-// Seconds at a share of busy neighbours from 0 to 1; `points` are evenly spaced over it. REQUIRES: at least one.
+// A computation of a stage on a slice.
+struct SharedWork {
+  // Seconds by the share of busy neighbours, evenly spaced from 0 to 1.
+  std::vector<double> points;
+  bool is_forward = false;
+  // How much of its share a neighbour counts that does a forward, and one that does something else. On average, while
+  // they do what they do in a step, 1.
+  double forward_weight = 1, other_weight = 1;
+};
+SharedWork shared_work(const StageCost& cost, ActionKind kind);
+
+// Seconds at a share of busy neighbours; beyond 1 the last two points' line goes on if it rises. REQUIRES: a point,
+// share >= 0.
 double interpolate(std::span<const double> points, double share);
 
 // What workers that share GPUs compute at the moment.
@@ -40,9 +53,9 @@ class SharedProgress {
   // `neighbours` is used, not owned.
   explicit SharedProgress(const Neighbours& neighbours);
 
-  // Begins a computation of `points` seconds (interpolate()). The points must live until it ends.
+  // Begins a computation. `work` must live until it ends.
   // REQUIRES of both: `now` does not go back; the worker does nothing.
-  void start(int worker, double now, std::span<const double> points);
+  void start(int worker, double now, const SharedWork& work);
   // REQUIRES: the worker computes.
   void finish(int worker, double now);
 
@@ -55,10 +68,10 @@ class SharedProgress {
 
  private:
   struct Computation {
-    std::span<const double> points;  // empty: none
-    double since = 0;                // when `left` was true
-    double left = 0;                 // share of the computation that is not done
-    double seconds = 0;              // of all of it, at the rate of the moment
+    const SharedWork* work = nullptr;  // none
+    double since = 0;                  // when `left` was true
+    double left = 0;                   // share of the computation that is not done
+    double seconds = 0;                // of all of it, at the rate of the moment
     double end() const { return since + left * seconds; }
   };
   void set_rate(int worker, double now);

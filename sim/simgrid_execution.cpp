@@ -103,7 +103,7 @@ class Execution {
   };
   // What a worker computes that shares a GPU.
   struct Shared {
-    std::vector<double> points;
+    SharedWork work;
     std::size_t span = 0;
   };
   // Workers of a representative that wait to begin their optimizer steps.
@@ -208,10 +208,8 @@ class Execution {
     }
     Shared& shared = shared_[worker];
     shared.span = span;
-    shared.points.clear();
-    for (const ComputeTimes& times : cost.beside) shared.points.push_back(duration(times, action.kind));
-    if (shared.points.empty()) shared.points.push_back(duration(cost.times(), action.kind));
-    progress_.start(static_cast<int>(worker), now(), shared.points);
+    shared.work = shared_work(cost, action.kind);
+    progress_.start(static_cast<int>(worker), now(), shared.work);
     await_shared();
     return true;
   }

@@ -16,19 +16,17 @@ class SharedPlay {
   SharedPlay(Timeline& timeline, const StepCosts& costs)
       : timeline_(timeline),
         graph_(timeline.dependents_),
-        points_(timeline.weights_.size()),
+        works_(timeline.weights_.size()),
         waits_for_(timeline.nodes_.size(), 2),
         progress_(costs.neighbours),
         computing_(costs.neighbours.size(), 0) {
     timeline.starts_.assign(timeline.nodes_.size(), 0);
-    for (std::size_t i = 0; i < points_.size(); ++i) points_[i] = {timeline.weights_[i]};
+    for (std::size_t i = 0; i < works_.size(); ++i) works_[i].points = {timeline.weights_[i]};
     for (std::size_t s = 0; s < costs.stages.size(); ++s) {
-      const auto& beside = costs.stages[s].beside;
-      if (beside.empty()) continue;
+      if (costs.stages[s].beside.empty()) continue;
       const auto set = [&](Block block, ActionKind kind) {
-        auto& points = points_[weight_index(block, static_cast<std::uint32_t>(timeline.stages_), static_cast<int>(s))];
-        points.clear();
-        for (const ComputeTimes& times : beside) points.push_back(duration(times, kind));
+        works_[weight_index(block, static_cast<std::uint32_t>(timeline.stages_), static_cast<int>(s))] =
+            shared_work(costs.stages[s], kind);
       };
       set(Block::forward, ActionKind::forward);
       set(Block::backward, ActionKind::backward);
@@ -86,14 +84,14 @@ class SharedPlay {
       return;
     }
     computing_[static_cast<std::size_t>(rank)] = node;
-    progress_.start(rank, now, points_[duration]);
+    progress_.start(rank, now, works_[duration]);
   }
 
   using Ready = std::pair<double, std::uint32_t>;  // time, node
   Timeline& timeline_;
   const Timeline::Dependents& graph_;
-  std::vector<std::vector<double>> points_;  // by weight
-  std::vector<std::uint8_t> waits_for_;      // by node: predecessors whose end is not known
+  std::vector<SharedWork> works_;        // by weight
+  std::vector<std::uint8_t> waits_for_;  // by node: predecessors whose end is not known
   std::priority_queue<Ready, std::vector<Ready>, std::greater<>> ready_;
   SharedProgress progress_;
   std::vector<std::uint32_t> computing_;  // by rank

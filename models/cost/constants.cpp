@@ -17,6 +17,8 @@ constexpr NamedConstant<D> device_table[] = {{"matmul", &D::matmul, 0.05, 1},
                                              {"multiprocessors", &D::multiprocessors, 1, 1000},
                                              {"attention_forward", &D::attention_forward, 0.01, 2},
                                              {"attention_backward", &D::attention_backward, 0.01, 2},
+                                             {"attention_forward_rows", &D::attention_forward_rows, 0, 1e6},
+                                             {"attention_backward_rows", &D::attention_backward_rows, 0, 1e6},
                                              {"attention_unfused", &D::attention_unfused, 0.01, 1},
                                              {"memory", &D::memory, 0.05, 1},
                                              {"kernel_s", &D::kernel_s, 0, 1e-4},
@@ -222,6 +224,7 @@ Abilities abilities_from_json(const JsonValue& value) {
   a.offload_activations = object.required("offload_activations").boolean();
   a.context = object.required("context").boolean();
   a.experts = object.required("experts").boolean();
+  a.folded_experts = object.required("folded_experts").boolean();
   a.recompute = each_of(object.required("recompute"), recompute_names());
   for (const JsonValue& order : object.required("orders").array(24)) {
     const auto parsed = parse_order(order.string());
@@ -250,6 +253,7 @@ Json abilities_json(const Abilities& a) {
           {"offload_activations", a.offload_activations},
           {"context", a.context},
           {"experts", a.experts},
+          {"folded_experts", a.folded_experts},
           {"recompute", names_json(a.recompute)},
           {"orders", orders}};
 }

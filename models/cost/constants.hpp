@@ -54,6 +54,7 @@ struct Abilities {
   std::vector<int> offload_optimizer;  // ZeRO stages with which the optimizer may be in host memory
   bool offload_activations = false;
   bool context = false, experts = false;  // parallel
+  bool folded_experts = false;            // experts over tensor-parallel devices, too (folds_experts)
   std::vector<Recompute> recompute;
   std::vector<DimensionOrder> orders;
 };

@@ -37,6 +37,7 @@ struct Workload {
   bool fused_attention = false;  // a fused kernel keeps no sequence x sequence matrix
   // On a slice of a GPU: how many of its neighbours compute at the same time; absent: all of them.
   std::optional<int> busy_neighbours;
+  bool beside_forwards = false;  // they do nothing but forwards, rather than what they do in a step
   Load load;
   bool operator==(const Workload&) const = default;
 };
@@ -109,6 +110,9 @@ struct StageCost {
   // On a slice of a GPU: the times by how many of the others compute, evenly from none to all, which are those above.
   // Empty where the device shares nothing.
   std::vector<ComputeTimes> beside;
+  // While all of the others do forwards, which leave each other more of the memory than backwards do; empty: as beside
+  // all that they do.
+  std::optional<ComputeTimes> beside_forwards;
   bool operator==(const StageCost&) const = default;
 
   Seconds backward() const { return times().backward(); }

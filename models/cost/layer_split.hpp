@@ -28,7 +28,10 @@ class LayerSplit {
         first_(std::max(0, layout.first_stage_layers)),
         last_(std::max(0, layout.last_stage_layers)),
         pipeline_(layout.pipeline),
-        ranks_(layout.pipeline - (first_fixed_ ? 1 : 0) - (last_fixed_ ? 1 : 0)) {
+        ranks_(layout.pipeline - (first_fixed_ ? 1 : 0) - (last_fixed_ ? 1 : 0)),
+        virtual_stages_(layout.virtual_stages),
+        dense_(job.network.dense_layers),
+        schedule_(layout.schedule) {
     shared_ = static_cast<std::int32_t>(job.network.layers) - first_ - last_;
     each_ = ranks_ > 0 ? shared_ / ranks_ : 0;
     left_over_ = shared_ - each_ * ranks_;
@@ -50,6 +53,23 @@ class LayerSplit {
     return each_ + (from_middle < left_over_ ? 1 : 0);
   }
 
+  // Of the rank's blocks, those among the network's leading dense ones: of stages round after round of the ranks, or
+  // every other one the other way, and of a rank's stages the last ones hold what does not divide.
+  std::int32_t dense_layers(std::int32_t rank) const {
+    std::int64_t left = dense_;
+    std::int64_t here = 0;
+    const bool turns = turns_back(schedule_);
+    for (std::int32_t round = 0; round < virtual_stages_ && left > 0; ++round) {
+      for (std::int32_t i = 0; i < pipeline_ && left > 0; ++i) {
+        const std::int32_t at = turns && round % 2 == 1 ? pipeline_ - 1 - i : i;
+        const auto blocks = std::min(left, stage_layers(round, i, at));
+        if (at == rank) here += blocks;
+        left -= blocks;
+      }
+    }
+    return static_cast<std::int32_t>(here);
+  }
+
   // Of the ranks between the ends, the first of those with the most blocks. REQUIRES: more than two ranks.
   std::int32_t fullest_inside() const {
     if (is_by_hand()) {
@@ -63,6 +83,15 @@ class LayerSplit {
   }
 
  private:
+  // Of stage `i` of the round, which is on rank `at`.
+  std::int64_t stage_layers(std::int32_t round, std::int32_t i, std::int32_t at) const {
+    if (is_by_hand())
+      return by_hand_[static_cast<std::size_t>(round) * static_cast<std::size_t>(pipeline_) +
+                      static_cast<std::size_t>(i)];
+    const std::int32_t all = layers(at), left_over = all % virtual_stages_;
+    return all / virtual_stages_ + (round >= virtual_stages_ - left_over ? 1 : 0);
+  }
+
   // Of all stages of the rank: round after round of the ranks, or every other one the other way.
   std::int32_t listed(std::int32_t rank) const {
     std::int32_t sum = 0;
@@ -79,6 +108,9 @@ class LayerSplit {
   bool first_fixed_, last_fixed_;
   std::int32_t first_, last_, pipeline_, ranks_;
   std::int32_t shared_ = 0, each_ = 0, left_over_ = 0;
+  std::int32_t virtual_stages_;
+  std::int64_t dense_;
+  PipelineSchedule schedule_;
 };
 
 // Whether replicas exchange gradients and weights for every micro-batch, or once a step. Breadth first each stage's

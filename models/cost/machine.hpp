@@ -23,6 +23,9 @@ struct DeviceConstants {
   double multiprocessors = 108;
   double attention_forward = 0.6;  // fused kernels, of peak, all s^2 pairs counted
   double attention_backward = 0.5;
+  // Rows of queries, those of all heads counted, at which a fused kernel reaches half of that rate: rows / (rows +
+  // these). A multiprocessor computes a tile of rows at a time, and those of a causal mask differ in length.
+  double attention_forward_rows = 0, attention_backward_rows = 0;
   double attention_unfused = 0.4;  // products of scores and values in a batch, of peak
   double memory = 0.8;             // of memory bandwidth, memory-bound kernels
   double kernel_s = 4e-6;          // shortest kernel
@@ -36,6 +39,14 @@ struct DeviceConstants {
   double local_start_s = 3e-5;     // of a collective
   bool operator==(const DeviceConstants&) const = default;
 };
+
+// Of peak, all s^2 pairs counted: fused attention over so many rows of queries.
+inline double attention_forward_rate(const DeviceConstants& device, double rows) {
+  return device.attention_forward * rows / (rows + device.attention_forward_rows);
+}
+inline double attention_backward_rate(const DeviceConstants& device, double rows) {
+  return device.attention_backward * rows / (rows + device.attention_backward_rows);
+}
 
 // The network between nodes.
 struct FabricConstants {

@@ -56,27 +56,12 @@ class Clock {
       points_.push_back(point);
       for (const LayerSample& sample : profile->samples) highest_ = std::max(highest_, sample.clock);
     }
-    std::stable_sort(points_.begin(), points_.end(), [](const auto& a, const auto& b) { return a.load > b.load; });
-    // What computes less does not tick slower: less is noise.
-    for (std::size_t i = 1; i < points_.size(); ++i)
-      points_[i].clock = std::max(points_[i].clock, points_[i - 1].clock);
   }
 
   bool is_known() const { return points_.size() > 1; }
 
-  // Hz at a load: linear between measured ones; below the least as from the first to the last, up to the highest that
-  // was ever measured. REQUIRES: is_known().
-  double at_load(double load) const {
-    if (load >= points_.front().load) return points_.front().clock;
-    auto below =
-        std::find_if(points_.begin() + 1, points_.end(), [&](const Point& point) { return point.load <= load; });
-    const bool goes_on = below == points_.end();
-    if (goes_on) --below;
-    const Point& above = goes_on ? points_.front() : *(below - 1);
-    if (below->load == above.load) return below->clock;  // all that was measured has one load
-    return std::min(above.clock + (below->clock - above.clock) * (above.load - load) / (above.load - below->load),
-                    highest_);
-  }
+  // Hz at a load: not below that of a busy GPU, nor above the highest that was ever measured. REQUIRES: is_known().
+  double at_load(double load) const { return std::clamp(guess(load), std::min(guess(1), highest_), highest_); }
 
   // A time that was measured under a condition, at a load; `value` picks it from a sample. Times of the condition's
   // neighbours, with rests and without, say how it goes with the clock: as a power, which is 1 where nothing but the
@@ -94,14 +79,42 @@ class Clock {
     const LayerProfile* profile = nullptr;
   };
 
+  // A GPU at its power limit hunts for its clock by some percent for about a second, so that each measured one is a
+  // guess: the value at the load of the line that fits those of loads nearby best.
+  double guess(double load) const {
+    constexpr double nearby = 0.45, elsewhere = 1e-3;
+    const auto least = std::min_element(points_.begin(), points_.end(),
+                                        [](const Point& a, const Point& b) { return a.load < b.load; });
+    const double centre = std::max(load, least->load);
+    double weights = 0, loads = 0, clocks = 0, products = 0, squares = 0;
+    const auto for_each_weighted = [&](auto&& body) {
+      for (const Point& point : points_) {
+        body(point, std::max(1 - std::abs(point.load - centre) / nearby, 0.0) + elsewhere);
+      }
+    };
+    for_each_weighted([&](const Point& point, double weight) {
+      weights += weight;
+      loads += weight * point.load;
+      clocks += weight * point.clock;
+    });
+    loads /= weights, clocks /= weights;
+    for_each_weighted([&](const Point& point, double weight) {
+      products += weight * (point.load - loads) * (point.clock - clocks);
+      squares += weight * (point.load - loads) * (point.load - loads);
+    });
+    const double slope = squares > 0 ? std::min(products / squares, 0.0) : 0.0;
+    return clocks + slope * (load - loads);
+  }
+
   double of(const LayerProfile& profile, double LayerSample::*field) const {
     return at(profile.samples, microbatch_, [field](const LayerSample& sample) { return sample.*field; });
   }
 
-  // Least squares through the steady point, drawn to what most are where clocks hardly differ.
+  // Least squares through the steady point, drawn to what pipelines have: actions meet their neighbours' at other
+  // moments in them than after a rest, which times feel as much as the clock.
   template <class Value>
   double power(const LayerProfile& steady, Value value) const {
-    constexpr double usual = 0.75, doubt = 0.02;  // of products and attention on an H200; relative
+    constexpr double usual = 0.45, doubt = 0.1;  // on slices of four H200; relative
     double products = doubt * doubt * usual, squares = doubt * doubt;
     const auto time = at(steady.samples, microbatch_, value);
     for (const Point& point : points_) {
@@ -116,7 +129,7 @@ class Clock {
   }
 
   std::int64_t microbatch_;
-  std::vector<Point> points_;  // by falling load
+  std::vector<Point> points_;
   double highest_ = 0;
 };
 
@@ -129,7 +142,8 @@ const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& 
     return std::abs(measured.busy_neighbours - workload.busy_neighbours.value_or(most_neighbours(profile_.device)));
   };
   for (const LayerProfile& measured : profile_.layers) {
-    if (measured.kind != layer.kind || measured.recompute != workload.recompute || measured.rest > 0) continue;
+    if (measured.kind != layer.kind || measured.recompute != workload.recompute) continue;
+    if (measured.rest > 0 || measured.beside_forwards) continue;
     if (measured.parameters != layer.parameters) {
       throw bad_input(
           "the profile's layer kind '{}' has {} parameters, layer '{}' has {}: it is of another network ({})",
@@ -147,9 +161,20 @@ const LayerProfile& ProfiledCostModel::find(const Layer& layer, const Workload& 
                   name(workload.recompute), layer.name, join(known));
 }
 
+const LayerProfile* ProfiledCostModel::find_beside_forwards(const Layer& layer, const Workload& workload) const {
+  if (!workload.beside_forwards) return nullptr;
+  for (const LayerProfile& measured : profile_.layers) {
+    const bool is_it = measured.beside_forwards && measured.kind == layer.kind &&
+                       measured.recompute == workload.recompute && measured.rest == 0;
+    if (is_it) return &measured;
+  }
+  return nullptr;
+}
+
 std::vector<const LayerProfile*> ProfiledCostModel::find_all(const Layer& layer, const Workload& workload) const {
   std::vector<const LayerProfile*> all;
   for (const LayerProfile& measured : profile_.layers) {
+    if (measured.beside_forwards) continue;
     if (measured.kind == layer.kind && measured.recompute == workload.recompute) all.push_back(&measured);
   }
   return all;
@@ -158,7 +183,8 @@ std::vector<const LayerProfile*> ProfiledCostModel::find_all(const Layer& layer,
 bool ProfiledCostModel::knows(Recompute recompute) const {
   return std::all_of(profile_.layers.begin(), profile_.layers.end(), [&](const LayerProfile& any) {
     return std::any_of(profile_.layers.begin(), profile_.layers.end(), [&](const LayerProfile& measured) {
-      return measured.kind == any.kind && measured.recompute == recompute && measured.rest == 0;
+      return measured.kind == any.kind && measured.recompute == recompute && measured.rest == 0 &&
+             !measured.beside_forwards;
     });
   });
 }
@@ -187,7 +213,9 @@ LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& work
   if (workload.optimizer != profile_.optimizer) {
     throw differs("optimizer", name(profile_.optimizer), name(workload.optimizer));
   }
-  const LayerProfile& measured = find(layer, workload);
+  const LayerProfile& usual = find(layer, workload);
+  const LayerProfile* const beside_forwards = find_beside_forwards(layer, workload);
+  const LayerProfile& measured = beside_forwards != nullptr ? *beside_forwards : usual;
   const Clock clock(find_all(layer, workload), workload.microbatch);
   const LayerProfile& steady = find(layer, beside_all(workload));
   const auto time = [&](double load, auto value) {
@@ -211,7 +239,7 @@ LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& work
           .backward_input = backward(&LayerSample::backward_input),
           .backward_weight = backward(&LayerSample::backward_weight),
           .backward_saving = std::max(parts - together, Seconds(0)),
-          .optimizer = measured.optimizer.median,
+          .optimizer = usual.optimizer.median,
           .weights = each.weight * parameters,
           .gradients = each.gradient * parameters,
           .optimizer_state = each.optimizer_state * parameters,

@@ -25,7 +25,9 @@ class ProfiledCostModel final : public CostModel {
 
  private:
   const LayerProfile& find(const Layer& layer, const Workload& workload) const;
-  // Under every condition that was measured.
+  // Beside neighbours that do forwards, if the workload asks for that and it was measured.
+  const LayerProfile* find_beside_forwards(const Layer& layer, const Workload& workload) const;
+  // Under every condition that was measured while the neighbours did what they do in a step.
   std::vector<const LayerProfile*> find_all(const Layer& layer, const Workload& workload) const;
 
   Profile profile_;

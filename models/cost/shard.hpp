@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "models/cost/machine.hpp"
@@ -46,14 +47,32 @@ struct LayerShard {
   std::array<double, 3> stash{};  // bytes kept from forward to backward, by Recompute
   double workspace = 0;           // bytes while it runs
   double parameters = 0;          // on this device, replicated over data * context
-  double expert_parameters = 0;   // on this device, replicated over data * context / expert
+  double expert_parameters = 0;   // on this device, replicated over expert_devices() / expert
 };
 
 struct Shard {
-  LayerShard block;
+  LayerShard block;        // not of the leading dense ones
+  LayerShard dense_block;  // of those
+  LayerShard mean_block;   // of all of the network's
   LayerShard embedding;
   LayerShard head;
   double boundary = 0;  // bytes of a message between stages
+};
+
+// The blocks of a rank or stage as if each were their mean; of workspace the largest. The shard lives longer.
+class MeanBlock {
+ public:
+  // Of so many blocks, `dense` of them dense ones.
+  MeanBlock(const Shard& shard, double blocks, double dense) : block_(&shard.block) {
+    if (dense > 0 && blocks > 0) mix(shard, dense / blocks);
+  }
+  const LayerShard& operator*() const { return mean_ ? *mean_ : *block_; }
+  const LayerShard* operator->() const { return &**this; }
+
+ private:
+  void mix(const Shard& shard, double share);
+  const LayerShard* block_;
+  std::optional<LayerShard> mean_;
 };
 
 // Whether two layouts have the same shard: what shard_costs looks at.
@@ -70,8 +89,8 @@ double activation_bytes(DataType precision);
 // Devices that lie between neighbours of the dimension: the product of those inside it.
 std::int64_t inner_devices(const ParallelLayout& layout, Dimension dimension);
 
-// The devices that hold the same parameters, data x context of them; and which of them share the experts out among
-// them (`sharing`, the nearest) and hold the same ones (`alike`).
+// The devices that hold the same parameters, data x context of them; and which of expert_devices() share the experts
+// out among them (`sharing`, the nearest) and hold the same ones (`alike`).
 struct ReplicaGroups {
   GroupShape replicas, sharing, alike;
 };

@@ -9,8 +9,9 @@
 namespace stagecraft {
 
 StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const {
-  return memory(layout, shard, rank, static_cast<double>(layers_of(layout, rank)),
-                static_cast<double>(recomputed_of(layout, shard, rank)));
+  return memory(layout, shard, rank,
+                {static_cast<double>(layers_of(layout, rank)), static_cast<double>(recomputed_of(layout, shard, rank)),
+                 static_cast<double>(dense_layers_of(layout, rank))});
 }
 
 // The fewest blocks with which the rank fits: beyond the first, which brings its workspace along, each saves as much.
@@ -22,8 +23,10 @@ std::int64_t StepModel::recomputed_of(const ParallelLayout& layout, const Shard&
   }
   if (layout.recomputed_layers != fewest_layers) return std::min<std::int64_t>(layers, layout.recomputed_layers);
   const double capacity = machine_.device.memory.value();
+  const auto dense = static_cast<double>(dense_layers_of(layout, rank));
   const auto excess = [&](std::int64_t repeated) {
-    return memory(layout, shard, rank, static_cast<double>(layers), static_cast<double>(repeated)).total() - capacity;
+    const RankBlocks blocks{static_cast<double>(layers), static_cast<double>(repeated), dense};
+    return memory(layout, shard, rank, blocks).total() - capacity;
   };
   if (layers == 0 || excess(0) <= 0) return 0;
   const double with_one = excess(1), with_all = excess(layers);
@@ -37,17 +40,20 @@ std::int64_t StepModel::recomputed_of(const ParallelLayout& layout, const Shard&
   return fewest;
 }
 
-StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank, double layers,
-                              double repeated) const {
+StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank,
+                              const RankBlocks& blocks) const {
   const bool first = rank == 0;
   const bool last = rank == layout.pipeline - 1;
-  const LayerShard& block = shard.block;
+  const auto [layers, repeated, dense_layers] = blocks;
+  const MeanBlock mean(shard, layers, dense_layers);
+  const LayerShard& block = *mean;
   double dense = layers * block.parameters;
   if (first) dense += shard.embedding.parameters;
   if (last) dense += shard.head.parameters - (first && job_.network.tied_head ? shard.embedding.parameters : 0);
   const double expert = layers * block.expert_parameters;
   const double replicas = static_cast<double>(layout.data) * layout.context;
-  const double in_shards = dense / replicas + expert * layout.expert / replicas;
+  double in_shards = dense / replicas;
+  if (expert > 0) in_shards += expert * layout.expert / static_cast<double>(expert_devices(layout));
   // Of weights or gradients that are whole while they are in use: those of all stages where the framework keeps them
   // so, and breadth first those of a stage for all of its micro-batches, while the next one's are on their way.
   double whole = 0;
@@ -101,7 +107,7 @@ void StepModel::find_fullest(const ParallelLayout& layout, const Shard& shard, S
   };
   const std::int32_t last = layout.pipeline - 1;
   const LayerSplit split(layout, job_);
-  if (layout.recomputed_layers < 0 || split.is_by_hand()) {
+  if (layout.recomputed_layers < 0 || split.is_by_hand() || job_.network.dense_layers > 0) {
     for (std::int32_t rank = 1; rank <= last; ++rank) look_at(rank);
   } else {
     if (split.layers(1) > split.layers(0)) look_at(1);

@@ -23,10 +23,11 @@ struct RankTimes {
   double total() const { return compute + recompute + tensor + context + expert; }
 };
 
-// `repeated`: of the blocks, those that recompute.
-RankTimes rank_times(const ParallelLayout& layout, const Shard& shard, double layers, double repeated, bool first,
+RankTimes rank_times(const ParallelLayout& layout, const Shard& shard, const RankBlocks& blocks, bool first,
                      bool last) {
-  const LayerShard& block = shard.block;
+  const auto [layers, repeated, dense] = blocks;
+  const MeanBlock mean(shard, layers, dense);
+  const LayerShard& block = *mean;
   const std::size_t mode = index(layout.recompute);
   RankTimes times;
   times.compute = layers * (block.forward + block.backward_input + block.backward_weight);
@@ -49,7 +50,7 @@ double whole_time(const LayerShard& layer) {
 // Of one stage of the mean length, for the bubble: recomputation and communication delay the input gradient.
 // `repeated`: of its blocks, those that recompute.
 StageWork stage_work(const ParallelLayout& layout, const Shard& shard, double layers, double repeated) {
-  const LayerShard& block = shard.block;
+  const LayerShard& block = shard.mean_block;
   const std::size_t mode = index(layout.recompute);
   return {layers * (block.forward + block.tensor_forward + block.context_forward + block.expert_forward),
           layers * (block.backward_input + block.tensor_backward + block.context_backward + block.expert_backward) +
@@ -63,23 +64,41 @@ double offload_time(const ParallelLayout& layout, const Shard& shard, double lay
                     double host_bandwidth) {
   if (!layout.offload_activations) return 0;
   const double repeated = recomputing(layout, layers);
-  const double kept = repeated * shard.block.stash[static_cast<std::size_t>(layout.recompute)] +
-                      (layers - repeated) * shard.block.stash[0];
+  const LayerShard& block = shard.mean_block;
+  const double kept =
+      repeated * block.stash[static_cast<std::size_t>(layout.recompute)] + (layers - repeated) * block.stash[0];
   const double transfer = kept / host_bandwidth;
   return std::max(0.0, transfer - microbatch / 3) + std::max(0.0, transfer - microbatch * 2 / 3);
 }
 
-double model_flops(const TrainingJob& job) {
-  const Transformer& t = job.network;
+// Operations of a block's forward for a token.
+double block_flops(const Transformer& t, double s) {
   const double C = static_cast<double>(t.hidden);
   const double A = static_cast<double>(t.heads * t.head_size);
   const double K = static_cast<double>(t.kv_heads * t.head_size);
   const double F = static_cast<double>(t.ffn);
-  const double s = static_cast<double>(job.sequence);
   const double inner = F * (t.activation == ActivationKind::swiglu ? 2 : 1);
-  const double mlp = t.experts > 0 ? static_cast<double>(t.experts_per_token) : 1;
-  const double block = 2 * (C * (A + 2 * K) + A * C + mlp * C * (inner + F)) + 4 * A * s;
-  const double token = static_cast<double>(t.layers) * block + 2 * C * static_cast<double>(t.vocabulary);
+  const double mlp = t.experts > 0 ? static_cast<double>(t.experts_per_token + t.shared_experts) : 1;
+  double attention = C * (A + 2 * K) + A * C;
+  double pairs = 2 * A;
+  if (const auto& latent = t.latent) {
+    const auto Q = static_cast<double>(latent->query_rank), R = static_cast<double>(latent->kv_rank);
+    const auto O = static_cast<double>(t.heads * latent->value_head_size);
+    const auto nope = static_cast<double>(t.heads * latent->nope_head_size);
+    attention =
+        (Q > 0 ? Q * (C + A) : C * A) + C * (R + static_cast<double>(latent->rope_head_size)) + R * (nope + O) + O * C;
+    pairs = A + O;
+  }
+  return 2 * (attention + mlp * C * (inner + F)) + 2 * pairs * s;
+}
+
+double model_flops(const TrainingJob& job) {
+  const Transformer& t = job.network;
+  const double s = static_cast<double>(job.sequence);
+  const auto dense = static_cast<double>(t.dense_layers);
+  double token = (static_cast<double>(t.layers) - dense) * block_flops(t, s) +
+                 2 * static_cast<double>(t.hidden) * static_cast<double>(t.vocabulary);
+  if (dense > 0) token += dense * block_flops(dense_variant(t), s);
   return 3 * token * s * static_cast<double>(job.global_batch);
 }
 
@@ -109,7 +128,9 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
   if (!divides(l.tensor, t.kv_heads) && !divides(t.kv_heads, l.tensor)) {
     return fmt::format("tensor {} and {} do not divide each other", l.tensor, counted(t.kv_heads, "key/value head"));
   }
-  if (!divides(l.tensor, t.ffn)) return fmt::format("tensor {} does not divide the MLP's width {}", l.tensor, t.ffn);
+  for (const std::int64_t width : {t.ffn, t.dense_ffn}) {
+    if (!divides(l.tensor, width)) return fmt::format("tensor {} does not divide the MLP's width {}", l.tensor, width);
+  }
   if (l.sequence_parallel && l.tensor == 1) return "sequence parallelism needs tensor parallelism";
   if (!divides(std::int64_t{l.context} * (l.context > 1 ? 2 : 1) * (l.sequence_parallel ? l.tensor : 1),
                job_.sequence)) {
@@ -120,9 +141,28 @@ std::string StepModel::refuse(const ParallelLayout& l) const {
     if (t.experts == 0) return "expert parallelism needs a mixture of experts";
     if (!divides(l.expert, t.experts))
       return fmt::format("expert {} does not divide {}", l.expert, counted(t.experts, "expert"));
-    if (!divides(l.expert, std::int64_t{l.data} * l.context)) {
-      return fmt::format("expert {} does not divide data x context {}", l.expert, l.data * l.context);
+    const std::int64_t replicas = std::int64_t{l.data} * l.context;
+    if (folds_experts(l)) {
+      if (!divides(l.expert, expert_devices(l))) {
+        return fmt::format("expert {} divides neither data x context {} nor tensor x data x context {}", l.expert,
+                           replicas, expert_devices(l));
+      }
+      if (!l.sequence_parallel) {
+        return fmt::format(
+            "expert {} does not divide data x context {}: over tensor x data x context experts need "
+            "sequence parallelism",
+            l.expert, replicas);
+      }
+      if (replicas == 1 && l.expert != l.tensor) {
+        return fmt::format("expert {} is not all of the {} tensor-parallel devices of a single replica", l.expert,
+                           l.tensor);
+      }
     }
+  }
+  if (t.dense_layers > 0 && weight_copies(l.schedule) > 1) {
+    return fmt::format(
+        "{} has each stage on two ranks: not for networks with leading dense layers, whose stages are unlike",
+        name(l.schedule));
   }
   const bool uneven = l.first_stage_layers != 0 || l.last_stage_layers != 0;
   if (l.virtual_stages > 1 && uneven) return "uneven ends need one stage a rank";
@@ -155,13 +195,17 @@ std::int64_t StepModel::layers_of(const ParallelLayout& layout, std::int32_t ran
   return LayerSplit(layout, job_).layers(rank);
 }
 
+std::int64_t StepModel::dense_layers_of(const ParallelLayout& layout, std::int32_t rank) const {
+  return job_.network.dense_layers > 0 ? LayerSplit(layout, job_).dense_layers(rank) : 0;
+}
+
 // Reductions of gradients and gathers of parameters: once a step, and from ZeRO 2 or 3 on for every micro-batch but
 // where a schedule or a framework has them once (when_exchanged).
 ReplicaTime StepModel::replica_time(const ParallelLayout& layout, double parameters, double expert_parameters,
                                     double forward, double backward) const {
   const double replicas = static_cast<double>(layout.data) * layout.context;
   ReplicaTime times;
-  if (replicas == 1) return times;
+  if (replicas == 1) return times;  // and a single one of each expert: refuse()
   const ReplicaGroups groups = replica_groups(machine_, layout);
   const FrameworkConstants& framework = machine_.framework;
   const auto shown = [&](double time, bool overlaps, double behind) {
@@ -206,7 +250,7 @@ ReplicaTime StepModel::replica_time(const ParallelLayout& layout, double paramet
 
 // What the pipeline's fill and drain wait for exchanges of every micro-batch, those of stages of the mean length.
 double StepModel::replica_bubble(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const {
-  const LayerShard& block = shard.block;
+  const LayerShard& block = shard.mean_block;
   const double blocks = static_cast<double>(job_.network.layers) / layout.pipeline;
   const auto [before, after] = covering(block, blocks);
   const ReplicaTime each =
@@ -219,7 +263,11 @@ double StepModel::replica_bubble(const ParallelLayout& layout, const Shard& shar
 // The optimizer's traffic, or with its state in host memory that of gradients out and weights back.
 double StepModel::optimizer_time(const ParallelLayout& layout, double parameters, double expert_parameters) const {
   const double replicas = layout.zero > 0 ? static_cast<double>(layout.data) * layout.context : 1;
-  const double updated = parameters / replicas + expert_parameters / std::max(1.0, replicas / layout.expert);
+  double updated = parameters / replicas;
+  if (expert_parameters > 0) {
+    const double alike = layout.zero > 0 ? static_cast<double>(expert_devices(layout)) / layout.expert : 1;
+    updated += expert_parameters / alike;
+  }
   if (layout.offload_optimizer) {
     // Copies run behind the update, or it behind them.
     const double copied = machine_.framework.gradient_bytes + element_;
@@ -255,6 +303,29 @@ void StepModel::add_pipeline(const ParallelLayout& layout, const Shard& shard, d
                    (messages_in_latency(layout.pipeline, 1) + 2 * V * layout.microbatches * shown);
 }
 
+std::pair<double, double> StepModel::most_parameters(const LayerSplit& split, const ParallelLayout& layout,
+                                                     const Shard& shard) const {
+  const std::int32_t last = layout.pipeline - 1;
+  const double head = last > 0 || job_.network.tied_head ? 0 : shard.head.parameters;
+  double dense = 0, expert = 0;
+  if (job_.network.dense_layers > 0) {
+    for (std::int32_t rank = 0; rank <= last; ++rank) {
+      const double layers = split.layers(rank);
+      const MeanBlock mean(shard, layers, split.dense_layers(rank));
+      dense = std::max(dense, layers * mean->parameters + (rank == 0 ? shard.embedding.parameters + head : 0));
+      expert = std::max(expert, layers * mean->expert_parameters);
+    }
+    return {dense, expert};
+  }
+  const std::int32_t middle = last > 1 ? split.fullest_inside() : layout.pipeline / 2;
+  const double on_first = split.layers(0);
+  const double on_most =
+      std::max({on_first, static_cast<double>(split.layers(middle)), static_cast<double>(split.layers(last))});
+  const LayerShard& block = shard.block;
+  return {std::max(on_most * block.parameters, on_first * block.parameters + shard.embedding.parameters + head),
+          on_most * block.expert_parameters};
+}
+
 StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const {
   const std::int32_t P = layout.pipeline;
   const double M = layout.microbatches;
@@ -262,13 +333,16 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard, Wai
   const std::int32_t middle = P > 2 ? split.fullest_inside() : P / 2;
   const auto on_first = static_cast<double>(split.layers(0));
   const auto on_middle = static_cast<double>(split.layers(middle));
-  const bool by_rank = split.is_by_hand() || (layout.recomputed_layers < 0 && layout.recompute != Recompute::none);
+  const bool is_unlike = job_.network.dense_layers > 0;
+  const bool by_rank =
+      split.is_by_hand() || is_unlike || (layout.recomputed_layers < 0 && layout.recompute != Recompute::none);
   double repeated = 0;  // blocks of all ranks, where they differ
   const auto times_of = [&](std::int32_t rank) {
     const auto layers = static_cast<double>(split.layers(rank));
     const double here = by_rank ? static_cast<double>(recomputed_of(layout, shard, rank)) : recomputing(layout, layers);
     repeated += here;
-    return rank_times(layout, shard, layers, here, rank == 0, rank == P - 1);
+    const double dense = is_unlike ? split.dense_layers(rank) : 0;
+    return rank_times(layout, shard, {layers, here, dense}, rank == 0, rank == P - 1);
   };
   // Whose work what replicas exchange hides behind: of two ranks the one with more blocks.
   const std::int32_t hiding = P > 2 || on_middle > on_first ? middle : 0;
@@ -295,13 +369,13 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard, Wai
     add_pipeline(layout, shard, by_rank ? repeated / P : recomputing(layout, mean), slowest.total(), waiting, terms);
   }
 
-  const double head = P > 1 || job_.network.tied_head ? 0 : shard.head.parameters;
-  const double on_most = std::max({on_first, on_middle, static_cast<double>(split.layers(P - 1))});
-  const double dense =
-      std::max(on_most * shard.block.parameters, on_first * shard.block.parameters + shard.embedding.parameters + head);
-  const double expert = on_most * shard.block.expert_parameters;
+  const auto [dense, expert] = most_parameters(split, layout, shard);
   double forward = inside.total() / 3, backward = inside.total() * 2 / 3;
-  if (P > 1 && layout.zero >= 2) std::tie(forward, backward) = covering(shard.block, split.layers(hiding));
+  if (P > 1 && layout.zero >= 2) {
+    const double layers = split.layers(hiding);
+    const MeanBlock mean(shard, layers, is_unlike ? split.dense_layers(hiding) : 0);
+    std::tie(forward, backward) = covering(*mean, layers);
+  }
   const ReplicaTime replicas = replica_time(layout, dense, expert, forward, backward);
   terms.data_once = replicas.once;
   if (P > 1 && job_.network.tied_head) {

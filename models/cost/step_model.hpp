@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "models/cost/machine.hpp"
 #include "models/cost/memory.hpp"
@@ -66,6 +67,16 @@ struct StepEstimate {
   bool fits = false;
 };
 
+// Blocks of a rank: all of them, and of those the ones that recompute and the network's leading dense ones. Of dense
+// ones and others as large a share is taken to recompute.
+struct RankBlocks {
+  double all = 0;
+  double repeated = 0;
+  double dense = 0;
+};
+
+class LayerSplit;
+
 class StepModel {
  public:
   // REQUIRES: a transformer that passed network_from_json; at least one network level.
@@ -82,12 +93,13 @@ class StepModel {
   // The same, but with a timed schedule (is_timed) as if no rank ever waited: no more than the estimate, and quick.
   StepEstimate least_estimate(const ParallelLayout& layout, const Shard& shard) const;
 
-  // Of pipeline rank `rank`, 0 .. pipeline-1; with so many blocks, of which `repeated` recompute, or its own.
-  StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank, double layers,
-                     double repeated) const;
+  // Of pipeline rank `rank`, 0 .. pipeline-1; with these blocks, or its own.
+  StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank,
+                     const RankBlocks& blocks) const;
   StageMemory memory(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const;
-  // Blocks on the rank, and those of them that recompute.
+  // Blocks on the rank, those of them that are dense ones of a mixture of experts, and those that recompute.
   std::int64_t layers_of(const ParallelLayout& layout, std::int32_t rank) const;
+  std::int64_t dense_layers_of(const ParallelLayout& layout, std::int32_t rank) const;
   std::int64_t recomputed_of(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const;
 
   // Of a rank with so many parameters, experts' apart, whose stages are alike and take together `forward` and
@@ -107,6 +119,9 @@ class StepModel {
   enum class Waiting { counted, of_forms };  // of timed schedules, too, or only of those that have a closed form
   StepTerms terms(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const;
   double bubble(const ParallelLayout& layout, const StageWork& stage, Waiting waiting) const;
+  // Parameters of a rank, experts' apart: the most that a rank has of each.
+  std::pair<double, double> most_parameters(const LayerSplit& split, const ParallelLayout& layout,
+                                            const Shard& shard) const;
   void add_pipeline(const ParallelLayout& layout, const Shard& shard, double repeated, double slowest, Waiting waiting,
                     StepTerms& terms) const;
   double replica_bubble(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const;

@@ -18,7 +18,10 @@ constexpr DimensionNames gpt2_names = {.layers = "n_layer",
                                        .experts_per_token = "",
                                        .tied_head = "tie_word_embeddings",
                                        .norm_epsilon = "layer_norm_epsilon",
-                                       .rope_theta = ""};
+                                       .rope_theta = "",
+                                       .shared_experts = "",
+                                       .dense_layers = "",
+                                       .dense_ffn = ""};
 
 constexpr DimensionNames llama_names = {.layers = "num_hidden_layers",
                                         .hidden = "hidden_size",
@@ -32,7 +35,34 @@ constexpr DimensionNames llama_names = {.layers = "num_hidden_layers",
                                         .experts_per_token = "",
                                         .tied_head = "tie_word_embeddings",
                                         .norm_epsilon = "rms_norm_eps",
-                                        .rope_theta = "rope_theta"};
+                                        .rope_theta = "rope_theta",
+                                        .shared_experts = "",
+                                        .dense_layers = "",
+                                        .dense_ffn = ""};
+
+constexpr LatentNames latent_names = {.query_rank = "q_lora_rank",
+                                      .kv_rank = "kv_lora_rank",
+                                      .nope_head_size = "qk_nope_head_dim",
+                                      .rope_head_size = "qk_rope_head_dim",
+                                      .value_head_size = "v_head_dim"};
+
+bool is_deepseek(std::string_view family) {
+  return family == "deepseek_v2" || family == "deepseek_v3" || family == "kimi_k2";
+}
+
+// Of all families but gpt2.
+DimensionNames names_of(std::string_view family) {
+  DimensionNames names = llama_names;
+  if (family == "mixtral") names.experts = "num_local_experts", names.experts_per_token = "num_experts_per_tok";
+  if (is_deepseek(family)) {
+    names.head_size = "";  // of the rotary part, where a file has it
+    names.ffn = "moe_intermediate_size";
+    names.experts = "n_routed_experts", names.experts_per_token = "num_experts_per_tok";
+    names.shared_experts = "n_shared_experts";
+    names.dense_layers = "first_k_dense_replace", names.dense_ffn = "intermediate_size";
+  }
+  return names;
+}
 
 // What Hugging Face's configuration classes assume for fields that a file leaves out. Dimensions that every published
 // file states are not among them: a file without its width is broken, not of default width.
@@ -50,6 +80,7 @@ void set_defaults(Transformer& t) {
     t.rope_theta = 1e6;
     t.experts = 8, t.experts_per_token = 2;
   }
+  if (is_deepseek(t.family)) t.max_sequence = t.family == "deepseek_v2" ? 2048 : 4096;
 }
 
 // The classes take an explicit null for "as many as heads", unlike an absent field.
@@ -81,6 +112,16 @@ void read_gpt2(JsonObject& object, Transformer& t) {
   read_dimensions(object, gpt2_names, t);
 }
 
+// Latent attention, and experts in every block behind the first few.
+void read_deepseek(JsonObject& object, Transformer& t) {
+  if (const auto bias = object.optional("attention_bias"); bias && bias->boolean()) {
+    throw bias->expected("false (projections without bias)");
+  }
+  if (const auto every = object.optional("moe_layer_freq")) every->integer(1, 1);
+  for (const char* name : {"n_routed_experts", "num_experts_per_tok", "first_k_dense_replace"}) object.required(name);
+  t.latent = read_latent_attention(object, latent_names);
+}
+
 void read_llama_like(JsonObject& object, Transformer& t) {
   static constexpr std::pair<std::string_view, bool> silu[] = {{"silu", true}, {"swish", true}};
   check_activation(object, "hidden_act", silu);
@@ -93,15 +134,14 @@ void read_llama_like(JsonObject& object, Transformer& t) {
       throw(mlp ? *mlp : *attention).complain("expected 'attention_bias' and 'mlp_bias' to be equal");
     }
   }
+  if (is_deepseek(t.family)) read_deepseek(object, t);
   read_null_kv_heads(object.value(), t);
   // Newer files keep the base of the rotation in an object of its own.
   if (const auto rotation = object.optional("rope_parameters")) {
     JsonObject parameters = rotation->object();
     if (const auto theta = parameters.optional("rope_theta")) t.rope_theta = theta->number(1, 1e18);
   }
-  DimensionNames names = llama_names;
-  if (t.family == "mixtral") names.experts = "num_local_experts", names.experts_per_token = "num_experts_per_tok";
-  read_dimensions(object, names, t);
+  read_dimensions(object, names_of(t.family), t);
 }
 
 Json gpt2_config(const Transformer& t) {
@@ -120,6 +160,8 @@ std::string_view class_name(std::string_view family) {
   if (family == "gpt2") return "GPT2LMHeadModel";
   if (family == "llama") return "LlamaForCausalLM";
   if (family == "mistral") return "MistralForCausalLM";
+  if (family == "deepseek_v2") return "DeepseekV2ForCausalLM";
+  if (is_deepseek(family)) return "DeepseekV3ForCausalLM";
   return family == "qwen2" ? "Qwen2ForCausalLM" : "MixtralForCausalLM";
 }
 
@@ -129,8 +171,7 @@ Json to_hugging_face(const Transformer& t) {
   const bool gpt2 = t.family == "gpt2";
   Json config = {{"architectures", {class_name(t.family)}}, {"model_type", t.family}};
   config.update(gpt2 ? gpt2_config(t) : llama_like_config(t));
-  DimensionNames names = gpt2 ? gpt2_names : llama_names;
-  if (t.family == "mixtral") names.experts = "num_local_experts", names.experts_per_token = "num_experts_per_tok";
+  const DimensionNames names = gpt2 ? gpt2_names : names_of(t.family);
   const auto put = [&](std::string_view name, const Json& value) {
     if (!name.empty()) config[std::string(name)] = value;
   };
@@ -147,6 +188,16 @@ Json to_hugging_face(const Transformer& t) {
   put(names.tied_head, t.tied_head);
   put(names.norm_epsilon, t.norm_epsilon);
   put(names.rope_theta, t.rope_theta);
+  put(names.shared_experts, t.shared_experts);
+  put(names.dense_layers, t.dense_layers);
+  put(names.dense_ffn, t.dense_ffn);
+  if (is_deepseek(t.family) && t.latent) {
+    put(latent_names.query_rank, t.latent->query_rank > 0 ? Json(t.latent->query_rank) : Json());
+    put(latent_names.kv_rank, t.latent->kv_rank);
+    put(latent_names.nope_head_size, t.latent->nope_head_size);
+    put(latent_names.rope_head_size, t.latent->rope_head_size);
+    put(latent_names.value_head_size, t.latent->value_head_size);
+  }
   if (transformer_from_hugging_face(JsonValue(config, "config.json")) != t) {
     throw bad_input("network: its '{}' differs from what a Hugging Face config.json of that kind can say", t.family);
   }

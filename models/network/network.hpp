@@ -19,16 +19,27 @@ enum class ActivationKind { gelu, swiglu };  // gelu is the tanh form; swiglu: s
 // language_model: cross-entropy over the vocabulary; regression: one output a token, mean squared error. No bias.
 enum class HeadKind { language_model, regression };
 
+// Multi-head latent attention (DeepSeek-AI 2024, arXiv 2405.04434, section 2.1): keys and values of all heads come from
+// one narrow vector, and so do the queries; what carries the position is beside it, of a key one part for all heads.
+struct LatentAttention {
+  std::int64_t query_rank = 0;      // width of that vector of the queries; 0: they come from the residual stream
+  std::int64_t kv_rank = 0;         // of keys and values
+  std::int64_t nope_head_size = 0;  // of a query or key, the part without position
+  std::int64_t rope_head_size = 0;  // and the one with rotary position
+  std::int64_t value_head_size = 0;
+  bool operator==(const LatentAttention&) const = default;
+};
+
 // A decoder-only transformer. Pre-norm blocks: x += attention(norm(x)); x += mlp(norm(x)); a final norm before the
 // head.
 struct Transformer {
-  std::string family;  // "gpt2", "llama", "mistral", "qwen2", "mixtral": names in Hugging Face's sense
+  std::string family;  // "gpt2", "llama", "mixtral", "deepseek_v3", ...: names in Hugging Face's sense
   std::int64_t layers = 0;
   std::int64_t hidden = 0;  // C
   std::int64_t heads = 0;
-  std::int64_t kv_heads = 0;  // < heads: grouped-query attention
-  std::int64_t head_size = 0;
-  std::int64_t ffn = 0;  // inner width of the MLP, of each expert
+  std::int64_t kv_heads = 0;   // < heads: grouped-query attention
+  std::int64_t head_size = 0;  // of queries and keys
+  std::int64_t ffn = 0;        // inner width of the MLP, of each expert
   std::int64_t vocabulary = 0;
   std::int64_t max_sequence = 0;  // learned positions: size of their table; rotary: the longest sequence accepted
   bool tied_head = false;         // the head multiplies with the token embedding's table
@@ -43,6 +54,10 @@ struct Transformer {
   double rope_theta = 10000.0;
   std::int64_t experts = 0;  // 0: dense
   std::int64_t experts_per_token = 0;
+  std::int64_t shared_experts = 0;  // every token passes them, beside those that it chooses
+  std::int64_t dense_layers = 0;    // leading blocks with an MLP of width dense_ffn in the experts' place
+  std::int64_t dense_ffn = 0;
+  std::optional<LatentAttention> latent;  // kv_heads == heads
   bool operator==(const Transformer&) const = default;
 };
 
@@ -75,6 +90,9 @@ struct Network {
 };
 
 bool operator==(const Network& a, const Network& b);
+
+// Of a network with leading dense blocks, the one of which all blocks are like those. REQUIRES: t.dense_layers > 0.
+Transformer dense_variant(Transformer t);
 
 // REQUIRES: a description that passed network_from_json or config import (dimensions positive and consistent).
 LayerGraph build_graph(const Transformer& transformer);

@@ -14,6 +14,11 @@ namespace stagecraft {
 struct DimensionNames {
   std::string_view layers, hidden, heads, kv_heads, head_size, ffn, vocabulary, max_sequence;
   std::string_view experts, experts_per_token, tied_head, norm_epsilon, rope_theta;
+  std::string_view shared_experts, dense_layers, dense_ffn;
+};
+// The same of latent attention.
+struct LatentNames {
+  std::string_view query_rank, kv_rank, nope_head_size, rope_head_size, value_head_size;
 };
 
 // A transformer with the architecture of a family of transformer_families() and no dimensions yet.
@@ -22,9 +27,12 @@ std::span<const std::pair<std::string_view, std::string_view>> transformer_famil
 
 // Fills in the dimensions of `transformer`, whose architecture is known. A field that is absent keeps its value there;
 // if that is zero, it is derived (kv_heads = heads, head_size = hidden / heads, and for GELU ffn = 4 * hidden) or
-// missed. Throws bad_input at the field that is wrong or does not fit the others, and when build_graph's figures would
-// overflow.
+// missed. With latent attention, read before, head_size is the sum of its two parts and kv_heads = heads. Throws
+// bad_input at the field that is wrong or does not fit the others, and when build_graph's figures would overflow.
 void read_dimensions(JsonObject& object, const DimensionNames& names, Transformer& transformer);
+
+// All fields are required; a query_rank of null is 0. Throws bad_input.
+LatentAttention read_latent_attention(JsonObject& object, const LatentNames& names);
 
 // The object "transformer" of our own format.
 Transformer transformer_from_json(const JsonValue& value);

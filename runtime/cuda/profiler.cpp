@@ -3,7 +3,6 @@
 #include <fmt/chrono.h>
 
 #include <algorithm>
-#include <cmath>
 #include <ctime>
 #include <functional>
 
@@ -140,12 +139,8 @@ std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, co
   training.backend = Backend::cuda;
   training.algorithm_cache = conditions.algorithm_cache;
   const std::size_t devices = devices_together(base.cluster, conditions);
-  // Neither as many steps of each size, as a GPU at its power limit takes a good part of a second to find its clock,
-  // nor as many seconds.
-  const auto weight = [](std::int64_t microbatch) { return std::sqrt(static_cast<double>(microbatch)); };
-  double weights = 0;
-  for (const std::int64_t microbatch : options.microbatches) weights += weight(microbatch);
-  const Seconds budget = options.time_budget / (weights * static_cast<double>(options.recompute.size()));
+  const Seconds budget =
+      options.time_budget / static_cast<double>(options.microbatches.size() * options.recompute.size());
   constexpr auto blocks = static_cast<double>(few_blocks + more_blocks);
   const double share_of_ends =
       std::clamp(blocks / static_cast<double>(base.network.transformer->layers), least_share_of_ends, 1.0);
@@ -159,8 +154,7 @@ std::vector<Sized> run_sizes(const Plan& base, const ProfileOptions& options, co
       plans.push_back(short_plan(sized, DeviceId{static_cast<std::int32_t>(i)}));
     }
     check_runnable(plans.front());
-    ShortRuns runs =
-        run_short(plans, share_of_ends, static_cast<int>(devices), training, budget * weight(microbatch), options.stop);
+    ShortRuns runs = run_short(plans, share_of_ends, static_cast<int>(devices), training, budget, options.stop);
     if (options.stop != nullptr && *options.stop) throw device_error("interrupted");
     sizes.push_back({std::move(plans.front()), std::move(runs)});
   }
@@ -222,6 +216,16 @@ void measure_layers(const Network& network, const Plan& base, const ProfileOptio
             return Condition{sized.runs.levels[level], busy()};
           },
           profile);
+    }
+    if (levels > 1) {
+      condition.beside_forwards = true;
+      add_layers(
+          sizes, network.graph, condition,
+          [&](const Sized& sized) {
+            return Condition{sized.runs.beside_forwards, busy()};
+          },
+          profile);
+      condition.beside_forwards = false;
     }
     for (std::size_t r = 0; r < sizes.front().runs.rested.size(); ++r) {
       condition.rest = sizes.front().runs.rested[r].rest;
@@ -296,6 +300,10 @@ Profile profile(const Network& network, const ProfileOptions& options, const Pro
   const Cluster cluster = local_gpu(conditions.cluster);
   if (cluster.device_types.size() != 1) {
     throw bad_input("'{}': its devices are not alike: profile each kind on its own", conditions.cluster);
+  }
+  if (!conditions.busy_neighbours && most_neighbours(cluster.device_types.front()) == 0) {
+    throw bad_input("'{}': whole GPUs have no neighbours to leave idle: expected slices, such as local-gpu:slices=4",
+                    conditions.cluster);
   }
   Profile profile;
   profile.tool_version = version;

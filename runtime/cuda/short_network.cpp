@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <barrier>
+#include <cmath>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -22,10 +23,13 @@ constexpr int microbatches = whole_backwards + split_backwards;
 // The first step loads kernels, the second captures graphs.
 constexpr int warm_up_steps = 2;
 constexpr int least_steps = 5;
-constexpr int most_steps = 60;
-constexpr int updates = 12;  // measured at each level
-// Of a step's time, after each: what bubbles leave. Clocks fall steeply just below full load.
-constexpr double rests[] = {0.2, 0.8};
+constexpr int most_steps = 200;
+// A GPU at its power limit lowers its clock too far at first.
+constexpr double settling = 0.2;  // of the time that a condition is measured for
+constexpr int updates = 12;       // measured at each level
+// Of a step's time, after each: what bubbles leave. After longer ones clocks are lower than in pipelines that load a
+// GPU as much without ever resting as a whole.
+constexpr double rests[] = {0.2, 0.4};
 constexpr int updates_between_waits = 4;  // so that neighbours seldom rest
 
 double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
@@ -99,6 +103,16 @@ class Runner {
     begin();
     for (std::size_t i = 0; i < actions.size(); ++i) {
       if (is_compute(actions[i].kind) && takes_part(actions[i])) executor_->compute(i);
+    }
+    executor_->end_step();
+  }
+
+  // Forwards alone, which all ranks of a pipeline do at the same time under GPipe. REQUIRES: two steps before.
+  void forwards() {
+    const auto& actions = schedule_.ranks.front();
+    begin();
+    for (std::size_t i = 0; i < actions.size(); ++i) {
+      if (actions[i].kind == ActionKind::forward && takes_part(actions[i])) executor_->compute(i);
     }
     executor_->end_step();
   }
@@ -193,12 +207,13 @@ class Measurement {
       : plans_(plans),
         share_of_ends_(share_of_ends),
         training_(training),
-        budget_(budget.value() / (levels + static_cast<double>(std::size(rests)))),
+        budget_(budget.value() / ((levels + 1) / 2.0 + (levels > 1 ? 1 : 0) + static_cast<double>(std::size(rests)))),
         stop_(stop),
         network_(static_cast<int>(plans.size()), {}),
         gate_(static_cast<std::ptrdiff_t>(plans.size())),
         updates_of_(plans.size()),
-        runs_{.levels = std::vector<ShortTimes>(static_cast<std::size_t>(levels)), .rested = {}} {}
+        runs_{
+            .levels = std::vector<ShortTimes>(static_cast<std::size_t>(levels)), .beside_forwards = {}, .rested = {}} {}
 
   ShortRuns run() {
     std::vector<std::thread> threads;
@@ -229,17 +244,20 @@ class Measurement {
       if (device <= busy_ && updating_) {
         runner.update(nullptr);
         ++updates_of_[static_cast<std::size_t>(device)];
+      } else if (device <= busy_ && forwards_) {
+        runner.forwards();
       } else if (device <= busy_) {
         runner.compute();
       } else {
         std::this_thread::sleep_for(std::chrono::microseconds(200));
       }
     }
-    while (!done_) {
+    for (int step = 0; !done_; ++step) {
       gate_.arrive_and_wait();
-      // Else all would always be at the same layer.
+      // Else devices would always be as far from each other in their micro-batches.
+      constexpr double golden = 0.6180339887498949;
       std::this_thread::sleep_for(
-          std::chrono::duration<double>(microbatch_seconds_ * device / static_cast<double>(plans_.size())));
+          std::chrono::duration<double>(microbatch_seconds_ * std::fmod(golden * step * device, 1.0)));
       if (!done_) runner.compute();
     }
   }
@@ -248,24 +266,37 @@ class Measurement {
     auto& times = runs_.levels;
     for (std::size_t level = 0; level < times.size() && !done_; ++level) {
       busy_ = static_cast<int>(level);
-      // By its end the neighbours have taken notice.
-      runner.step(nullptr);
-      const auto start = Clock::now();
-      for (int step = 1; !done_; ++step) {
-        runner.step(&times[level]);
-        const bool spent = seconds(Clock::now() - start) > budget_;
-        if (step >= most_steps || (step >= least_steps && spent)) break;
-        if (stop_ != nullptr && *stop_) done_ = true;
-      }
+      // The fewer compute, the farther from its power limit the GPU is, and the steadier its clock.
+      const double budget = budget_ * static_cast<double>(level + 1) / static_cast<double>(times.size());
+      take_steps(runner, times[level], budget);
       for (auto& count : updates_of_) count = 0;
       updating_ = true;
       while (!neighbours_update() && !done_) runner.update(nullptr);
       for (int update = 0; update < updates && !done_; ++update) runner.update(&times[level]);
       updating_ = false;
     }
+    // On cores a micro-batch that went forward has to go back before the next one comes.
+    if (times.size() > 1 && training_.backend == Backend::cuda) {
+      forwards_ = true;
+      take_steps(runner, runs_.beside_forwards, budget_);
+    }
     resting_ = true;
     for (const double rest : rests) runs_.rested.push_back(lead_with_rests(runner, rest));
     done_ = true;
+  }
+
+  void take_steps(Runner& runner, ShortTimes& times, double budget) {
+    const auto start = Clock::now();
+    // By the first one's end the neighbours have taken notice.
+    bool settled = false;
+    for (int taken = 0; !done_;) {
+      runner.step(settled ? &times : nullptr);
+      if (settled) ++taken;
+      const double spent = seconds(Clock::now() - start);
+      settled = settled || spent > settling * budget;
+      if (taken >= most_steps || (taken >= least_steps && spent > budget)) break;
+      if (stop_ != nullptr && *stop_) done_ = true;
+    }
   }
 
   // All devices begin their steps when the first does, and rest when it has done its own.
@@ -277,7 +308,8 @@ class Measurement {
     for (; !done_; ++steps) {
       gate_.arrive_and_wait();
       const auto begun = Clock::now();
-      runner.step(steps > 0 ? &rested.times : nullptr);
+      const bool settled = steps > 0 && seconds(begun - start) > settling * budget_;
+      runner.step(settled ? &rested.times : nullptr);
       const auto ended = Clock::now();
       std::this_thread::sleep_for((ended - begun) * rest);
       rested.busy += Seconds(seconds(ended - begun));
@@ -301,13 +333,13 @@ class Measurement {
   const std::vector<Plan>& plans_;
   double share_of_ends_;
   const TrainingOptions& training_;
-  double budget_;  // seconds a level
+  double budget_;  // seconds of a condition under which all compute
   const std::atomic<bool>* stop_;
   ChannelNetwork network_;
   std::barrier<> gate_;
   std::atomic<bool> done_{false};
-  std::atomic<int> busy_{0};  // devices 1 to this one work
-  std::atomic<bool> updating_{false};
+  std::atomic<int> busy_{0};                             // devices 1 to this one work
+  std::atomic<bool> updating_{false}, forwards_{false};  // what these do, rather than steps without an update
   std::atomic<bool> resting_{false};
   std::atomic<double> microbatch_seconds_{0};
   std::vector<std::atomic<int>> updates_of_;  // by device, since `updating_` was set

@@ -47,6 +47,7 @@ struct ShortRuns {
     Seconds busy, resting;  // means of a step and of a rest as it was
   };
   std::vector<ShortTimes> levels;  // by number of others that compute meanwhile, without a rest
+  ShortTimes beside_forwards;      // beside all of them, which do nothing but forwards; empty: nobody there, or cores
   std::vector<Rested> rested;      // beside all of the others, with a rest of all after each step; by rising rest
 };
 

@@ -70,6 +70,39 @@ TEST(Measurement, BuildsTheNetworkFromItsDescription) {
   EXPECT_EQ(node_rate("RoCE RDMA (rate not stated)", 8), std::nullopt);
 }
 
+TEST(Measurement, TakesTheSizesOfLatentAttentionFromTheModelsPreset) {
+  const std::map<std::string, std::string> row = {{"model", "DeepSeek-V3 (4 layers)"},
+                                                  {"layers", "4"},
+                                                  {"hidden", "7168"},
+                                                  {"heads", "128"},
+                                                  {"kv_heads", "MLA"},
+                                                  {"ffn_hidden", "18432"},
+                                                  {"mlp", "swiglu"},
+                                                  {"n_experts", "256"},
+                                                  {"moe_topk", "8"},
+                                                  {"moe_ffn_hidden", "2048"},
+                                                  {"tied_embeddings", "0"},
+                                                  {"vocab", "129280"},
+                                                  {"notes", "some of it; DeepSeek-V3 rows use dense_layers=1"}};
+  Transformer expected = *load_network("deepseek-v3").transformer;
+  expected.layers = 4;
+  expected.dense_layers = 1;
+  expected.max_sequence = 2048;
+  EXPECT_EQ(read(row).job.network, expected);
+  const auto with = [&](const char* column, const char* cell) {
+    auto changed = row;
+    changed[column] = cell;
+    return reason(changed);
+  };
+  EXPECT_EQ(with("notes", ""), "read");
+  EXPECT_EQ(with("heads", "64"), "heads: '64' is not 128, that of the model's preset");
+  EXPECT_EQ(with("notes", "dense_layers=4"), "no block with experts");
+  EXPECT_EQ(with("model", "Longcat"),
+            "multi-head latent attention: the ranks of its projections are not in the row, and no preset is of its "
+            "model");
+  EXPECT_EQ(with("model", "Mixtral-8x7B"), with("model", "Longcat"));
+}
+
 TEST(Measurement, SkipsRowsWithTheReason) {
   EXPECT_EQ(reason({{"micro_batch", ""}}), "micro_batch is not published");
   EXPECT_EQ(reason({{"vpp", "6 or 12"}}), "vpp: '6 or 12' is not one number");

@@ -109,6 +109,20 @@ TEST(Replay, CountsTheRegretOfAWrongChoice) {
   EXPECT_EQ(to_json({&s, 1})["sources"][0]["plans"]["by_group"][0]["regret_pct"], group.regret_pct);
 }
 
+TEST(Replay, HasNoChoiceAmongRowsOfOneLayoutOrOfSeveralDevices) {
+  auto rows = four_rows(1);
+  EXPECT_TRUE(replay(read_rows(rows)).plans.has_value());
+  auto other = rows;
+  for (auto& row : other) {
+    const std::string time = row["iter_time_s"];
+    row = rows.front();
+    row["iter_time_s"] = time;
+  }
+  EXPECT_FALSE(replay(read_rows(other)).plans.has_value());
+  rows.front()["gpu"] = "H100-SXM5-80GB";
+  EXPECT_FALSE(replay(read_rows(rows)).plans.has_value()) << "three are left of the A100";
+}
+
 TEST(Replay, IsTakenApartByModelDevicesPrecisionAndGroup) {
   const MeasurementTable table = read_rows(four_rows(1.25));
   const SourceScore s = replay(table);

@@ -250,6 +250,7 @@ class SharingModel final : public CostModel {
     LayerCost cost;
     const int busy = workload.busy_neighbours.value_or(most_neighbours(device));
     cost.forward = cost.backward_input = cost.backward_weight = Seconds((1 + busy) * workload.load.forward);
+    if (workload.beside_forwards) cost.forward = Seconds(1 + busy - 0.5);
     cost.backward_saving = Seconds(0.5);
     cost.weights = Bytes(static_cast<double>(layer.parameters));
     cost.optimizer = Seconds(static_cast<double>(layer.parameters));
@@ -271,6 +272,9 @@ TEST(Plan, IsPricedWithItsOverheadsAndBesideEachNumberOfBusyNeighbours) {
   EXPECT_EQ(cost.beside[0].forward, Seconds(2 * 1 + 0.25));
   EXPECT_EQ(cost.beside[1].backward_input, Seconds(2 * 2 + 0.25));
   EXPECT_EQ(cost.beside[2], cost.times());
+  ASSERT_TRUE(cost.beside_forwards);
+  EXPECT_EQ(cost.beside_forwards->forward, Seconds(2 * 2.5 + 0.25));
+  EXPECT_EQ(cost.beside_forwards->backward_weight, cost.backward_weight);
   EXPECT_EQ(plan_from_json(JsonValue(to_json(plan), "plan.json")).stages, plan.stages);
 }
 

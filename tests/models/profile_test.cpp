@@ -83,6 +83,8 @@ TEST(Profile, WhatIsWrittenReadsBackEqual) {
   profile.layers[1].busy_neighbours = 3;
   profile.layers.push_back(profile.layers[1]);
   profile.layers[2].rest = 0.625;
+  profile.layers.push_back(profile.layers[2]);
+  profile.layers.back().beside_forwards = true;
   profile.layers[2].samples[0].clock = 1.5e9;
   profile.layers[2].samples[0].load = 0.75;
   EXPECT_EQ(read(to_json(profile)), profile);

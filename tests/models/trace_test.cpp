@@ -76,6 +76,15 @@ std::string trace_complaint(const Json& json) {
   return {};
 }
 
+TEST(Trace, HasAClockOfEachDeviceOrNone) {
+  Trace trace = two_stages();
+  EXPECT_FALSE(to_json(trace).contains("clock_hz"));
+  trace.clocks = {1.5e9, 1.75e9};
+  EXPECT_EQ(trace_from_json(JsonValue(to_json(trace), "t.json")).clocks, trace.clocks);
+  trace.clocks.pop_back();
+  EXPECT_NE(trace_complaint(to_json(trace)).find("clock_hz: expected 2 clocks, one a device"), std::string::npos);
+}
+
 TEST(Trace, HasARowForEveryShardOfARank) {
   Trace trace = two_stages();
   trace.shards = 2;

@@ -21,13 +21,19 @@ struct LayoutCase {
   bool halves = false;                                                  // a narrow port between the two nodes
   bool sums = false;                                                    // FrameworkConstants::pipelined_sums
   std::vector<std::int32_t> stage_blocks = {}, recomputed_blocks = {};  // by hand
+  int dense_layers = 0;  // with them the network has latent attention and a shared expert, too
 };
 
 inline StepModel model_of(const LayoutCase& c) {
   TrainingJob job;
-  job.network = *load_network(c.experts > 0 ? "mixtral-8x7b" : "gpt3-1.3b").transformer;
+  job.network = *load_network(c.dense_layers > 0 ? "deepseek-v2"
+                              : c.experts > 0    ? "mixtral-8x7b"
+                                                 : "gpt3-1.3b")
+                     .transformer;
   job.network.layers = c.layers;
   job.network.experts = c.experts;
+  job.network.experts_per_token = std::min<std::int64_t>(c.experts, job.network.experts_per_token);
+  job.network.dense_layers = c.dense_layers;
   job.global_batch = 12;
   job.sequence = 2048;
   job.fused_attention = c.fused;

@@ -48,6 +48,57 @@ TEST_F(LayoutPlan, HasATimelineNearItsClosedForm) {
   }
 }
 
+// Blocks with experts behind dense ones: each stage has those of its place.
+TEST_F(LayoutPlan, PricesStagesOfUnlikeBlocks) {
+  network_ = load_network("deepseek-v2");
+  Transformer& t = *network_.transformer;
+  t.layers = 12;
+  t.dense_layers = 3;
+  t.hidden = 2048;
+  t.heads = t.kv_heads = 16;
+  t.experts = 8;
+  network_.graph = build_graph(t);
+  const auto rank_of = [](const PlanStage& stage) { return static_cast<std::size_t>(stage.rank.value); };
+  for (const char* text : {"p2 v2 d4 b1 m16 hanayo e4", "p2 v2 d4 b1 m16 zb-v e4", "p5 d2 b1 m32 last=1 gpipe",
+                           "p2 v5 d2 b1 m32 interleaved-1f1b"}) {
+    const Plan plan = plan_of(text);
+    std::vector<std::int64_t> dense(plan.devices.front().size());
+    for (const PlanStage& stage : plan.stages) {
+      for (std::int64_t layer = stage.layers.first; layer < stage.layers.last; ++layer) {
+        if (network_.graph[static_cast<LayerId>(layer)].kind == "dense block") ++dense[rank_of(stage)];
+      }
+    }
+    for (std::size_t rank = 0; rank < dense.size(); ++rank) {
+      EXPECT_EQ(model().dense_layers_of(parse_layout(text), static_cast<std::int32_t>(rank)), dense[rank]) << text;
+    }
+  }
+  for (const char* text :
+       {"p2 t2 d4 b1 m16 e4 1f1b sp zero1", "p3 t1 d4 b1 m16 1f1b full:2",
+        "p4 t2 d2 b1 m32 e4 1f1b sp zero1 overlap=pipeline", "p2 v3 t1 d4 b1 m16 e4 interleaved-1f1b overlap=pipeline",
+        "p4 t1 d4 e4 b1 m16 1f1b zero3"}) {
+    const StepModel step = model();
+    const ParallelLayout layout = parse_layout(text);
+    ASSERT_EQ(step.refuse(layout), "") << text;
+    const Plan plan = make_plan(step, network_, cluster_, layout);
+    const double closed = plan.prediction.closed_form_step->value();
+    EXPECT_NEAR(plan.prediction.timeline_step->value(), closed, 0.12 * closed) << text;
+    const double needed = step.estimate(layout).memory.total();
+    const auto& peaks = plan.prediction.peak_memory;
+    EXPECT_NEAR(std::max_element(peaks.begin(), peaks.end())->value(), needed, 0.1 * needed) << text;
+    const Shard shard = step.shard(layout);
+    double forward = 0;
+    for (const PlanStage& stage : plan.stages) forward += stage.cost.forward.value();
+    const auto time = [](const LayerShard& layer) {
+      return layer.forward + layer.tensor_forward + layer.expert_forward;
+    };
+    const double expected =
+        3 * time(shard.dense_block) + 9 * time(shard.block) + time(shard.embedding) + time(shard.head);
+    if (layout.zero < 3) {
+      EXPECT_NEAR(forward, expected, 1e-9 * expected) << text;
+    }
+  }
+}
+
 // Weights and gradients that replicas exchange for every micro-batch lengthen its forwards and backwards.
 const char* const sharded_layouts[] = {"p4 t1 d4 b1 m16 1f1b zero2",
                                        "p4 t1 d4 b1 m16 1f1b zero3",

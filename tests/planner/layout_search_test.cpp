@@ -62,6 +62,18 @@ std::vector<LayoutCase> cases() {
   experts.zero = 1;
   experts.overlap_tensor = false;
   list.push_back({"Experts", 3, 4, 60e9, true, experts});
+  experts.devices = 8;
+  experts.expert = 8;
+  experts.context = 1;
+  list.push_back({"FoldedExperts", 4, 8, 80e9, true, experts});
+  LayoutChoices unlike = eight;
+  unlike.tensor = 2;
+  unlike.overlap_tensor = unlike.overlap_pipeline = true;
+  list.push_back({"DenseBlocksFirst", 6, 8, 30e9, true, unlike, false, false, {}, {}, 2});
+  unlike.zero = 3;
+  list.push_back({"ShardedDenseBlocksFirst", 7, 4, 9e9, false, unlike, false, false, {}, {}, 3});
+  unlike.zero = 1;
+  list.push_back({"DenseBlocksByHand", 7, 4, 30e9, true, unlike, false, false, {1, 3, 0, 3}, {}, 2});
   return list;
 }
 
@@ -223,7 +235,7 @@ TEST_P(LayoutSearch, RecomputesByRankNoMoreThanTheFewestThatFitOnAll) {
 TEST_P(LayoutSearch, NeverTakesLessThanItsBlocksDo) {
   sample(space_, [&](ParallelLayout layout, const auto&) {
     space_.overlap_all(layout);
-    const LayerShard block = model_.shard(layout).block;
+    const LayerShard block = model_.shard(layout).mean_block;
     const double layers = static_cast<double>(model_.job().network.layers) / layout.pipeline;
     const double busy = block.forward + block.backward_input + block.backward_weight + block.tensor_forward +
                         block.tensor_backward + block.context_forward + block.context_backward + block.expert_forward +
@@ -241,7 +253,7 @@ TEST_P(LayoutSearch, NeverTakesLessThanItsBlocksDo) {
         << to_string(layout);
     ParallelLayout near = layout;
     near.order = megatron_order;
-    const LayerShard innermost = model_.shard(near).block;
+    const LayerShard innermost = model_.shard(near).mean_block;
     EXPECT_LE(innermost.tensor_forward, block.tensor_forward) << to_string(layout);
   });
 }

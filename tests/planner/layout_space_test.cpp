@@ -120,6 +120,38 @@ TEST(LayoutSpace, NamesChoicesThatNoLayoutCanMeet) {
   EXPECT_EQ(complaint(c), "--schedule: 1f1b has 1 stage a rank, not 3");
 }
 
+TEST(LayoutSpace, FoldsExpertsWithSequenceParallelismAndWhereTheFrameworkCan) {
+  LayoutCase c;
+  c.experts = 8;
+  c.choices.devices = 8;
+  c.choices.expert = 8;
+  int folded = 0;
+  const StepModel model = model_of(c);
+  const LayoutSpace space(model, c.choices);
+  for (const Widths& widths : space.widths()) {
+    if (!widths.folds_experts()) continue;
+    ++folded;
+    EXPECT_EQ(std::int64_t{widths.tensor} * widths.context * widths.data % widths.expert, 0);
+    EXPECT_EQ(space.sequence_parallel(widths), std::vector<bool>{true});
+  }
+  EXPECT_GT(folded, 0);
+  for (const FrameworkPreset& preset : load_calibration().frameworks) {
+    if (preset.name != "megatron-core" && preset.name != "megatron-deepspeed") continue;
+    c.choices.abilities = preset.runs;
+    c.choices.tensor = 4;
+    c.choices.pipeline = 1;
+    c.choices.context = 1;
+    c.choices.data = 2;
+    if (preset.name == "megatron-core") {
+      EXPECT_EQ(LayoutSpace(model, c.choices).widths().size(), 1u);
+    } else {
+      EXPECT_EQ(complaint(c),
+                "--expert: expected a divisor of data x context 2, as megatron-deepspeed has nothing "
+                "else, got 8");
+    }
+  }
+}
+
 TEST(LayoutSpace, NamesChoicesThatContradictEachOther) {
   const auto complaint_about = [](auto choose) {
     LayoutCase c;

@@ -48,6 +48,18 @@ const std::map<std::string, std::string> megatron_options{
     {"--hidden-dropout", megatron_network},
     {"--num-experts", megatron_network},
     {"--moe-router-topk", megatron_network},
+    {"--multi-latent-attention", megatron_network},
+    {"--q-lora-rank", megatron_network},
+    {"--kv-lora-rank", megatron_network},
+    {"--qk-head-dim", megatron_network},
+    {"--qk-pos-emb-head-dim", megatron_network},
+    {"--v-head-dim", megatron_network},
+    {"--qk-layernorm", megatron_network},
+    {"--rope-type", megatron_network},
+    {"--moe-shared-expert-intermediate-size", megatron_network},
+    {"--moe-ffn-hidden-size", megatron_network},
+    {"--moe-layer-freq", megatron_network},
+    {"--expert-tensor-parallel-size", megatron_parallelism},
     {"--attention-backend", megatron_network},
     {"--seq-length", megatron_network},
     {"--micro-batch-size", megatron_parallelism},
@@ -59,6 +71,7 @@ const std::map<std::string, std::string> megatron_options{
     {"--pipeline-model-parallel-size", megatron_parallelism},
     {"--context-parallel-size", megatron_parallelism},
     {"--expert-model-parallel-size", megatron_parallelism},
+    {"--moe-token-dispatcher-type", megatron_network},
     {"--sequence-parallel", megatron_parallelism},
     {"--use-tp-pp-dp-mapping", megatron_parallelism},
     {"--num-virtual-stages-per-pipeline-rank", megatron_parallelism},
@@ -330,6 +343,49 @@ TEST(MegatronConfig, SaysHowManyBlocksRecompute) {
   EXPECT_THAT(to_megatron(plan).text, HasSubstr("--recompute-method uniform\n--recompute-num-layers 1\n"));
   plan.layout.recomputed_layers = 3;
   EXPECT_THAT(to_megatron(plan).text, HasSubstr("--recompute-method block\n--recompute-num-layers 3\n"));
+}
+
+TEST(MegatronConfig, SaysLatentAttentionAndFoldedExperts) {
+  Plan plan = llama_plan();
+  Transformer& t = *plan.network.transformer;
+  t.latent =
+      LatentAttention{.query_rank = 24, .kv_rank = 16, .nope_head_size = 8, .rope_head_size = 4, .value_head_size = 6};
+  t.kv_heads = t.heads;
+  t.head_size = 12;
+  t.experts = 4;
+  t.experts_per_token = 2;
+  t.shared_experts = 2;
+  t.dense_layers = 3;
+  t.dense_ffn = 8 * t.ffn;
+  plan.network.graph = build_graph(t);
+  plan.order = topological_order(plan.network.graph);
+  plan.layout.expert = 4;  // on 2 tensor-parallel devices of 2 replicas
+  validate(plan, "plan");
+  const std::string text = to_megatron(plan).text;
+  for (const std::string& line :
+       {std::string("--multi-latent-attention\n--q-lora-rank 24\n--kv-lora-rank 16\n--qk-head-dim 8\n"
+                    "--qk-pos-emb-head-dim 4\n--v-head-dim 6\n"),
+        fmt::format("--ffn-hidden-size {}\n", t.dense_ffn), fmt::format("--moe-ffn-hidden-size {}\n", t.ffn),
+        fmt::format("--moe-shared-expert-intermediate-size {}\n", 2 * t.ffn),
+        std::string("--moe-layer-freq ([0]*3+[1]*5)\n"),
+        std::string("--expert-model-parallel-size 4\n--moe-token-dispatcher-type alltoall\n"
+                    "--expert-tensor-parallel-size 1\n")}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  EXPECT_THAT(text, Not(HasSubstr("--kv-channels")));
+  for (const std::string& line : lines_of(text)) {
+    EXPECT_TRUE(megatron_options.contains(line.substr(0, line.find(' ')))) << line;
+  }
+  EXPECT_THAT(complaint([&] { to_deepspeed(plan); }), HasSubstr("experts over tensor-parallel devices"));
+  plan.layout.expert = 2;
+  EXPECT_THAT(to_megatron(plan).text, Not(HasSubstr("--expert-tensor-parallel-size")));
+  t.experts = t.experts_per_token = t.shared_experts = t.dense_layers = 0;
+  EXPECT_THAT(complaint([&] { to_torchtitan(plan); }), HasSubstr("no latent attention"));
+  plan.layout.expert = 4;
+  t.experts = 4;
+  plan.layout.sequence_parallel = false;
+  EXPECT_THAT(complaint([&] { validate(plan, "plan"); }),
+              HasSubstr("layout.expert: expected a divisor of replicas * context = 2, or sequence parallelism, got 4"));
 }
 
 TEST(MegatronConfig, RefusesWhatItCannotRun) {

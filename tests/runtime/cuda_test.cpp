@@ -166,6 +166,12 @@ TEST_F(CudaTest, LossesOfManyStepsFollowTheCpus) {
     EXPECT_NEAR(actual.losses[i], expected.losses[i], 1e-4) << "step " << i + 1;
   }
   EXPECT_LT(expected.losses.back(), expected.losses.front());
+  EXPECT_EQ(expected.clocks.size(), 0U);
+  ASSERT_EQ(actual.clocks.size(), 2U);
+  for (const double clock : actual.clocks) {
+    EXPECT_GT(clock, 1e8);
+    EXPECT_LT(clock, 4e9);
+  }
 }
 
 TEST_F(CudaTest, ARunGoesOnFromItsCheckpointAndFromTheCpus) {

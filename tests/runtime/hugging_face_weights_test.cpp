@@ -183,6 +183,9 @@ TEST_F(HuggingFaceWeightsTest, AreRefusedWhereTheyDoNotFitTheNetwork) {
   Transformer experts = small_gpt2();
   experts.experts = 8;
   EXPECT_THAT(complaint(folder, experts), HasSubstr("mixtures of experts"));
+  Transformer latent = small_gpt2();
+  latent.latent = LatentAttention{.kv_rank = 4};
+  EXPECT_THAT(complaint(folder, latent), HasSubstr("latent attention"));
 }
 
 }  // namespace

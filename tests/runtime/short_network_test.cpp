@@ -24,12 +24,12 @@ TrainingOptions on_cores() {
   return options;
 }
 
-TEST(ShortNetwork, RestsAFifthAndFourFifthsOfAStepAfterEachStep) {
+TEST(ShortNetwork, RestsAFifthAndTwoFifthsOfAStepAfterEachStep) {
   for (const int devices : {1, 3}) {
     const ShortRuns runs = run_short(plans(devices), 1, devices, on_cores(), Seconds(0.2), nullptr);
     EXPECT_EQ(runs.levels.size(), static_cast<std::size_t>(devices));
     ASSERT_EQ(runs.rested.size(), 2U);
-    for (const auto& [rested, rest] : {std::pair(runs.rested[0], 0.2), std::pair(runs.rested[1], 0.8)}) {
+    for (const auto& [rested, rest] : {std::pair(runs.rested[0], 0.2), std::pair(runs.rested[1], 0.4)}) {
       EXPECT_EQ(rested.rest, rest);
       EXPECT_GT(rested.busy, Seconds(0)) << devices;
       // A sleep may take longer than it was told to.

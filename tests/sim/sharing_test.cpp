@@ -87,17 +87,19 @@ TEST(Interpolate, IsLinearBetweenEvenlySpacedPoints) {
   EXPECT_EQ(interpolate(points, 0.25), 1.5);
   EXPECT_EQ(interpolate(points, 0.75), 4);
   EXPECT_EQ(interpolate(points, 1), 6);
+  EXPECT_EQ(interpolate(points, 1.25), 8) << "and goes on";
+  EXPECT_EQ(interpolate(std::array{3.0, 5.0, 2.0}, 1.5), 2) << "but not down";
   EXPECT_EQ(interpolate(std::array{3.0}, 0.5), 3);
 }
 
 TEST(SharedProgress, GoesOnAtTheRateOfTheMoment) {
   const Neighbours both{{{1, 1.0}}, {{0, 1.0}}};
-  const std::array points{2.0, 4.0};
+  const SharedWork work{.points = {2, 4}};
   SharedProgress progress(both);
   EXPECT_FALSE(progress.next());
-  progress.start(0, 0, points);
+  progress.start(0, 0, work);
   EXPECT_EQ(progress.next()->time, 2);
-  progress.start(1, 1, points);
+  progress.start(1, 1, work);
   // Half is done at 1; the rest takes twice as long.
   EXPECT_EQ(progress.next()->worker, 0);
   EXPECT_EQ(progress.next()->time, 3);
@@ -106,6 +108,51 @@ TEST(SharedProgress, GoesOnAtTheRateOfTheMoment) {
   EXPECT_EQ(progress.next()->time, 4);
   progress.finish(1, 4);
   EXPECT_FALSE(progress.next());
+}
+
+TEST(SharedProgress, NeighboursThatDoForwardsCountAsMeasured) {
+  const Neighbours both{{{1, 1.0}}, {{0, 1.0}}};
+  const SharedWork forward{.points = {2, 4}, .is_forward = true, .forward_weight = 0.5, .other_weight = 1.5};
+  SharedWork other = forward;
+  other.is_forward = false;
+  for (const auto& [neighbour, seconds] : {std::pair(forward, 3.0), std::pair(other, 5.0)}) {
+    SharedProgress progress(both);
+    progress.start(1, 0, neighbour);
+    progress.start(0, 0, forward);
+    progress.finish(1, 0.75 * seconds);
+    ASSERT_TRUE(progress.next());
+    EXPECT_DOUBLE_EQ(progress.next()->time, 0.75 * seconds + 0.25 * 2);
+  }
+}
+
+TEST(SharedWork, WeighsNeighboursSoThatThoseOfAStepCountForWhatTheyDid) {
+  StageCost cost = shared_cost(1, 2, 3, 1);
+  EXPECT_EQ(shared_work(cost, ActionKind::forward).forward_weight, 1);
+  EXPECT_EQ(shared_work(cost, ActionKind::forward).other_weight, 1);
+  cost.beside_forwards = times(1.5, 4, 7.5, 3);
+  const SharedWork forward = shared_work(cost, ActionKind::forward);
+  EXPECT_EQ(forward.points, (std::vector<double>{1, 2}));
+  EXPECT_TRUE(forward.is_forward);
+  EXPECT_DOUBLE_EQ(forward.forward_weight, 0.5);
+  // Of a step's 12 s forwards are 2.
+  EXPECT_DOUBLE_EQ((2 * forward.forward_weight + 10 * forward.other_weight) / 12, 1);
+  const SharedWork input = shared_work(cost, ActionKind::backward_input);
+  EXPECT_FALSE(input.is_forward);
+  EXPECT_EQ(input.forward_weight, 1) << "as beside all else";
+  EXPECT_EQ(input.other_weight, 1);
+  const SharedWork weight = shared_work(cost, ActionKind::backward_weight);
+  EXPECT_DOUBLE_EQ(weight.forward_weight, 1.5);
+  EXPECT_DOUBLE_EQ(weight.other_weight, 0.9);
+  EXPECT_EQ(shared_work(cost, ActionKind::optimizer_step).forward_weight, 1) << "begins when all do";
+  StageCost nothing;
+  nothing.beside = {times(0, 0, 0), times(0, 0, 0)};
+  nothing.beside_forwards = times(1, 1, 1);
+  EXPECT_EQ(shared_work(nothing, ActionKind::forward).forward_weight, 1);
+  StageCost no_backward = shared_cost(1, 0, 0);
+  no_backward.beside_forwards = times(2.5, 0, 0);
+  EXPECT_EQ(shared_work(no_backward, ActionKind::forward).other_weight, 1);
+  cost.beside_forwards = times(100, 4, 7.5);
+  EXPECT_EQ(shared_work(cost, ActionKind::forward).forward_weight, 2) << "noise is bounded";
 }
 
 TEST(SharedTimeline, TakesTheTimesAloneWhereOneRankWorksAtATime) {
@@ -124,6 +171,16 @@ TEST(SharedTimeline, TakesTheTimesBesideOthersWhereAllWork) {
   EXPECT_EQ(event(trace, 0, "1B0").end, Seconds(9));
   EXPECT_EQ(event(trace, 0, "0B0").end, Seconds(19));
   EXPECT_EQ(event(trace, 0, "0B1").end, Seconds(24));
+}
+
+TEST(SharedTimeline, ForwardsBesideForwardsTakeAsLongAsMeasured) {
+  PlanShape shape{.schedule = "gpipe", .ranks = 2, .microbatches = 2, .costs = {shared_cost(1, 2, 3)}};
+  shape.costs.front().beside_forwards = times(1.5, 4, 6);
+  const Trace trace = simulate_timeline(shared_plan(shape));
+  EXPECT_EQ(event(trace, 0, "0F1").end, Seconds(2.5));
+  EXPECT_EQ(event(trace, 0, "1F1").end, Seconds(3.5));
+  EXPECT_EQ(event(trace, 0, "1B0").end, Seconds(8.5)) << "alone";
+  EXPECT_EQ(event(trace, 0, "0B0").end, Seconds(18.5));
 }
 
 TEST(SharedTimeline, OptimizerStepsBeginTogetherAndDisturbEachOther) {
@@ -178,6 +235,7 @@ TEST(SharedTimeline, EqualsSimGrid) {
       for (int s = 0; s < shape.ranks; ++s) {
         shape.costs.push_back(shared_cost(draw(random), draw(random), draw(random), draw(random)));
         shape.costs.back().gradients = Bytes(1);
+        shape.costs.back().beside_forwards = times(draw(random), draw(random), draw(random));
       }
       const Plan plan = shared_plan(shape);
       test::expect_same_events(simulate_timeline(plan), simulate_simgrid(plan), 1e-9);

@@ -206,6 +206,16 @@ TEST(MatmulTime, IsBoundByMemoryAndByTheShortestKernel) {
   EXPECT_DOUBLE_EQ(matmul_time(m, 1e30, 1, 1, 1, 1), 0.25);
 }
 
+TEST(AttentionRate, IsHalfAtItsRowsAndWholeAtManyMore) {
+  DeviceConstants device;
+  device.attention_forward = 1.2, device.attention_backward = 0.9;
+  EXPECT_EQ(attention_forward_rate(device, 10), 1.2) << "whatever the rows where nobody measured";
+  device.attention_forward_rows = 2e4, device.attention_backward_rows = 5e3;
+  EXPECT_DOUBLE_EQ(attention_forward_rate(device, 2e4), 0.6);
+  EXPECT_DOUBLE_EQ(attention_backward_rate(device, 5e3), 0.45);
+  EXPECT_NEAR(attention_forward_rate(device, 1e9), 1.2, 1e-4);
+}
+
 TEST(Presets, ReadBackWhatTheyWrite) {
   const Presets presets = load_calibration();
   ASSERT_FALSE(presets.devices.empty() || presets.fabrics.empty() || presets.frameworks.empty());

@@ -59,6 +59,57 @@ const Json mixtral = Json::parse(R"({
   "output_router_logits": false, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "router_aux_loss_coef": 0.02,
   "sliding_window": null, "tie_word_embeddings": false, "vocab_size": 32000})");
 
+const Json deepseek_v3 = Json::parse(R"({
+  "architectures": ["DeepseekV3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+  "first_k_dense_replace": 3, "hidden_act": "silu", "hidden_size": 7168, "intermediate_size": 18432,
+  "kv_lora_rank": 512, "max_position_embeddings": 163840, "model_type": "deepseek_v3", "moe_intermediate_size": 2048,
+  "moe_layer_freq": 1, "n_routed_experts": 256, "n_shared_experts": 1, "num_attention_heads": 128,
+  "num_experts_per_tok": 8, "num_hidden_layers": 61, "num_key_value_heads": 128, "num_nextn_predict_layers": 1,
+  "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "rms_norm_eps": 1e-06, "rope_theta": 10000,
+  "scoring_func": "sigmoid", "tie_word_embeddings": false, "v_head_dim": 128, "vocab_size": 129280})");
+
+TEST(HuggingFace, ReadsLatentAttentionAndExpertsOfDeepSeek) {
+  EXPECT_EQ(read(deepseek_v3, "deepseek-v3"), load_network("deepseek-v3"));
+  Json lite = deepseek_v3;
+  lite["model_type"] = "deepseek_v2";
+  lite["q_lora_rank"] = nullptr;
+  lite["n_shared_experts"] = nullptr;
+  lite["first_k_dense_replace"] = 0;
+  lite["head_dim"] = 64;  // transformers writes that of the rotary part
+  lite.erase("intermediate_size");
+  const Transformer t = *read(lite, "x").transformer;
+  EXPECT_EQ(t.latent->query_rank, 0);
+  EXPECT_EQ(t.shared_experts, 0);
+  EXPECT_EQ(t.dense_layers, 0);
+  EXPECT_EQ(t.head_size, 128 + 64);
+  EXPECT_EQ(*read(to_hugging_face(t), "x").transformer, t);
+}
+
+TEST(HuggingFace, RefusesWhatDeepSeekHasNot) {
+  const auto with = [](const char* field, const Json& value) {
+    Json config = deepseek_v3;
+    config[field] = value;
+    return config_complaint(config);
+  };
+  EXPECT_EQ(with("attention_bias", true),
+            "config.json: attention_bias: expected false (projections without bias), got true");
+  EXPECT_EQ(with("moe_layer_freq", 2), "config.json: moe_layer_freq: expected a whole number from 1 to 1, got 2");
+  EXPECT_EQ(with("num_key_value_heads", 8),
+            "config.json: num_key_value_heads: expected 128 as num_attention_heads, with latent attention, got 8");
+  EXPECT_EQ(with("first_k_dense_replace", 61),
+            "config.json: first_k_dense_replace: expected a whole number from 0 to 60, got 61");
+  EXPECT_EQ(with("n_routed_experts", nullptr),
+            "config.json: missing field 'n_routed_experts' (found 'n_shared_experts' instead)");
+  Json config = deepseek_v3;
+  config.erase("q_lora_rank");
+  EXPECT_EQ(config_complaint(config), "config.json: missing field 'q_lora_rank' (found 'kv_lora_rank' instead)");
+  // Without its own sizes no such configuration can be written.
+  Transformer t = *load_network("deepseek-v3").transformer;
+  t.latent.reset();
+  t.head_size = 56;
+  EXPECT_THROW(to_hugging_face(t), Error);
+}
+
 TEST(HuggingFace, WritesConfigurationsThatReadAsTheSameNetwork) {
   for (const std::string& name : network_presets()) {
     const Transformer preset = *load_network(name).transformer;
@@ -127,9 +178,11 @@ TEST(HuggingFace, StatedFieldsOverrideWhatWouldBeDerived) {
 
 TEST(HuggingFace, UnknownModelsAreRefusedWithTheKnownOnes) {
   EXPECT_EQ(config_complaint({{"model_type", "bert"}}),
-            "config.json: model_type: expected one of 'gpt2', 'llama', 'mistral', 'qwen2', 'mixtral', got \"bert\"");
+            "config.json: model_type: expected one of 'gpt2', 'llama', 'mistral', 'qwen2', 'mixtral', 'deepseek_v2', "
+            "'deepseek_v3', 'kimi_k2', got \"bert\"");
   EXPECT_EQ(config_complaint({{"model_type", 7}}),
-            "config.json: model_type: expected one of 'gpt2', 'llama', 'mistral', 'qwen2', 'mixtral', got 7");
+            "config.json: model_type: expected one of 'gpt2', 'llama', 'mistral', 'qwen2', 'mixtral', 'deepseek_v2', "
+            "'deepseek_v3', 'kimi_k2', got 7");
 }
 
 TEST(HuggingFace, ComplaintsUseTheFilesOwnNames) {

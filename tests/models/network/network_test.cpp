@@ -82,6 +82,60 @@ TEST(Network, IsReadBackAsItWasWritten) {
   }
 }
 
+Json latent_attention() {
+  return {{"query_rank", 6}, {"kv_rank", 5}, {"nope_head_size", 4}, {"rope_head_size", 2}, {"value_head_size", 3}};
+}
+
+TEST(Network, ReadsLatentAttentionSharedExpertsAndLeadingDenseBlocks) {
+  Json document = tiny();
+  document["transformer"].update({{"latent_attention", latent_attention()},
+                                  {"experts", 4},
+                                  {"experts_per_token", 3},
+                                  {"shared_experts", 2},
+                                  {"dense_layers", 1},
+                                  {"dense_ffn", 20}});
+  const Network network = read(document);
+  EXPECT_EQ(network.transformer->head_size, 6);
+  EXPECT_EQ(network.transformer->latent, (LatentAttention{6, 5, 4, 2, 3}));
+  EXPECT_EQ(network.transformer->shared_experts, 2);
+  EXPECT_EQ(network.transformer->dense_ffn, 20);
+  EXPECT_EQ(read(to_json(network)), network);
+  document["transformer"]["latent_attention"]["query_rank"] = nullptr;
+  EXPECT_EQ(read(document).transformer->latent->query_rank, 0);
+}
+
+TEST(Network, RefusesLatentAttentionAndDenseBlocksThatDoNotFit) {
+  const auto with = [](const char* field, const Json& value) {
+    Json document = tiny();
+    document["transformer"]["latent_attention"] = latent_attention();
+    (document["transformer"].contains(field) || std::string_view(field) == "position" ||
+             std::string_view(field) == "kv_heads" || std::string_view(field) == "head_size"
+         ? document["transformer"]
+         : document["transformer"]["latent_attention"])[field] = value;
+    return network_complaint(document);
+  };
+  EXPECT_EQ(with("heads", 4), "no error");
+  EXPECT_EQ(with("kv_heads", 2), "net.json: transformer.kv_heads: expected 4 as heads, with latent attention, got 2");
+  EXPECT_EQ(with("head_size", 8),
+            "net.json: transformer.head_size: expected 6, that of latent attention with and without position, got 8");
+  EXPECT_EQ(with("rope_head_size", 3),
+            "net.json: transformer.latent_attention.rope_head_size: expected an even size for rotary positions, got 3");
+  EXPECT_EQ(with("kv_rank", 0),
+            "net.json: transformer.latent_attention.kv_rank: expected a whole number from 1 to 2147483648, got 0");
+  EXPECT_EQ(with("v_rank", 1),
+            "net.json: transformer.latent_attention: unknown field 'v_rank' (did you mean 'kv_rank'?)");
+  EXPECT_EQ(with("position", "learned"), "net.json: transformer.latent_attention: expected rotary positions with it");
+  EXPECT_EQ(complaint_with("shared_experts", 1), "net.json: transformer.shared_experts: expected 'experts' beside it");
+  EXPECT_EQ(complaint_with("dense_layers", 1), "net.json: transformer.dense_layers: expected 'experts' beside it");
+  EXPECT_EQ(complaint_with("dense_ffn", 8), "net.json: transformer.dense_ffn: expected 'dense_layers' beside it");
+  Json document = tiny();
+  document["transformer"].update({{"experts", 4}, {"experts_per_token", 3}, {"dense_layers", 2}});
+  EXPECT_EQ(network_complaint(document),
+            "net.json: transformer.dense_layers: expected a whole number from 0 to 1, got 2");
+  document["transformer"]["dense_layers"] = 1;
+  EXPECT_EQ(network_complaint(document), "net.json: transformer: missing field 'dense_ffn'");
+}
+
 TEST(Network, RefusesDimensionsThatDoNotFit) {
   EXPECT_EQ(complaint_with("layers", 1000000000),
             "net.json: transformer.layers: expected a whole number from 1 to 100000, got 1000000000");
@@ -104,9 +158,9 @@ TEST(Network, RefusesDimensionsThatDoNotFit) {
 
 TEST(Network, RefusesFieldsAndWordsThatItDoesNotKnow) {
   EXPECT_EQ(complaint_with("hiden", 8), "net.json: transformer: unknown field 'hiden' (did you mean 'hidden'?)");
-  EXPECT_EQ(
-      complaint_with("family", "bert"),
-      "net.json: transformer.family: expected one of 'gpt2', 'llama', 'mistral', 'qwen2', 'mixtral', got \"bert\"");
+  EXPECT_EQ(complaint_with("family", "bert"),
+            "net.json: transformer.family: expected one of 'gpt2', 'llama', 'mistral', 'qwen2', 'mixtral', "
+            "'deepseek_v2', 'deepseek_v3', 'kimi_k2', got \"bert\"");
   EXPECT_EQ(complaint_with("norm", "batch_norm"),
             "net.json: transformer.norm: expected one of 'layer_norm', 'rms_norm', got \"batch_norm\"");
   EXPECT_EQ(network_complaint({{"model", "gpt2"}}),

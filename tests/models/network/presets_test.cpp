@@ -24,9 +24,32 @@ TEST(NetworkPresets, HaveTheParametersOfThePublishedModels) {
       {"qwen2.5-7b", 7'615'616'512},
       {"qwen2.5-72b", 72'706'203'648},
       {"mixtral-8x7b", 46'702'792'704},
+      {"deepseek-v2", 235'741'434'880},
+      {"qwen3-30b-a3b", 30'532'122'624 - 48 * 2 * 128},  // published; without norms of queries and keys
+      {"qwen3-235b-a22b", 235'093'634'560 - 94 * 2 * 128},
+      // Without the biases of the routers, which are not trained by gradients: one for each expert.
+      {"deepseek-v3", 671'026'419'200 - std::int64_t{58} * 256},
+      {"kimi-k2", 1'026'408'232'448 - std::int64_t{60} * 384},
   };
   for (const auto& [name, parameters] : published) {
     EXPECT_EQ(total_parameters(load_network(name).graph), parameters) << name;
+  }
+}
+
+// Of DeepSeek-AI 2024, arXiv 2405.04434 and 2412.19437, in their abstracts: parameters, and those that a token passes.
+TEST(NetworkPresets, HaveTheParametersOfTheDeepSeekPapers) {
+  struct Published {
+    const char* name;
+    double total, activated;
+  };
+  for (const Published& published : {Published{"deepseek-v2", 236e9, 21e9}, Published{"deepseek-v3", 671e9, 37e9}}) {
+    const Network network = load_network(published.name);
+    EXPECT_NEAR(static_cast<double>(total_parameters(network.graph)) / published.total, 1, 0.003);
+    double flops = 0;
+    for (LayerId layer = 0; layer < network.graph.layers(); ++layer) {
+      flops += network.graph[layer].matmul_flops.at(1, 1);
+    }
+    EXPECT_NEAR(flops / 2 / published.activated, 1, 0.03) << published.name;
   }
 }
 
@@ -44,7 +67,7 @@ TEST(NetworkPresets, HaveTheParametersOfTheGpt3PaperWithinItsRounding) {
 
 TEST(NetworkPresets, AreNamedLikeTheirFiles) {
   const std::vector<std::string> names = network_presets();
-  EXPECT_EQ(names.size(), 26U);
+  EXPECT_EQ(names.size(), 31U);
   for (const std::string& name : names) EXPECT_EQ(load_network(name).name, name);
 }
 

@@ -2,6 +2,7 @@
 
 #include "models/network/layer_graph.hpp"
 #include "models/network/network.hpp"
+#include "models/network/transformer_json.hpp"
 
 namespace stagecraft {
 namespace {
@@ -85,6 +86,61 @@ TEST(TransformerGraph, CountsAllExpertsButComputesTheChosen) {
   EXPECT_EQ(block.parameters, 2 * 8 + attention + router + 5 * expert);
   EXPECT_EQ(block.matmul_flops, (Amount{.per_token = 2.0 * (attention + router + 2 * expert)}));
   EXPECT_EQ(block.stash.elements.per_token, 2 * 8 + 8 + (12 + 6 + 6) + 12 + (8 + 5 + 2 * (8 + 3 * 10 + 8)));
+}
+
+// Two heads whose queries and keys have 3 elements without position and 2 with, and whose values have 4.
+Transformer small_latent() {
+  Transformer t = small_llama();
+  t.heads = t.kv_heads = 2;
+  t.head_size = 3 + 2;
+  t.latent =
+      LatentAttention{.query_rank = 6, .kv_rank = 7, .nope_head_size = 3, .rope_head_size = 2, .value_head_size = 4};
+  return t;
+}
+
+TEST(TransformerGraph, CountsTheProjectionsOfLatentAttention) {
+  Transformer t = small_latent();
+  Layer block = build_graph(t)[1];
+  constexpr int keys_values = 8 * (7 + 2) + 7 * 2 * (3 + 4), output = 2 * 4 * 8, mlp = 3 * 8 * 10;
+  constexpr int queries = 8 * 6 + 6 * 2 * 5;
+  EXPECT_EQ(block.parameters, 2 * 8 + queries + keys_values + output + (6 + 7) + mlp);
+  EXPECT_EQ(block.matmul_flops, (Amount{.per_token = 2.0 * (queries + keys_values + output + mlp)}));
+  EXPECT_EQ(block.attention_flops, (Amount{.per_token_pair = 2 * (2 * 5 + 2 * 4)}));
+  // Inputs of both norms; of the narrow products; of their norms and of the wide products; q, k, v; input of the output
+  // projection; input of the MLP, gate, up, product.
+  EXPECT_EQ(block.stash.elements.per_token, 2 * 8 + 8 + 2 * (6 + 7) + (10 + 10 + 8) + 8 + 8 + 3 * 10);
+  // Norms, residuals, norms of the narrow ones; q in and out, a key from its two parts; activation.
+  EXPECT_EQ(block.moved.per_token, 4 * 8 + 6 * 8 + 2 * (6 + 7) + 2 * 10 + (2 * 3 + 2 + 10) + 2 * 8 + 3 * 10);
+  EXPECT_EQ(block.exchanged.per_token, 3 * 8 + (6 + 7 + 2));
+
+  t.latent->query_rank = 0;
+  block = build_graph(t)[1];
+  EXPECT_EQ(block.parameters, 2 * 8 + 8 * 2 * 5 + keys_values + output + 7 + mlp);
+  EXPECT_EQ(block.exchanged.per_token, 4 * 8 + (7 + 2));
+}
+
+TEST(TransformerGraph, CountsSharedExpertsOfEveryTokenAndLeadingDenseBlocks) {
+  Transformer t = small_llama();
+  t.layers = 3;
+  t.experts = 5;
+  t.experts_per_token = 2;
+  const Layer alone = build_graph(t)[1];
+  t.shared_experts = 3;
+  t.dense_layers = 2;
+  t.dense_ffn = 50;
+  const LayerGraph graph = build_graph(t);
+  constexpr int attention = 8 * (12 + 2 * 6) + 12 * 8, expert = 3 * 8 * 10;
+  EXPECT_EQ(graph[3].kind, "block");
+  EXPECT_EQ(graph[3].parameters, alone.parameters + std::int64_t{3} * expert);
+  EXPECT_EQ(graph[3].matmul_flops.per_token, alone.matmul_flops.per_token + 2 * 3 * expert);
+  EXPECT_EQ(graph[3].stash.elements.per_token, alone.stash.elements.per_token + 3 * 3 * 10);
+  EXPECT_EQ(graph[3].moved.per_token, alone.moved.per_token + 3 * 3 * 10 + 3 * 8);
+  for (const LayerId dense : {1, 2}) {
+    EXPECT_EQ(graph[dense].kind, "dense block");
+    EXPECT_EQ(graph[dense].name, fmt::format("block.{}", dense - 1));
+    EXPECT_EQ(graph[dense].parameters, 2 * 8 + attention + 3 * 8 * 50);
+  }
+  EXPECT_EQ(approximate_parameters(t), static_cast<double>(total_parameters(graph)));
 }
 
 TEST(TransformerGraph, CountsBiasesWhereTheyAre) {
