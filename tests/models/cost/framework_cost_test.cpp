@@ -62,7 +62,12 @@ TEST(FrameworkCosts, AreThoseOfTheStepModelOnOneRank) {
             Machine machine = machine_of(cluster, framework);
             machine.framework.straggling = machine.framework.pipelined_dispatch_s = 0;
             machine.framework.communicator_bytes = 0;
-            TrainingJob job{*network.transformer, 2 * microbatches, 1024, workload.precision, workload.optimizer, true};
+            TrainingJob job{*network.transformer,
+                            std::int64_t{2} * microbatches,
+                            1024,
+                            workload.precision,
+                            workload.optimizer,
+                            true};
             ParallelLayout layout;
             layout.tensor = tensor;
             layout.microbatch = 2;
