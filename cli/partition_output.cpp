@@ -33,7 +33,9 @@ std::string place_text(const Candidate& candidate) {
     runs.push_back(end - at == 1 ? std::to_string(size(*at)) : fmt::format("{}x {}", end - at, size(*at)));
     at = end;
   }
-  return fmt::format("{}; layers {}", printable(candidate.devices, 1000), join(runs));
+  const std::string recomputed =
+      candidate.recomputed.empty() ? "" : fmt::format("; recompute {}", fmt::join(candidate.recomputed, ", "));
+  return fmt::format("{}; layers {}{}", printable(candidate.devices, 1000), join(runs), recomputed);
 }
 
 // Within 100 columns without the closed form and the name of recomputation. Memory: of the device that is nearest to
@@ -97,17 +99,19 @@ Json candidate_json(const Candidate& candidate) {
   const Layout& layout = candidate.layout;
   Json layers = Json::array();
   for (const LayerRange& range : candidate.stages) layers.push_back(range.last - range.first);
-  return {{"stages", layout.stages},
-          {"ranks", layout.ranks},
-          {"replicas", layout.replicas},
-          {"microbatch", layout.microbatch},
-          {"microbatches", layout.microbatches},
-          {"schedule", layout.schedule},
-          {"recompute", name(layout.recompute)},
-          {"zero", layout.zero},
-          {"devices", candidate.devices},
-          {"layers", layers},
-          {"verdict", candidate.verdict}};
+  Json json{{"stages", layout.stages},
+            {"ranks", layout.ranks},
+            {"replicas", layout.replicas},
+            {"microbatch", layout.microbatch},
+            {"microbatches", layout.microbatches},
+            {"schedule", layout.schedule},
+            {"recompute", name(layout.recompute)},
+            {"zero", layout.zero},
+            {"devices", candidate.devices},
+            {"layers", layers},
+            {"verdict", candidate.verdict}};
+  if (!candidate.recomputed.empty()) json["recomputed_by_rank"] = candidate.recomputed;
+  return json;
 }
 
 std::string times_table(const Plan& plan) {

@@ -89,7 +89,8 @@ void read_recomputed_layers(const std::string& text, PlanOptions& options) {
   for (const std::string& part : CLI::detail::split(text, ',')) {
     std::int32_t number = -1;
     const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), number);
-    if (error != std::errc() || end != part.data() + part.size() || number < 0 || number > 1'000'000) {
+    if (error != std::errc() || end != part.data() + part.size() || number < 0 || number > 1'000'000 ||
+        text.ends_with(',')) {
       throw bad_input(
           "--recompute-layers: expected a number of blocks, one for each pipeline rank such as 3,2,1,0, or "
           "fewest, got '{}'",
@@ -124,7 +125,7 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   group->add_option_function<std::string>(
       "--recompute-layers", [&options](const std::string& text) { read_recomputed_layers(text, options); },
       "Blocks a rank that recompute; one number for each pipeline rank, e.g. 3,2,1,0; or fewest: on\neach rank as "
-      "few as it needs");
+      "few as it needs; on unlike devices, too");
   const auto add_end = [&](const std::string& name, std::optional<std::int32_t>& end, const char* help) {
     group
         ->add_option_function<std::int32_t>(
@@ -158,7 +159,9 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
       ->check(CLI::Validator(
           [](std::string& text) {
             std::string price = text.substr(text.rfind('=') + 1);
-            return positive_number()(price);
+            const std::string complaint = positive_number()(price);
+            return complaint.empty() && std::stod(price) > 1e9 ? "expected a number up to 1e9, got '" + price + "'"
+                                                               : complaint;
           },
           "[TYPE=]POSITIVE"));
   command.add_flag("--explain", options.explain,

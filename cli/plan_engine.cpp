@@ -24,6 +24,14 @@ const Node* unlike_node(const Cluster& cluster) {
   return other == cluster.nodes.end() ? nullptr : &*other;
 }
 
+// Whether it asks for what is planned in any case: whole layers on a device, all state and activations in its memory.
+bool is_as_planned(std::string_view option, const LayoutChoices& layout) {
+  return (option == "--tensor" && layout.tensor == 1) || (option == "--context" && layout.context == 1) ||
+         (option == "--expert" && layout.expert == 1) || (option == "--zero" && layout.zero == 0) ||
+         (option == "--offload-optimizer" && layout.offload_optimizer == false) ||
+         (option == "--offload-activations" && layout.offload_activations == false);
+}
+
 }  // namespace
 
 std::string why_no_layouts(const PlanOptions& options, const Network& network, const Cluster& cluster) {
@@ -70,8 +78,15 @@ std::string refuse_here(std::string_view option, const PlanOptions& options, con
     return fmt::format("only pipelines and replicas are planned here, as {}: expected {}",
                        why_no_layouts(options, network, cluster), expected);
   };
-  if (is_one_of({"--pipeline", "--virtual-stages"}) || (option == "--tensor" && is_grouped)) return {};
-  if (option == "--zero") return here ? instead("none") : "";
+  if (is_one_of({"--pipeline", "--virtual-stages"})) return {};
+  if (is_as_planned(option, options.layout) || (is_grouped && option == "--tensor")) return {};
+  if (option == "--zero") return here ? instead("0") : "";
+  if (option == "--recompute-layers") {
+    const bool has_slices = std::any_of(cluster.device_types.begin(), cluster.device_types.end(),
+                                        [](const DeviceType& type) { return type.is_slice(); });
+    const bool is_counted = network.transformer && options.profile.empty() && !here && !has_slices;
+    return is_counted ? "" : instead("--recompute, for all blocks");
+  }
   if (option == "--sequence-parallel" && is_grouped) {
     const bool is_priced = !options.framework.empty() || options.layout.sequence_parallel == true;
     return is_priced ? ""
@@ -88,8 +103,12 @@ std::string refuse_here(std::string_view option, const PlanOptions& options, con
                                       : "";
   }
   if (is_one_of({"--first-stage-layers", "--last-stage-layers"})) return instead("--cuts, which places all stages");
-  if (option == "--recompute-layers") return instead("--recompute, for all blocks");
-  return instead("none, or nodes of like GPUs alone");
+  if (option == "--context" && is_grouped) {
+    return instead("1, or --tensor, whose devices share the memory of all tokens, or nodes of like GPUs alone");
+  }
+  return instead(!network.transformer       ? "none"
+                 : !options.profile.empty() ? "none, or no --profile"
+                                            : "none, or nodes of like GPUs alone");
 }
 
 }  // namespace stagecraft

@@ -96,7 +96,12 @@ class Job {
   SearchSpace space_on(const Cluster& cluster) {
     SearchSpace space = search_space(options_, network_, cluster);
     space.zero = options_.layout.zero.value_or(0);
+    space.recomputed_layers = options_.layout.recomputed_layers;
+    space.recomputed_blocks = options_.recomputed_blocks;
     space.ranks = options_.layout.pipeline;
+    if (!space.recomputed_blocks.empty() && !space.ranks) {
+      space.ranks = static_cast<int>(space.recomputed_blocks.size());
+    }
     space.sequence_parallel = options_.layout.sequence_parallel.value_or(true);
     space.stages_per_rank = options_.layout.virtual_stages;
     if (abilities_) leave_possible(space, tensor_, *abilities_);

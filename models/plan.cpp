@@ -4,6 +4,7 @@
 #include <cassert>
 #include <set>
 
+#include "models/cost/memory.hpp"
 #include "models/network/layer_graph.hpp"
 #include "models/schedule/checker.hpp"
 #include "models/text.hpp"
@@ -123,7 +124,8 @@ void validate_sharing(const Plan& plan, const Placement& placement, const std::s
 // What the shards of a rank must divide.
 void validate_layout(const Plan& plan, const std::string& file) {
   const PlanLayout& layout = plan.layout;
-  if (layout != PlanLayout{} && plan.schedule.updates != WeightUpdates::synchronous) {
+  const bool is_one_device = layout.has_layers_by_rank() && layout.zero == 0;
+  if (!is_one_device && plan.schedule.updates != WeightUpdates::synchronous) {
     fail(file, "layout", "asynchronous schedules train with one device a rank");
   }
   if (layout.has_whole_layers()) return;
@@ -279,9 +281,13 @@ void price_layers(Plan& plan, const CostModel& model, Workload workload, std::sp
     const DeviceType& device = device_type_of(plan, stage);
     if (!loads.empty()) workload.load = loads[s];
     std::vector<LayerCost> costs;
+    const auto& by_rank = plan.layout.recomputed_by_rank;
+    int left = by_rank.empty() ? all_layers : by_rank[static_cast<std::size_t>(stage.rank.value)];  // that recompute
     for (auto at = stage.layers.first; at < stage.layers.last; ++at) {
       const LayerId layer = plan.order[static_cast<std::size_t>(at)];
-      costs.push_back(model.layer_cost(graph[layer], workload, device));
+      Workload own = workload;
+      if (may_recompute(graph[layer]) && left-- <= 0) own.recompute = Recompute::none;
+      costs.push_back(model.layer_cost(graph[layer], own, device));
       done[layer] = true;
     }
     const Bytes boundary =
@@ -349,7 +355,7 @@ void add_overheads(Plan& plan, const CostModel& model) {
 
 void price(Plan& plan, const CostModel& model, std::span<const Load> loads) {
   assert(loads.empty() || loads.size() == plan.stages.size());
-  if (!plan.layout.has_whole_layers()) throw bad_input("layout: a model of whole layers cannot price their shards");
+  if (!plan.layout.has_layers_by_rank()) throw bad_input("layout: a model of whole layers cannot price their shards");
   const auto price_all = [&](std::optional<int> busy_neighbours, bool beside_forwards = false) {
     Workload workload = plan.workload();
     workload.busy_neighbours = busy_neighbours;

@@ -9,6 +9,7 @@
 
 #include "models/json_reader.hpp"
 #include "models/layout.hpp"
+#include "models/recomputed_layers.hpp"
 
 namespace stagecraft {
 
@@ -31,6 +32,13 @@ struct PlanLayout {
 
   // Nothing but, at most, ZeRO 1: models of whole layers can price it.
   bool has_whole_layers() const { return *this == PlanLayout{.zero = static_cast<std::uint8_t>(zero == 1 ? 1 : 0)}; }
+  // The same, but for the blocks that recompute, which are counted by rank.
+  bool has_layers_by_rank() const {
+    PlanLayout whole = *this;
+    if (recomputed_layers == listed_layers) whole.recomputed_layers = all_layers;
+    whole.recomputed_by_rank.clear();
+    return whole.has_whole_layers();
+  }
   // Devices that hold one rank of one replica between them.
   int shards() const { return tensor * context; }
 };

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/files.hpp"
+#include "models/recomputed_layers.hpp"
 #include "models/version.hpp"
 #include "planner/explain.hpp"
 #include "planner/own_order.hpp"
@@ -62,7 +63,7 @@ PlanMaker::PlanMaker(const Network& network, const Cluster& cluster, const CostM
       cluster_digest_(digest(to_json(cluster).dump())) {}
 
 RankedPlan PlanMaker::make(const Judgement& judgement) {
-  const Layout& layout = judgement.option.layout;
+  const Layout layout = judgement.layout();
   RankedPlan ranked;
   Plan& plan = ranked.plan;
   plan.tool_version = version;
@@ -87,6 +88,15 @@ RankedPlan PlanMaker::make(const Judgement& judgement) {
     stage.rank = ranks.front();
     if (ranks.size() > 1) stage.second_rank = ranks.back();
   }
+  if (layout.recomputed_layers) {
+    auto& by_rank = plan.layout.recomputed_by_rank;
+    by_rank.resize(plan.stages.size());
+    for (std::size_t s = 0; s < by_rank.size(); ++s) {
+      by_rank[static_cast<std::size_t>(plan.stages[s].rank.value)] = judgement.recomputed[s];
+    }
+    plan.layout.recomputed_layers = listed_layers;
+    ranked.candidate.recomputed = by_rank;
+  }
   price(plan, model_);
   const ComputeSchedule usual = plan.schedule;
   if (!has_closed_form(layout)) adapt_schedule(plan);
@@ -104,7 +114,7 @@ void PlanMaker::predict(const Judgement& judgement, bool is_usual, RankedPlan& r
   if (!is_usual) own.emplace(plan.lowered());
   Timeline& timeline = is_usual ? judge_.timeline(judgement.option, plan.tied_ends()) : *own;
   Candidate& candidate = ranked.candidate;
-  candidate.layout = judgement.option.layout;
+  candidate.layout = judgement.layout();
   candidate.closed_form = Seconds(judgement.closed_form);
   candidate.timeline = timeline.makespan(costs);
   candidate.breakdown = break_down(timeline, costs);

@@ -1,15 +1,19 @@
 #include "planner/cut_costs.hpp"
 
 #include <algorithm>
+#include <cassert>
 
+#include "models/cost/memory.hpp"
 #include "models/network/layer_graph.hpp"
 
 namespace stagecraft {
 namespace {
 
+double backward_input(const LayerCost& layer) { return (layer.recompute + layer.backward_input).value(); }
+
 CutCosts::Sums& add(CutCosts::Sums& sums, const LayerCost& layer) {
   sums.forward += layer.forward.value();
-  sums.backward_input += (layer.recompute + layer.backward_input).value();
+  sums.backward_input += backward_input(layer);
   sums.backward_weight += layer.backward_weight.value();
   sums.backward_saving += layer.backward_saving.value();
   sums.optimizer += layer.optimizer.value();
@@ -89,6 +93,31 @@ CutCosts cut_costs(const CutGraph& cuts, const LayerGraph& graph, std::span<cons
     result.tied +=
         costs.front()[static_cast<std::size_t>(class_of[tie.user])].gradients.value() * tied_share(graph[tie.user]);
   }
+  return result;
+}
+
+BlockCosts block_costs(const CutGraph& cuts, const LayerGraph& graph, std::span<const int> class_of,
+                       std::span<const std::vector<LayerCost>> keeping,
+                       std::span<const std::vector<LayerCost>> recomputing) {
+  assert(cuts.is_chain());
+  BlockCosts result;
+  result.before.resize(cuts.nodes.size());
+  result.longer.assign(keeping.size(), {0});
+  result.smaller = result.longer;
+  for (std::size_t node = 1; node < cuts.nodes.size(); ++node) {
+    result.before[node] = result.before[node - 1];
+    for (const LayerId layer : cuts.groups[static_cast<std::size_t>(cuts.nodes[node].group)]) {
+      if (!may_recompute(graph[layer])) continue;
+      ++result.before[node];
+      for (std::size_t type = 0; type < keeping.size(); ++type) {
+        const LayerCost &whole = OfLayer{class_of, keeping[type]}[layer],
+                        &again = OfLayer{class_of, recomputing[type]}[layer];
+        result.longer[type].push_back(result.longer[type].back() + backward_input(again) - backward_input(whole));
+        result.smaller[type].push_back(result.smaller[type].back() + (whole.stash - again.stash).value());
+      }
+    }
+  }
+  for (const auto& of_type : recomputing) result.workspace.push_back(largest_workspace(cuts, {class_of, of_type}));
   return result;
 }
 

@@ -37,6 +37,15 @@ struct CutCosts {
   std::vector<std::vector<Sums>> held_once;
 };
 
+// What changes where a stage's first blocks recompute, of a network whose cuts are a chain.
+struct BlockCosts {
+  std::vector<int> before;  // [node]: blocks inside the cut
+  // [type][n]: where the first n blocks of the network recompute, seconds that their backwards take longer and bytes
+  // that they stash less.
+  std::vector<std::vector<double>> longer, smaller;
+  std::vector<std::vector<double>> workspace;  // [type][arc]: bytes, where all blocks of the stage recompute
+};
+
 // Of a layer's parameters, those of a table that another one owns.
 double tied_share(const Layer& user);
 
@@ -78,5 +87,9 @@ CutCosts cut_costs(const CutGraph& cuts, const LayerGraph& graph, std::span<cons
 // One entry of `beside`: costs[c] prices layers of class c on one type with a number of its neighbours busy.
 std::vector<CutCosts::Sums> cut_sums(const CutGraph& cuts, std::span<const int> class_of,
                                      const std::vector<LayerCost>& costs);
+// `keeping` and `recomputing` as `costs` of cut_costs. REQUIRES: cuts that are a chain.
+BlockCosts block_costs(const CutGraph& cuts, const LayerGraph& graph, std::span<const int> class_of,
+                       std::span<const std::vector<LayerCost>> keeping,
+                       std::span<const std::vector<LayerCost>> recomputing);
 
 }  // namespace stagecraft

@@ -55,6 +55,7 @@ std::vector<Amount> crossings(const LayerGraph& graph, const std::vector<LayerId
 }  // namespace
 
 std::int64_t CutGraph::find_arc(int from, int to) const {
+  if (is_chain()) return to > from ? first_arc[static_cast<std::size_t>(from)] + to - from - 1 : -1;
   const auto from_here = arcs_from(from);
   const auto found = std::find_if(from_here.begin(), from_here.end(), [&](const Arc& arc) { return arc.target == to; });
   if (found == from_here.end()) return -1;

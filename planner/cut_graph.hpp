@@ -44,6 +44,7 @@ struct CutGraph {
   std::vector<Tie> ties;       // shared tables; at most 64
   bool ties_part = true;       // a table's owner may be in the first stage and its user in the last
 
+  bool is_chain() const { return line.size() == nodes.size(); }
   int full() const { return static_cast<int>(nodes.size()) - 1; }
   std::span<const Arc> arcs_from(int node) const {
     const auto at = static_cast<std::size_t>(node);

@@ -192,9 +192,9 @@ SearchResult search_groups(const Network& network, const Cluster& cluster, const
     for (std::size_t type = 0; type < widths.size(); ++type) {
       if (std::find(widths[type].begin(), widths[type].end(), *width) == widths[type].end()) {
         throw bad_input(
-            "--tensor: expected a width that the nodes with device type '{}' and the network divide by: {}; "
-            "got {}",
-            printable(cluster.device_types[type].name), fmt::join(widths[type], ", "), *width);
+            "--tensor: expected a width that the nodes with device type '{}', the network and its {} tokens divide by: "
+            "{}; got {}",
+            printable(cluster.device_types[type].name), space.sequence, fmt::join(widths[type], ", "), *width);
       }
       widths[type] = {*width};
     }

@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 
+#include "models/recomputed_layers.hpp"
 #include "models/text.hpp"
 #include "planner/explain.hpp"
 
@@ -79,6 +80,8 @@ std::vector<Freedom> freedoms(const SearchSpace& space) {
     if (fixed) list.push_back({std::move(what), std::move(free)});
   };
   add(space.recompute.has_value(), "another recompute", [](SearchSpace& s) { s.recompute.reset(); });
+  add(space.recomputed_layers.has_value(), "other blocks recomputed",
+      [](SearchSpace& s) { s.recomputed_layers.reset(); });
   add(space.microbatch.has_value(), "another micro-batch", [](SearchSpace& s) { s.microbatch.reset(); });
   add(space.schedule.has_value(), "another schedule", [](SearchSpace& s) { s.schedule.reset(); });
   add(space.stages || space.ranks || space.stages_per_rank || !space.cuts.empty(), "other stages", [](SearchSpace& s) {
@@ -115,10 +118,13 @@ std::string advice(const Network& network, const Cluster& cluster, const CostMod
       network.graph, cluster, model,
       {1, space.sequence, space.precision, space.optimizer, searched_recomputes(space).front(), space.fused_attention});
   Bytes memory;
-  for (const Device& device : cluster.devices)
+  const std::vector<int>& types = prices.types();  // others do not compute in the precision
+  for (const Device& device : cluster.devices) {
+    if (std::find(types.begin(), types.end(), device.type) == types.end()) continue;
     memory += cluster.device_types[static_cast<std::size_t>(device.type)].memory;
+  }
   return fmt::format(
-      "weights, gradients and optimizer state alone are {} and all devices of cluster '{}' together "
+      "weights, gradients and optimizer state alone are {} and all usable devices of cluster '{}' together "
       "have {}: more or larger devices, a smaller network, batch or sequence would help",
       to_string(Bytes(prices.base().resident)), printable(cluster.name), to_string(memory));
 }
@@ -141,8 +147,10 @@ Error nothing_fits(const Network& network, const Cluster& cluster, const CostMod
   const Nearest nearest = nearest_to_fit(judge, cluster, options);
   const std::string help = advice(network, cluster, model, space);
   if (!nearest.shortage) {
-    return infeasible("no partition of network '{}' keeps the layers that share a table together{}; {}",
+    const bool is_counted = space.recomputed_layers && *space.recomputed_layers != fewest_layers;
+    return infeasible("no partition of network '{}' {}keeps the layers that share a table together{}; {}",
                       printable(network.name),
+                      is_counted ? "has the blocks that --recompute-layers counts on each rank and " : "",
                       is_asynchronous(space) ? fmt::format(", as asynchronous schedule '{}' needs it", *space.schedule)
                                              : " or at the two ends",
                       help);

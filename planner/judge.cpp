@@ -5,6 +5,7 @@
 
 #include "models/cost/communication.hpp"
 #include "models/cost/pipeline_formulas.hpp"
+#include "models/recomputed_layers.hpp"
 #include "models/schedule/checker.hpp"
 
 namespace stagecraft {
@@ -33,6 +34,9 @@ std::optional<ScheduleFacts> known_facts(const Layout& layout) {
   return facts;
 }
 
+// Of the blocks that are not counted: all, or those beside the ones that are.
+Recompute uncounted(const Layout& layout) { return layout.recomputed_layers ? Recompute::none : layout.recompute; }
+
 // Whether a shared table's owner is in the first stage and its user in another.
 bool parts_a_table(const CutGraph& cuts, std::span<const int> path) {
   const CutGraph::Node& first = cuts.nodes[static_cast<std::size_t>(path[1])];
@@ -40,6 +44,15 @@ bool parts_a_table(const CutGraph& cuts, std::span<const int> path) {
 }
 
 }  // namespace
+
+Layout Judgement::layout() const {
+  Layout layout = option.layout;
+  if (!recomputed.empty() && std::count(recomputed.begin(), recomputed.end(), 0) == std::ssize(recomputed)) {
+    layout.recompute = Recompute::none;
+    layout.recomputed_layers.reset();
+  }
+  return layout;
+}
 
 Judge::Judge(const Network& network, const Cluster& cluster, const CutGraph& cuts, PriceList& prices,
              const SearchSpace& space)
@@ -79,8 +92,9 @@ double Judge::least_score(const LayoutOption& option, const Geometry& geometry) 
 
 double Judge::least_closed_form(const LayoutOption& option, const Geometry& geometry) {
   const Layout& layout = option.layout;
-  const LayerPrices& prices = layer_prices(layout);
-  const auto [entry, is_new] = bottlenecks_.try_emplace({layout.microbatch, layout.recompute, layout.stages}, 0);
+  const Recompute recompute = uncounted(layout);  // of those that are counted it may be that none recomputes
+  const LayerPrices& prices = prices_.at(layout.microbatch, recompute, sharers(layout));
+  const auto [entry, is_new] = bottlenecks_.try_emplace({layout.microbatch, recompute, layout.stages}, 0);
   if (is_new) entry->second = prices_.least_bottleneck(prices, layout.stages);
   const int chunks = option.chunks();
   double bottleneck = chunks * entry->second;
@@ -163,9 +177,10 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
 }
 
 const CutCosts& Judge::costs(const Layout& layout) {
-  const auto [entry, is_new] = costs_.try_emplace({layout.microbatch, layout.recompute, sharers(layout)});
+  const Recompute recompute = uncounted(layout);
+  const auto [entry, is_new] = costs_.try_emplace({layout.microbatch, recompute, sharers(layout)});
   if (is_new) {
-    const LayerPrices& prices = layer_prices(layout);
+    const LayerPrices& prices = prices_.at(layout.microbatch, recompute, sharers(layout));
     const auto& class_of = prices_.classes().class_of;
     CutCosts& costs = entry->second;
     costs = cut_costs(cuts_, network_.graph, class_of, prices.costs, prices.workload);
@@ -174,6 +189,16 @@ const CutCosts& Judge::costs(const Layout& layout) {
       auto& beside = costs.beside.emplace_back();
       for (const std::vector<LayerCost>& busy : of_type) beside.push_back(cut_sums(cuts_, class_of, busy));
     }
+  }
+  return entry->second;
+}
+
+const BlockCosts& Judge::block_costs_of(const Layout& layout) {
+  const auto [entry, is_new] = block_costs_.try_emplace({layout.microbatch, layout.recompute});
+  if (is_new) {
+    entry->second = block_costs(cuts_, network_.graph, prices_.classes().class_of,
+                                prices_.at(layout.microbatch, Recompute::none).costs,
+                                prices_.at(layout.microbatch, layout.recompute).costs);
   }
   return entry->second;
 }
@@ -226,6 +251,7 @@ PartitionProblem Judge::problem(const LayoutOption& option, const Geometry& geom
   PartitionProblem problem{
       cuts_,           priced, {}, layout.microbatches, is_gpipe(layout) ? Objective::gpipe : Objective::one_f_one_b,
       option.chunks(), 0,      {}};
+  if (layout.recomputed_layers) problem.blocks = &block_costs_of(layout);
   for (std::size_t s = 0; s < schedule.ranks.size(); ++s) {
     const auto rank = static_cast<std::size_t>(schedule.ranks[s].value);
     StageSlot slot;
@@ -236,6 +262,10 @@ PartitionProblem Judge::problem(const LayoutOption& option, const Geometry& geom
                   schedule.stages_on_rank;
     slot.reserved = priced.overheads[static_cast<std::size_t>(slot.type)].reserved.value() / schedule.stages_on_rank;
     slot.in_flight = schedule.in_flight[s];
+    if (layout.recomputed_layers) {
+      slot.recomputed =
+          *layout.recomputed_layers == listed_layers ? space_.recomputed_blocks[rank] : *layout.recomputed_layers;
+    }
     slot.split = schedule.split[s];
     slot.reduce_latency = geometry.reduce_latency[rank];
     slot.reduce_per_byte = geometry.reduce_per_byte[rank];
@@ -255,17 +285,14 @@ double Judge::mean_memory(const LayoutOption& option) {
 }
 
 bool Judge::may_fit(const PartitionProblem& problem) const {
-  if (cuts_.line.size() != cuts_.nodes.size()) return true;
+  if (!cuts_.is_chain()) return true;
   // In a chain: each stage takes as much as fits, even if that is nothing, and the last must reach the end.
   int at = 0;
   for (const StageSlot& slot : problem.slots) {
-    const auto& workspace = problem.costs.workspace[static_cast<std::size_t>(slot.type)];
     int reached = at;
     auto arc = static_cast<std::size_t>(cuts_.first_arc[static_cast<std::size_t>(at)]);
     for (; reached < cuts_.full(); ++reached, ++arc) {
-      const CutCosts::Sums stage = sums_between(cuts_, problem.costs, slot.type, at, reached + 1);
-      const double kept = slot.in_flight * stage.stash + slot.split * stage.split;
-      if (slot.reserved + stage.resident + kept + workspace[arc] > slot.memory) break;
+      if (stage_bytes(problem, slot, at, reached + 1, arc) > slot.memory) break;
     }
     if (reached == cuts_.full()) return true;
     at = reached;
@@ -299,9 +326,16 @@ void Judge::simulate(Judgement& judgement, std::int64_t actions) {
   PartitionTimeline timeline_of(to_split, timeline(judgement.option, parts_a_table(cuts_, cuts)));
   if (actions == 0 || space_.objective == LayoutObjective::memory) {
     judgement.timeline = timeline_of.step(cuts);
-    judgement.score = score(*judgement.geometry, judgement.timeline, judgement.memory);
-    return;
+  } else {
+    improve(judgement, to_split, timeline_of, actions);
   }
+  judgement.recomputed = recomputed_blocks(to_split, cuts);
+  judgement.score = score(*judgement.geometry, judgement.timeline, judgement.memory);
+}
+
+void Judge::improve(Judgement& judgement, const PartitionProblem& to_split, PartitionTimeline& timeline_of,
+                    std::int64_t actions) const {
+  std::vector<int>& cuts = judgement.partition.cuts;
   std::vector<std::vector<int>> starts{cuts};
   const std::vector<int> uniform = uniform_cuts(cuts_, judgement.option.layout.stages);
   bool legal = worst_memory(to_split, uniform).excess() <= 0;
@@ -314,7 +348,6 @@ void Judge::simulate(Judgement& judgement, std::int64_t actions) {
   judgement.timeline = refined.step;
   judgement.closed_form = closed_form_step(to_split, cuts);
   judgement.memory = worst_memory(to_split, cuts).share() * space_.memory_share;
-  judgement.score = score(*judgement.geometry, judgement.timeline, judgement.memory);
 }
 
 double closed_form_step(const PartitionProblem& problem, std::span<const int> cuts) {
@@ -324,7 +357,7 @@ double closed_form_step(const PartitionProblem& problem, std::span<const int> cu
   std::vector<Seconds> hops;
   Seconds plain, slowest;
   for (std::size_t s = 0; s < problem.slots.size(); ++s) {
-    const CutCosts::Sums stage = sums_between(problem.cuts, problem.costs, problem.slots[s].type, cuts[s], cuts[s + 1]);
+    const CutCosts::Sums stage = stage_sums(problem, problem.slots[s], cuts[s], cuts[s + 1]);
     const Seconds action = overheads_of(problem.costs, problem.slots[s].type).action;
     stages.push_back({Seconds(stage.forward) + action, Seconds(stage.backward()) + action});
     plain += stages.back().forward + stages.back().backward;

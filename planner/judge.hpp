@@ -43,10 +43,14 @@ struct Judgement {
   const Geometry* geometry = nullptr;
   const CutGraph* cuts = nullptr;  // that the partition is of
   Partition partition;
-  double closed_form = 0;  // seconds
-  double timeline = 0;     // seconds; zero: not evaluated
-  double memory = 0;       // share of its memory that the stage needs which is nearest to its limit
-  double score = 0;        // what the objective makes least, by the timeline where there is one
+  double closed_form = 0;                // seconds
+  double timeline = 0;                   // seconds; zero: not evaluated
+  double memory = 0;                     // share of its memory that the stage needs which is nearest to its limit
+  double score = 0;                      // what the objective makes least, by the timeline where there is one
+  std::vector<std::int32_t> recomputed;  // blocks by stage, set with `timeline`; empty: they are not counted
+
+  // The option's; without recomputation where blocks are counted and none recomputes.
+  Layout layout() const;
 };
 
 class Judge {
@@ -79,7 +83,10 @@ class Judge {
  private:
   const LayerPrices& layer_prices(const Layout& layout);
   const CutCosts& costs(const Layout& layout);
+  const BlockCosts& block_costs_of(const Layout& layout);
   const ScheduleFacts& facts(const LayoutOption& option);
+  void improve(Judgement& judgement, const PartitionProblem& to_split, PartitionTimeline& timeline_of,
+               std::int64_t actions) const;
   Link hop(const Geometry& geometry, RankId from, RankId to) const;
   double reduce_tied(const Geometry& geometry, double bytes) const;
   std::vector<std::vector<int>> preferences();
@@ -93,7 +100,8 @@ class Judge {
   PriceList& prices_;
   const SearchSpace& space_;
   std::map<std::tuple<std::int64_t, Recompute, int>, CutCosts> costs_;  // replicas with ZeRO 1, else 1
-  std::map<std::pair<int, int>, std::vector<Geometry>> geometries_;     // by ranks and replicas
+  std::map<std::pair<std::int64_t, Recompute>, BlockCosts> block_costs_;
+  std::map<std::pair<int, int>, std::vector<Geometry>> geometries_;  // by ranks and replicas
   std::map<ShapeKey, ScheduleFacts> facts_;
   std::map<std::tuple<ShapeKey, bool, bool>, std::unique_ptr<Timeline>> timelines_;  // data parallel, tied ends
   std::map<std::tuple<std::int64_t, Recompute, int>, double> bottlenecks_;           // by stages

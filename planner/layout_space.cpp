@@ -140,6 +140,7 @@ LayoutSpace::LayoutSpace(const StepModel& model, LayoutChoices choices) : model_
     points_.push_back(below);
   }
   if (widths_.empty()) explain_nothing();
+  if (choices_.recomputed_layers == listed_layers) explain_recomputation();  // ranks may hold fewer blocks
 }
 
 void LayoutSpace::list_microbatches() {

@@ -2,8 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
+#include "models/cost/memory.hpp"
 #include "models/error.hpp"
+#include "models/network/layer_graph.hpp"
+#include "models/recomputed_layers.hpp"
 #include "models/text.hpp"
 
 namespace stagecraft {
@@ -106,6 +110,11 @@ void check_schedule(const SearchSpace& space) {
   }
 }
 
+// That says how many ranks there are.
+std::string_view pipeline_option(const SearchSpace& space) {
+  return space.recomputed_blocks.empty() ? "--pipeline" : "--recompute-layers";
+}
+
 // Devices of a pipeline, and stages of a device.
 void check_ranks(const SearchSpace& space, std::int64_t layers, int devices) {
   const std::int64_t ranks = space.ranks.value_or(1), each = space.stages_per_rank.value_or(1);
@@ -121,7 +130,7 @@ void check_ranks(const SearchSpace& space, std::int64_t layers, int devices) {
   }
   if (ranks * each > layers) {
     throw bad_input("{}: {} for a network that can be cut into at most {}",
-                    space.ranks ? "--pipeline" : "--virtual-stages", counted(ranks * each, "stage"), layers);
+                    space.ranks ? pipeline_option(space) : "--virtual-stages", counted(ranks * each, "stage"), layers);
   }
   const std::int64_t stages = space.cuts.empty() ? space.stages.value_or(0) : std::ssize(space.cuts) + 1;
   if (stages > 0 && space.ranks && space.stages_per_rank && ranks * each != stages) {
@@ -133,8 +142,70 @@ void check_ranks(const SearchSpace& space, std::int64_t layers, int devices) {
                     counted(stages, "stage"), stages % ranks != 0 ? ranks : each);
   }
   if (const std::int64_t needed = ranks * space.replicas.value_or(1); needed > devices) {
-    throw infeasible("--pipeline: {} in {} need {}, but {} can be used", counted(ranks, "rank"),
+    throw infeasible("{}: {} in {} need {}, but {} can be used", pipeline_option(space), counted(ranks, "rank"),
                      counted(space.replicas.value_or(1), "replica"), counted(needed, "device"), devices);
+  }
+}
+
+std::string recomputed_text(std::int32_t layers) {
+  return layers == listed_layers ? "listed" : layers == fewest_layers ? "fewest" : std::to_string(layers);
+}
+
+// Of stages by hand.
+void check_recomputed_of_cuts(const SearchSpace& space, const LayerGraph& graph, std::string_view given) {
+  const std::vector<LayerId> order = topological_order(graph);
+  std::int64_t from = 0;
+  for (std::size_t stage = 0; stage <= space.cuts.size(); ++stage) {
+    const std::int64_t to = stage < space.cuts.size() ? space.cuts[stage] : std::ssize(order);
+    const auto blocks = std::count_if(order.begin() + from, order.begin() + to,
+                                      [&](LayerId layer) { return may_recompute(graph[layer]); });
+    const std::int32_t wanted =
+        *space.recomputed_layers == listed_layers ? space.recomputed_blocks[stage] : *space.recomputed_layers;
+    if (wanted > blocks) {
+      throw bad_input("--recompute-layers: expected at most the {} that --cuts leaves to stage {}, got {}",
+                      counted(blocks, "block"), stage, given);
+    }
+    from = to;
+  }
+}
+
+// Blocks are counted by rank: one stage on one rank.
+void check_recomputation(const SearchSpace& space, const Network& network) {
+  if (!space.recomputed_layers) return;
+  const bool is_listed = *space.recomputed_layers == listed_layers;
+  const auto& listed = space.recomputed_blocks;
+  const std::string given =
+      is_listed ? fmt::format("{}", fmt::join(listed, ",")) : recomputed_text(*space.recomputed_layers);
+  if (!network.transformer) {
+    throw bad_input("--recompute-layers: expected a transformer, whose blocks are counted, got {}", given);
+  }
+  if (space.recompute == Recompute::none) {
+    throw bad_input("--recompute-layers: expected --recompute selective or full with it, got {} with none", given);
+  }
+  const auto& kinds = schedule_kinds();
+  const auto kind =
+      std::find_if(kinds.begin(), kinds.end(), [&](const ScheduleKind& each) { return each.name == space.schedule; });
+  const ScheduleShape shape{2, 1, 4};
+  const bool has_one =
+      kind == kinds.end() || (kind->refuse(shape).empty() && !Placement(kind->generate(shape)).is_bidirectional());
+  if (!has_one || space.stages_per_rank.value_or(1) > 1) {
+    throw bad_input("--recompute-layers: expected a schedule with one stage a rank, such as 1f1b, got {} with {}",
+                    given, has_one ? "--virtual-stages" : *space.schedule);
+  }
+  const std::int64_t ranks =
+      !space.cuts.empty() ? std::ssize(space.cuts) + 1 : space.stages.value_or(space.ranks.value_or(0));
+  if (is_listed && ranks > 0 && ranks != std::ssize(listed)) {
+    throw bad_input("--recompute-layers: expected a number for each of the {}, got {}", counted(ranks, "pipeline rank"),
+                    given);
+  }
+  if (!space.cuts.empty()) return check_recomputed_of_cuts(space, network.graph, given);
+  const std::int64_t blocks = network.transformer->layers;
+  const std::int64_t sum = is_listed ? std::accumulate(listed.begin(), listed.end(), std::int64_t{0})
+                                     : std::max<std::int64_t>(1, ranks) * std::max(0, *space.recomputed_layers);
+  if (sum > blocks) {
+    throw bad_input("--recompute-layers: expected at most the network's {} on all ranks, got {}{}",
+                    counted(blocks, "block"), given,
+                    !is_listed && ranks > 1 ? fmt::format(" on each of {}", ranks) : "");
   }
 }
 
@@ -209,7 +280,11 @@ class Lister {
         list_.refusal = fmt::format("schedule '{}': {}", layout.schedule, refusal);
       return;
     }
+    if (space_.recomputed_layers && layout.stages != layout.ranks) return;
+    if (space_.recomputed_layers == listed_layers && layout.ranks != std::ssize(space_.recomputed_blocks)) return;
+    layout.recomputed_layers = space_.recomputed_layers;
     for (const Recompute recompute : searched_recomputes(space_)) {
+      if (layout.recomputed_layers && recompute == Recompute::none) continue;
       layout.recompute = recompute;
       list_.options.push_back({layout, kind});
     }
@@ -262,6 +337,7 @@ void check_space(const SearchSpace& space, const Network& network, const Cluster
     throw bad_input("--zero: expected 0 with one replica, which shares nothing out, got 1");
   }
   const int devices = usable_devices(cluster, space);
+  check_recomputation(space, network);
   check_ranks(space, layers, devices);
   if (space.zero == 1 && std::min<std::int64_t>(devices, space.global_batch) < 2) {
     throw infeasible("--zero: one replica is all that {} and {} allow, which shares nothing out",
@@ -280,8 +356,10 @@ LayoutList list_layouts(const SearchSpace& space, std::int64_t cuttable, int dev
 std::string to_string(const Layout& layout) {
   std::string text = fmt::format("P={}", layout.ranks);
   if (layout.stages != layout.ranks) text += fmt::format(" V={}", layout.stages / layout.ranks);
-  return text + fmt::format(" R={} b={} M={} {} recompute={}{}", layout.replicas, layout.microbatch,
-                            layout.microbatches, layout.schedule, name(layout.recompute),
+  std::string counted;
+  if (layout.recomputed_layers) counted = ":" + recomputed_text(*layout.recomputed_layers);
+  return text + fmt::format(" R={} b={} M={} {} recompute={}{}{}", layout.replicas, layout.microbatch,
+                            layout.microbatches, layout.schedule, name(layout.recompute), counted,
                             layout.zero == 1 ? " zero1" : "");
 }
 

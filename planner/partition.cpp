@@ -4,6 +4,8 @@
 #include <cassert>
 #include <limits>
 
+#include "models/recomputed_layers.hpp"
+
 namespace stagecraft {
 namespace {
 
@@ -48,7 +50,7 @@ class Pricing {
 
   Terms terms(int stage, int from, int to) const {
     const StageSlot& slot = slot_at(stage);
-    const CutCosts::Sums sums = between(slot.type, from, to);
+    const CutCosts::Sums sums = stage_sums(problem_, slot, from, to);
     const Overheads more = overheads_of(problem_.costs, slot.type);
     Terms terms{sums.forward + more.action.value(), sums.backward() + more.action.value(), 0,
                 sums.optimizer + more.step.value()};
@@ -62,14 +64,17 @@ class Pricing {
     return terms;
   }
 
-  double needed(int stage, int from, int to, std::size_t arc) const {
-    const StageSlot& slot = slot_at(stage);
-    const CutCosts::Sums sums = between(slot.type, from, to);
-    return slot.reserved + sums.resident + slot.in_flight * sums.stash + slot.split * sums.split +
-           problem_.costs.workspace[static_cast<std::size_t>(slot.type)][arc];
+  double needed(const StageSlot& slot, int from, int to, std::size_t arc) const {
+    return has_blocks(slot, from, to) ? stage_bytes(problem_, slot, from, to, arc) : infinity;
   }
-  bool fits(int stage, int from, int to, std::size_t arc) const {
-    return needed(stage, from, to, arc) <= slot_at(stage).memory;
+  // That are to recompute.
+  bool has_blocks(const StageSlot& slot, int from, int to) const {
+    if (problem_.blocks == nullptr) return true;
+    const auto& before = problem_.blocks->before;
+    return before[static_cast<std::size_t>(to)] - before[static_cast<std::size_t>(from)] >= slot.recomputed;
+  }
+  bool fits(const StageSlot& slot, int from, int to, std::size_t arc) const {
+    return needed(slot, from, to, arc) <= slot.memory;
   }
 
   double steady(const Terms& t) const {
@@ -102,10 +107,6 @@ class Pricing {
   int stages() const { return stages_; }
 
  private:
-  CutCosts::Sums between(int type, int from, int to) const {
-    return sums_between(problem_.cuts, problem_.costs, type, from, to);
-  }
-
   const PartitionProblem& problem_;
   int stages_;
   double rounds_, share_;
@@ -127,7 +128,7 @@ class Solver {
         cuts_(problem.cuts),
         depth_(depths(cuts_)),
         stages_(pricing_.stages()),
-        is_chain_(cuts_.line.size() == cuts_.nodes.size()) {
+        is_chain_(cuts_.is_chain()) {
     for (const auto& sums : problem.costs.sums) {
       auto& busy = busy_.emplace_back();
       for (const CutCosts::Sums& cut : sums) busy.push_back(cut.forward + cut.backward());
@@ -181,7 +182,8 @@ class Solver {
   template <class Visit>
   void for_each_arc(int stage, int from, double limit, Visit&& visit) const {
     // The steady state alone, which in both objectives is at least this stage's forward and backward a round.
-    const std::vector<double>& busy = busy_[static_cast<std::size_t>(pricing_.slot_at(stage).type)];
+    const StageSlot& slot = pricing_.slot_at(stage);
+    const std::vector<double>& busy = busy_[static_cast<std::size_t>(slot.type)];
     const double latest = pricing_.rounds() > 0
                               ? busy[static_cast<std::size_t>(from)] + limit * (1 + 1e-9) / pricing_.rounds()
                               : infinity;
@@ -191,7 +193,8 @@ class Solver {
       const bool is_slow = busy[static_cast<std::size_t>(to.target)] > latest;
       if (is_slow && is_chain_) return;  // and so are all arcs that follow
       if (is_slow || !can_end(stage, to.target) || !cuts_.allowed(from, to.target, stage, stages_)) continue;
-      if (pricing_.fits(stage, from, to.target, at)) {
+      if (!pricing_.has_blocks(slot, from, to.target)) continue;
+      if (pricing_.fits(slot, from, to.target, at)) {
         visit(to.target, pricing_.terms(stage, from, to.target));
       } else if (is_chain_) {
         return;
@@ -295,6 +298,55 @@ class Solver {
 
 }  // namespace
 
+StageNeeds stage_needs(const PartitionProblem& problem, const StageSlot& slot, int from, int to, std::size_t arc) {
+  const auto type = static_cast<std::size_t>(slot.type);
+  const StageNeeds keeping{sums_between(problem.cuts, problem.costs, slot.type, from, to),
+                           problem.costs.workspace[type][arc]};
+  if (problem.blocks == nullptr) return keeping;
+  const BlockCosts& blocks = *problem.blocks;
+  const int first = blocks.before[static_cast<std::size_t>(from)];
+  const int most = blocks.before[static_cast<std::size_t>(to)] - first;
+  const auto recomputing = [&](int count) {
+    if (count == 0) return keeping;
+    const auto of_them = [&](const std::vector<double>& sums) {
+      const auto before = sums.begin() + first;
+      return before[count] - before[0];
+    };
+    StageNeeds needs{keeping.sums, blocks.workspace[type][arc], count};
+    needs.sums.backward_input += of_them(blocks.longer[type]);
+    needs.sums.stash -= of_them(blocks.smaller[type]);
+    return needs;
+  };
+  const auto fits = [&](const StageNeeds& needs) { return bytes_of(slot, needs.sums, needs.workspace) <= slot.memory; };
+  if (slot.recomputed != fewest_layers) return recomputing(std::min(slot.recomputed, most));
+  if (most == 0 || fits(keeping)) return keeping;
+  int low = 1, high = most;  // each block more needs less, but the first may need more than none
+  while (low < high) {
+    const int middle = low + (high - low) / 2;
+    if (fits(recomputing(middle))) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return recomputing(low);
+}
+
+CutCosts::Sums stage_sums(const PartitionProblem& problem, const StageSlot& slot, int from, int to) {
+  if (problem.blocks == nullptr) return sums_between(problem.cuts, problem.costs, slot.type, from, to);
+  return stage_needs(problem, slot, from, to, static_cast<std::size_t>(problem.cuts.find_arc(from, to))).sums;
+}
+
+std::vector<std::int32_t> recomputed_blocks(const PartitionProblem& problem, std::span<const int> cuts) {
+  std::vector<std::int32_t> counts;
+  if (problem.blocks == nullptr) return counts;
+  for (std::size_t s = 0; s < problem.slots.size(); ++s) {
+    const auto arc = static_cast<std::size_t>(problem.cuts.find_arc(cuts[s], cuts[s + 1]));
+    counts.push_back(stage_needs(problem, problem.slots[s], cuts[s], cuts[s + 1], arc).recomputed);
+  }
+  return counts;
+}
+
 std::optional<Partition> best_partition(const PartitionProblem& problem) {
   assert(!problem.slots.empty() && problem.microbatches > 0);
   return Solver(problem).solve();
@@ -317,7 +369,8 @@ MemoryNeed worst_memory(const PartitionProblem& problem, std::span<const int> cu
   for (int stage = 0; stage < pricing.stages(); ++stage) {
     const auto at = static_cast<std::size_t>(stage);
     const auto arc = static_cast<std::size_t>(problem.cuts.find_arc(cuts[at], cuts[at + 1]));
-    const MemoryNeed need{stage, pricing.needed(stage, cuts[at], cuts[at + 1], arc), pricing.slot_at(stage).memory};
+    const StageSlot& slot = pricing.slot_at(stage);
+    const MemoryNeed need{stage, pricing.needed(slot, cuts[at], cuts[at + 1], arc), slot.memory};
     if (stage == 0 || need.share() > worst.share()) worst = need;
   }
   return worst;
@@ -335,6 +388,7 @@ std::optional<Partition> least_memory_partition(const PartitionProblem& problem)
   std::vector<std::vector<Entry>> best(stages + 1, std::vector<Entry>(cuts.nodes.size()));
   best.back().back().share = 0;
   for (int stage = pricing.stages() - 1; stage >= 0; --stage) {
+    const StageSlot& slot = pricing.slot_at(stage);
     const auto& after = best[static_cast<std::size_t>(stage) + 1];
     for (int from = 0; from < cuts.full(); ++from) {
       if (depth[static_cast<std::size_t>(from)] < stage || (stage == 0 && from > 0)) continue;
@@ -344,7 +398,7 @@ std::optional<Partition> least_memory_partition(const PartitionProblem& problem)
         const std::size_t at = arc++;
         const Entry& rest = after[static_cast<std::size_t>(to.target)];
         if (rest.share == infinity || !cuts.allowed(from, to.target, stage, pricing.stages())) continue;
-        const double own = pricing.needed(stage, from, to.target, at) / pricing.slot_at(stage).memory;
+        const double own = pricing.needed(slot, from, to.target, at) / slot.memory;
         if (const double share = std::max(own, rest.share); share < entry.share) entry = {share, to.target};
       }
     }

@@ -44,6 +44,7 @@ struct StageSlot {
   double reduce_latency = 0;
   double reduce_per_byte = 0;
   double reserved = 0;  // bytes of `memory` that are not the stage's
+  int recomputed = 0;   // blocks, or fewest_layers; where the problem has `blocks`
 };
 
 struct PartitionProblem {
@@ -55,7 +56,35 @@ struct PartitionProblem {
   int chunks = 1;
   double reduce_tied = 0;  // seconds; added to r of both ends
   Neighbours neighbours;   // ranks on slices of one GPU; for the timeline alone
+  // Where slots say how many blocks recompute; `costs` is then of blocks that keep everything.
+  const BlockCosts* blocks = nullptr;
 };
+
+// What a stage costs between two cuts, the first of its blocks recomputing: as many as its slot says, or all that it
+// has; or as few as let it fit, or all where none do.
+struct StageNeeds {
+  CutCosts::Sums sums;
+  double workspace = 0;  // bytes
+  int recomputed = 0;    // blocks
+};
+// REQUIRES: an arc between the cuts.
+StageNeeds stage_needs(const PartitionProblem& problem, const StageSlot& slot, int from, int to, std::size_t arc);
+CutCosts::Sums stage_sums(const PartitionProblem& problem, const StageSlot& slot, int from, int to);
+
+inline double bytes_of(const StageSlot& slot, const CutCosts::Sums& sums, double workspace) {
+  return slot.reserved + sums.resident + slot.in_flight * sums.stash + slot.split * sums.split + workspace;
+}
+// REQUIRES: an arc between the cuts. Most of what a search does.
+inline double stage_bytes(const PartitionProblem& problem, const StageSlot& slot, int from, int to, std::size_t arc) {
+  if (problem.blocks == nullptr) {
+    return bytes_of(slot, sums_between(problem.cuts, problem.costs, slot.type, from, to),
+                    problem.costs.workspace[static_cast<std::size_t>(slot.type)][arc]);
+  }
+  const StageNeeds needs = stage_needs(problem, slot, from, to, arc);
+  return bytes_of(slot, needs.sums, needs.workspace);
+}
+// By stage; empty where the problem has no `blocks`. REQUIRES: the path follows arcs.
+std::vector<std::int32_t> recomputed_blocks(const PartitionProblem& problem, std::span<const int> cuts);
 
 struct Partition {
   std::vector<int> cuts;   // nodes: the empty cut, the ends of the stages; one more than stages

@@ -34,9 +34,13 @@ struct SearchSpace {
   std::optional<std::int64_t> microbatch;  // samples
   std::optional<std::string> schedule;     // a name of schedule_kinds(); empty: those of `schedules`
   std::optional<Recompute> recompute;      // empty: those of `recomputes` that the cost model knows
-  std::optional<int> devices;              // use at most this many; empty: the whole cluster
-  double memory_share = 1;                 // of each device's memory, that a plan may need
-  std::vector<std::int64_t> cuts;          // stage boundaries by hand, positions in topological_order(); fixes `stages`
+  // Blocks of each rank that recompute: a number, fewest_layers or listed_layers; empty: all or none. For transformers
+  // on schedules with one stage a rank.
+  std::optional<std::int32_t> recomputed_layers;
+  std::vector<std::int32_t> recomputed_blocks;  // by rank, where they are listed; `ranks` is then as many
+  std::optional<int> devices;                   // use at most this many; empty: the whole cluster
+  double memory_share = 1;                      // of each device's memory, that a plan may need
+  std::vector<std::int64_t> cuts;  // stage boundaries by hand, positions in topological_order(); fixes `stages`
 
   std::vector<Recompute> recomputes{Recompute::none, Recompute::selective, Recompute::full};  // at least one
 
@@ -58,7 +62,8 @@ struct Layout {
   std::int64_t microbatches = 1;  // a replica
   std::string schedule;
   Recompute recompute = Recompute::none;
-  int zero = 0;  // 1: replicas share the optimizer's state (ZeRO 1)
+  int zero = 0;                                        // 1: replicas share the optimizer's state (ZeRO 1)
+  std::optional<std::int32_t> recomputed_layers = {};  // as in SearchSpace
   bool operator==(const Layout&) const = default;
 };
 
@@ -90,17 +95,18 @@ enum class Fate { feasible, out_of_memory };
 struct Candidate {
   Layout layout;
   Fate fate = Fate::feasible;
-  std::optional<Shortage> shortage;    // out_of_memory: the worst stage of the partition that needs least
-  std::optional<Seconds> closed_form;  // of the best partition; out_of_memory: as if memory were unlimited
-  std::optional<Seconds> timeline;     // of the refined partition
-  std::optional<Seconds> simgrid;      // of the same with contention, where confirm.hpp has asked
-  Breakdown breakdown;                 // where `timeline` is known
-  double bubble = 0;                   // as in Prediction
-  DeviceMemory memory;                 // likewise: of the device that is nearest to its limit
-  int devices_used = 0;                // likewise: of all replicas, those of groups counted
-  double price = 0;                    // likewise: US dollars an hour of them all; 0: unknown for some
-  std::vector<LayerRange> stages;      // positions in the plan's order
-  std::string devices;                 // types along the pipeline: "2x A100, 2x V100"
+  std::optional<Shortage> shortage;      // out_of_memory: the worst stage of the partition that needs least
+  std::optional<Seconds> closed_form;    // of the best partition; out_of_memory: as if memory were unlimited
+  std::optional<Seconds> timeline;       // of the refined partition
+  std::optional<Seconds> simgrid;        // of the same with contention, where confirm.hpp has asked
+  Breakdown breakdown;                   // where `timeline` is known
+  double bubble = 0;                     // as in Prediction
+  DeviceMemory memory;                   // likewise: of the device that is nearest to its limit
+  int devices_used = 0;                  // likewise: of all replicas, those of groups counted
+  double price = 0;                      // likewise: US dollars an hour of them all; 0: unknown for some
+  std::vector<LayerRange> stages;        // positions in the plan's order
+  std::vector<std::int32_t> recomputed;  // blocks by rank, where they are counted
+  std::string devices;                   // types along the pipeline: "2x A100, 2x V100"
   // "slower: +12 %, bubble 27 % against 9 %", "out of memory on stage 3: needs X, has Y"; of give_verdicts()
   std::string verdict;
 };

@@ -185,7 +185,7 @@ double PartitionTimeline::step(std::span<const int> cuts) {
     };
     const CutCosts& costs = problem_.costs;
     const Overheads overheads = overheads_of(costs, slot.type);
-    const CutCosts::Sums stage = sums_between(problem_.cuts, costs, slot.type, cuts[s], cuts[s + 1]);
+    const CutCosts::Sums stage = stage_sums(problem_, slot, cuts[s], cuts[s + 1]);
     const ComputeTimes times = times_of(stage, overheads);
     StageCost& cost = costs_.stages[s];
     cost.forward = times.forward;

@@ -208,9 +208,9 @@ class Search {
     std::vector<Judgement> kept;
     for (Judgement& judgement : best_) {
       const bool known = std::any_of(kept.begin(), kept.end(), [&](const Judgement& other) {
-        Layout layout = other.option.layout;
+        Layout layout = other.layout();
         layout.schedule = judgement.option.layout.schedule;
-        return layout == judgement.option.layout && other.geometry == judgement.geometry &&
+        return layout == judgement.layout() && other.geometry == judgement.geometry &&
                judgement.timeline - other.timeline <= 1e-9 * other.timeline;
       });
       if (!known) kept.push_back(std::move(judgement));

@@ -135,7 +135,9 @@ void LayoutSpace::explain_recomputation() const {
   for (const auto& [key, shapes] : shapes_) {
     if (!shapes.by_layers.empty()) most = std::max(most, shapes.by_layers.rbegin()->first);
   }
-  if (most > 0 && layers > most) {
+  const auto& listed = model_->job().recomputed_blocks;
+  const bool is_listed_over = layers == listed_layers && *std::max_element(listed.begin(), listed.end()) > most;
+  if (most > 0 && (layers > most || is_listed_over)) {
     throw bad_input("--recompute-layers: expected at most the {} of a rank, got {}", counted(most, "block"), given);
   }
   if (choices_.offload_activations.value_or(false)) {
@@ -193,7 +195,8 @@ void LayoutSpace::explain_nothing() const {
     });
   }
   if (c.pipeline.value_or(1) > model_->job().network.layers || c.stages.value_or(1) > model_->job().network.layers) {
-    throw bad_input("--stages: {} for {}", counted(std::max(c.pipeline.value_or(1), c.stages.value_or(1)), "stage"),
+    throw bad_input("{}: {} for {}", c.pipeline.value_or(1) > model_->job().network.layers ? "--pipeline" : "--stages",
+                    counted(std::max(c.pipeline.value_or(1), c.stages.value_or(1)), "stage"),
                     counted(model_->job().network.layers, "block"));
   }
   const std::int64_t needed =

@@ -58,7 +58,7 @@ void check_layout(const Plan& plan, PlanLayout rest, std::string_view backend) {
   if (rest != PlanLayout{}) {
     throw device_error(
         "the plan shares a rank's work among devices in ways that the {} backend does not run, or offloads it "
-        "(\"layout\": {}): plan with --context 1 --zero 0 and without offloading or overlap",
+        "(\"layout\": {}): plan with --context 1 --zero 0 and without offloading, overlap or --recompute-layers",
         backend, to_json(plan.layout).dump());
   }
   const int tensor = plan.layout.tensor;

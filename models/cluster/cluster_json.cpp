@@ -102,12 +102,13 @@ void read_group(const JsonValue& value, DeviceType& type) {
 double read_price(const JsonValue& value) {
   const std::string text = value.string();
   constexpr std::string_view unit = " USD/h";
+  constexpr double most = 1e12;  // of a group of devices
   double price = 0;
   const char* end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), end, price);
   const bool ends_in_unit = std::string_view(rest, static_cast<std::size_t>(end - rest)) == unit;
-  if (error != std::errc() || !ends_in_unit || !(price > 0) || price > 1e9) {
-    throw value.expected("a price above zero such as \"4.10 USD/h\"");
+  if (error != std::errc() || !ends_in_unit || !(price > 0) || price > most) {
+    throw value.expected("a price above zero and up to 1e12 such as \"4.10 USD/h\"");
   }
   return price;
 }

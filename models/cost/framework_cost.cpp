@@ -63,7 +63,7 @@ LayerCost FrameworkCostModel::layer_cost(const Layer& layer, const Workload& wor
   const Machine machine = machine_of_one(device);
   const TrainingJob job{transformer_,       workload.microbatch, workload.sequence,
                         workload.precision, workload.optimizer,  workload.fused_attention};
-  if (!(product_peak(job, machine) > 0)) {
+  if (!(device.peak_of(workload.precision) > FlopsPerSecond(0))) {
     throw bad_input("device type '{}' does not compute in {}; it does in {}", device.name, name(workload.precision),
                     join(precisions_of(device)));
   }

@@ -35,8 +35,10 @@ ParameterBytes parameter_bytes(DataType precision, Optimizer optimizer) {
   return bytes;
 }
 
+bool may_recompute(const Layer& layer) { return layer.input != Amount{}; }
+
 bool recomputed_fully(const Layer& layer, const Workload& workload) {
-  return workload.recompute == Recompute::full && layer.input != Amount{};
+  return workload.recompute == Recompute::full && may_recompute(layer);
 }
 
 bool attention_recomputed(const Layer& layer, const Workload& workload) {

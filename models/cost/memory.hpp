@@ -17,7 +17,9 @@ struct ParameterBytes {
 };
 ParameterBytes parameter_bytes(DataType precision, Optimizer optimizer);
 
-// Whether full recomputation applies: the workload asks for it and the layer says what its input is (Layer::input).
+// Whether the layer is a block: it says what its input is (Layer::input), which is all it need keep.
+bool may_recompute(const Layer& layer);
+// Whether full recomputation applies: the workload asks for it and the layer may.
 bool recomputed_fully(const Layer& layer, const Workload& workload);
 // Whether the attention core is repeated: selective recomputation of a layer that keeps one, unfused.
 bool attention_recomputed(const Layer& layer, const Workload& workload);

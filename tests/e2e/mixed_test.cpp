@@ -37,6 +37,8 @@ class Mixed : public testing::Test {
     return prediction.contains("simgrid_step_s") ? prediction["simgrid_step_s"] : prediction["timeline_step_s"];
   }
 
+  double step_of_best(const std::string& command) { return step(answer(command)["ranked"][0]); }
+
   // Two nodes of four devices, the second slower and smaller.
   json cluster() const {
     json all = json::parse(std::ifstream(PROJECT_FOLDER "/models/presets/clusters/mixed-a100-v100.json"));
@@ -295,6 +297,31 @@ TEST_F(Mixed, SayWhereTheStepOfEachRankGoes) {
   const std::string text = out_of(plan_ + "--explain --confirm 0");
   EXPECT_THAT(text, AllOf(HasSubstr("Where the step of each rank goes"), HasSubstr("without node 'v100'"),
                           HasSubstr("planned anew")));
+}
+
+// As many as were asked for, in the plan and in what is simulated and shown.
+TEST_F(Mixed, RecomputeBlocksCountedByRank) {
+  save(cluster());
+  const std::string plan = plan_ + "--tensor 1 --confirm 0 --recompute full --recompute-layers ";
+  const json answered = answer(plan + "1,0,3 -o p.json")["ranked"][0];
+  const json written = json::parse(std::ifstream(folder_.path() / "p.json"));
+  EXPECT_EQ(written["layout"]["recomputed_layers"], json({1, 0, 3}));
+  EXPECT_EQ(answered["recomputed_by_rank"], json({1, 0, 3}));
+  const double step = written["prediction"]["timeline_step_s"];
+  EXPECT_DOUBLE_EQ(answer("simulate p.json")["step_time_s"], step);
+  EXPECT_NEAR(answer("simulate p.json --engine simgrid")["step_time_s"].get<double>() / step, 1, 0.05);
+  EXPECT_THAT(out_of("show plan p.json"), HasSubstr("recomputes 1 0 3 blocks by rank"));
+  EXPECT_THAT(out_of(plan + "1,0,3"), HasSubstr("recompute=full:listed"));
+  EXPECT_THAT(out_of(plan + "2 --pipeline 4"), HasSubstr("; recompute 2, 2, 2, 2"));
+  // All fits without.
+  EXPECT_EQ(step_of_best(plan + "fewest"), step_of_best(plan_ + "--tensor 1 --confirm 0 --recompute none"));
+}
+
+// What asks for no more than is planned anyway is no reason to plan nothing.
+TEST_F(Mixed, TakeOptionsThatAskForWholeLayers) {
+  save(cluster());
+  EXPECT_EQ(step_of_best(plan_ + "--context 1 --expert 1 --zero 0 --offload-optimizer off --offload-activations off"),
+            step_of_best(plan_));
 }
 
 }  // namespace

@@ -9,7 +9,9 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "models/cost/memory.hpp"
 #include "models/error.hpp"
+#include "models/recomputed_layers.hpp"
 #include "planner/confirm.hpp"
 #include "planner/explain.hpp"
 #include "planner/plan_front.hpp"
@@ -29,13 +31,19 @@ constexpr int layer_count = 5;
 // Gradients and optimizer state besides, and a step of the optimizer.
 class StateModel final : public CostModel {
  public:
-  LayerCost layer_cost(const Layer& layer, const Workload& workload, const DeviceType& device) const override {
+  explicit StateModel(bool only_blocks_recompute = false) : only_blocks_recompute_(only_blocks_recompute) {}
+  LayerCost layer_cost(const Layer& layer, const Workload& given, const DeviceType& device) const override {
+    Workload workload = given;
+    if (only_blocks_recompute_ && !may_recompute(layer)) workload.recompute = Recompute::none;
     LayerCost cost = SimpleModel().layer_cost(layer, workload, device);
     cost.gradients = cost.weights * 2;
     cost.optimizer_state = cost.weights * 4;
     cost.optimizer = Seconds(cost.weights.value() / 8);
     return cost;
   }
+
+ private:
+  bool only_blocks_recompute_;
 };
 
 struct UnlikeDevices {
@@ -72,17 +80,61 @@ UnlikeDevices random_devices(std::mt19937& random) {
   return result;
 }
 
+// All layers but the ends are blocks, unlike ones, that keep much.
+UnlikeDevices with_blocks(UnlikeDevices example) {
+  Transformer& transformer = example.network.transformer.emplace();
+  transformer.layers = layer_count - 2;
+  transformer.max_sequence = example.space.sequence;
+  for (LayerId layer = 1; layer + 1 < layer_count; ++layer) {
+    Layer& block = example.network.graph[layer];
+    block.input.per_sample = 1;
+    block.stash.elements.per_sample = 10 * (block.stash.elements.per_sample + 1);
+  }
+  return example;
+}
+
 struct PlanFigures {
   double price = 0, step = 0;
   double share = 0;  // of memory
   int devices = 0;
 };
 
+// The blocks that the space counts on each rank; false: some rank has fewer.
+bool set_recomputed(const SearchSpace& space, Plan& plan, const CostModel& model) {
+  if (!space.recomputed_layers) return true;
+  if (plan.recompute == Recompute::none) return false;
+  const std::size_t ranks = plan.stages.size();
+  if (space.ranks.value_or(plan.ranks()) != plan.ranks()) return false;
+  plan.layout.recomputed_layers = listed_layers;
+  auto& counts = plan.layout.recomputed_by_rank;
+  counts.assign(ranks, 0);
+  for (std::size_t rank = 0; rank < ranks; ++rank) {
+    int blocks = 0;
+    for (auto at = plan.stages[rank].layers.first; at < plan.stages[rank].layers.last; ++at) {
+      blocks += may_recompute(plan.network.graph[plan.order[static_cast<std::size_t>(at)]]) ? 1 : 0;
+    }
+    if (space.recomputed_layers == fewest_layers) {
+      const auto fits = [&] {
+        price(plan, model);
+        return trace_header(plan, "").peak_memory[rank] <= plan.cluster.type_of(plan.devices[0][rank]).memory;
+      };
+      while (!fits() && counts[rank] < blocks) ++counts[rank];
+    } else {
+      counts[rank] =
+          space.recomputed_layers == listed_layers ? space.recomputed_blocks[rank] : *space.recomputed_layers;
+      if (counts[rank] > blocks) return false;
+    }
+  }
+  return true;
+}
+
 // Calls visit for every plan that fits and takes at most `devices`.
 void for_each_plan_on(const UnlikeDevices& example, Plan plan, int devices,
                       const std::function<void(const PlanFigures&)>& visit) {
+  const StateModel model(example.network.transformer.has_value());
   const auto judge = [&] {
-    price(plan, StateModel());
+    if (!set_recomputed(example.space, plan, model)) return;
+    price(plan, model);
     double share = 0, rate = 0;
     const std::vector<Bytes> peaks = trace_header(plan, "").peak_memory;
     for (std::size_t rank = 0; rank < plan.stages.size(); ++rank) {
@@ -206,6 +258,43 @@ TEST(Objectives, AreMetByNoPlanBetterWithASharedOptimizer) {
       }
     }
   }
+}
+
+TEST(Objectives, AreMetByNoPlanBetterWhereBlocksAreCounted) {
+  std::mt19937 random(17);
+  int some = 0, unlike = 0;
+  for (int round = 0; round < 12; ++round) {
+    UnlikeDevices example = with_blocks(random_devices(random));
+    for (const std::int32_t counted : {fewest_layers, 1, listed_layers}) {
+      example.space.recomputed_layers = counted;
+      if (counted == listed_layers) example.space.recomputed_blocks = {2, 0};
+      example.space.ranks = counted == listed_layers ? std::optional(2) : std::nullopt;
+      for (const LayoutObjective objective : {LayoutObjective::time, LayoutObjective::cost, LayoutObjective::memory}) {
+        // The fewest blocks are more on smaller devices, which for the least memory are left idle first.
+        if (counted == fewest_layers && objective == LayoutObjective::memory) continue;
+        example.space.objective = objective;
+        const SearchResult result = search(example.network, example.cluster, StateModel(true), example.space);
+        EXPECT_NEAR(
+            score_of(result.ranked.front().candidate, objective).first / least_score(example, result.best(), objective),
+            1, 1e-9)
+            << "round " << round << ", " << counted << ", objective " << static_cast<int>(objective);
+        for (const RankedPlan& ranked : result.ranked) {
+          const std::vector<std::int32_t>& blocks = ranked.plan.layout.recomputed_by_rank;
+          EXPECT_EQ(blocks, ranked.candidate.recomputed);
+          if (counted != fewest_layers) {
+            const std::vector<std::int32_t> ones(ranked.plan.stages.size(), 1);
+            EXPECT_EQ(blocks, counted == 1 ? ones : example.space.recomputed_blocks);
+          } else if (blocks.empty()) {
+            continue;
+          }
+          ++some;
+          unlike += std::count(blocks.begin(), blocks.end(), blocks.front()) < std::ssize(blocks) ? 1 : 0;
+        }
+      }
+    }
+  }
+  EXPECT_GT(some, 20);
+  EXPECT_GT(unlike, 10);
 }
 
 TEST(Fronts, HoldWhatNoPlanBeats) {

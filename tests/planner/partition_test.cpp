@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "models/network/layer_graph.hpp"
+#include "models/recomputed_layers.hpp"
 #include "tests/planner/helpers.hpp"
 
 namespace stagecraft {
@@ -161,6 +162,118 @@ void expect_equal_to_brute_force(Objective objective, unsigned seed) {
   }
   EXPECT_GT(infeasible, 10);
   EXPECT_LT(infeasible, 390);
+}
+
+// Where blocks are counted: a path's stages as a problem of its own, whose first blocks cost as much as they say.
+struct Counted {
+  RandomCase example;
+  std::vector<std::vector<LayerCost>> recomputing;  // [type][layer]
+  BlockCosts blocks;
+
+  Counted(std::mt19937& random, int layers)
+      : example(random, make_chain(layers, 2), linear_cuts(make_chain(layers, 2)), 3) {
+    const auto draw = [&](int low, int high) {
+      return static_cast<double>(std::uniform_int_distribution<int>(low, high)(random));
+    };
+    for (auto& of_type : example.layers) {
+      for (LayerCost& cost : of_type) {
+        cost.stash = Bytes(draw(4, 12));
+        cost.workspace = Bytes(1);
+      }
+    }
+    recomputing = example.layers;
+    for (LayerId layer = 0; layer < static_cast<LayerId>(layers); ++layer) {
+      if (random() % 4 == 0) continue;
+      example.graph[layer].input.per_sample = 1;
+      for (auto& of_type : recomputing) {
+        of_type[layer].recompute = Seconds(draw(1, 5));
+        of_type[layer].stash = Bytes(draw(0, 3));
+        of_type[layer].workspace = Bytes(4);
+      }
+    }
+    example.costs = price(example.cuts, example.graph, example.layers);
+    std::vector<int> class_of(static_cast<std::size_t>(layers));
+    std::iota(class_of.begin(), class_of.end(), 0);
+    blocks = block_costs(example.cuts, example.graph, class_of, example.layers, recomputing);
+  }
+
+  // What the path takes, and how many blocks of each stage recompute; infinite where it is not possible.
+  std::pair<double, std::vector<std::int32_t>> by_hand(const PartitionProblem& problem,
+                                                       const std::vector<int>& path) const {
+    constexpr double impossible = std::numeric_limits<double>::infinity();
+    auto layers = example.layers;
+    std::vector<std::int32_t> counts;
+    for (std::size_t s = 0; s < problem.slots.size(); ++s) {
+      const StageSlot& slot = problem.slots[s];
+      const auto type = static_cast<std::size_t>(slot.type);
+      std::vector<LayerId> own;
+      for (int at = path[s]; at < path[s + 1]; ++at) {
+        if (example.graph[static_cast<LayerId>(at)].input != Amount{}) own.push_back(static_cast<LayerId>(at));
+      }
+      const auto fits = [&] {
+        double bytes = 0, workspace = 0;
+        for (auto at = static_cast<std::size_t>(path[s]); at < static_cast<std::size_t>(path[s + 1]); ++at) {
+          const LayerCost& cost = layers[type][at];
+          bytes += (cost.weights + cost.gradients + cost.optimizer_state + slot.in_flight * cost.stash).value();
+          workspace = std::max(workspace, cost.workspace.value());
+        }
+        return bytes + workspace <= slot.memory;
+      };
+      std::size_t count = 0;
+      const auto recompute_one = [&] {
+        const LayerId next = own[count++];
+        for (std::size_t each = 0; each < layers.size(); ++each) layers[each][next] = recomputing[each][next];
+      };
+      while (slot.recomputed == fewest_layers && count < own.size() && !fits()) recompute_one();
+      while (static_cast<int>(count) < slot.recomputed && count < own.size()) recompute_one();
+      if (!fits() || static_cast<int>(count) < slot.recomputed) return {impossible, {}};
+      counts.push_back(static_cast<std::int32_t>(count));
+    }
+    const CutCosts costs = price(example.cuts, example.graph, layers);
+    const PartitionProblem plain{example.cuts,      costs, problem.slots,       problem.microbatches,
+                                 problem.objective, 1,     problem.reduce_tied, {}};
+    return {closed_form(plain, path), counts};
+  }
+};
+
+void expect_counted_equal_to_brute_force(Objective objective, unsigned seed) {
+  std::mt19937 random(seed);
+  int infeasible = 0, recomputing = 0;
+  for (int round = 0; round < 600; ++round) {
+    const int layers = 2 + static_cast<int>(random() % 7);
+    const int stages = 1 + static_cast<int>(random() % static_cast<unsigned>(std::min(layers, 4)));
+    const Counted counted(random, layers);
+    PartitionProblem problem = counted.example.problem(random, stages, 1 + static_cast<int>(random() % 6), objective,
+                                                       30 + static_cast<double>(random() % 120));
+    problem.blocks = &counted.blocks;
+    for (StageSlot& slot : problem.slots) {
+      slot.recomputed = round % 2 == 0 ? fewest_layers : static_cast<int>(random() % 4);
+    }
+    double best = std::numeric_limits<double>::infinity();
+    for_each_path(counted.example.cuts, stages, [&](const std::vector<int>& path) {
+      const auto [step, counts] = counted.by_hand(problem, path);
+      const bool is_possible = step < std::numeric_limits<double>::infinity();
+      EXPECT_EQ(worst_memory(problem, path).excess() <= 0, is_possible) << "round " << round;
+      if (!is_possible) return;
+      EXPECT_EQ(recomputed_blocks(problem, path), counts) << "round " << round;
+      EXPECT_EQ(closed_form(problem, path), step) << "round " << round;
+      best = std::min(best, step);
+    });
+    const auto partition = best_partition(problem);
+    ASSERT_EQ(partition.has_value(), best < std::numeric_limits<double>::infinity()) << "round " << round;
+    infeasible += partition ? 0 : 1;
+    if (!partition) continue;
+    EXPECT_EQ(partition->closed_form, best) << "round " << round;
+    const auto counts = recomputed_blocks(problem, partition->cuts);
+    recomputing += std::count(counts.begin(), counts.end(), 0) < std::ssize(counts) ? 1 : 0;
+  }
+  EXPECT_GT(infeasible, 50);
+  EXPECT_GT(recomputing, 100);
+}
+
+TEST(BestPartition, EqualsBruteForceWhereBlocksAreCounted) {
+  expect_counted_equal_to_brute_force(Objective::gpipe, 3);
+  expect_counted_equal_to_brute_force(Objective::one_f_one_b, 4);
 }
 
 TEST(BestPartition, EqualsBruteForceForGPipe) { expect_equal_to_brute_force(Objective::gpipe, 1); }

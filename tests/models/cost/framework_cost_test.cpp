@@ -62,7 +62,12 @@ TEST(FrameworkCosts, AreThoseOfTheStepModelOnOneRank) {
             Machine machine = machine_of(cluster, framework);
             machine.framework.straggling = machine.framework.pipelined_dispatch_s = 0;
             machine.framework.communicator_bytes = 0;
-            TrainingJob job{*network.transformer, 2 * microbatches, 1024, workload.precision, workload.optimizer, true};
+            TrainingJob job{*network.transformer,
+                            std::int64_t{2} * microbatches,
+                            1024,
+                            workload.precision,
+                            workload.optimizer,
+                            true};
             ParallelLayout layout;
             layout.tensor = tensor;
             layout.microbatch = 2;
@@ -101,6 +106,8 @@ TEST(FrameworkCosts, AreOfTheClustersDevices) {
   Workload in_bf16 = workload;
   in_bf16.precision = DataType::bf16;
   EXPECT_THROW(model.layer_cost(network.graph[1], in_bf16, cluster.device_types[1]), Error);
+  in_bf16.precision = DataType::fp8;
+  EXPECT_THROW(model.layer_cost(network.graph[1], in_bf16, cluster.device_types[0]), Error);
 }
 
 }  // namespace
