@@ -78,7 +78,9 @@ struct Plan {
   int replicas() const { return static_cast<int>(devices.size()) / shards(); }
   int ranks() const { return devices.empty() ? 0 : static_cast<int>(devices.front().size()); }
   Workload workload() const {
-    return {batch.microbatch, batch.sequence, precision, optimizer, recompute, fused_attention};
+    Workload workload{batch.microbatch, batch.sequence, precision, optimizer, recompute, fused_attention};
+    workload.microbatches = batch.microbatches;
+    return workload;
   }
   int devices_used() const;  // those of groups counted
   // Whether the first and the last stage share a table and sit on different ranks, so that REDUCE_TIED is needed.

@@ -47,6 +47,7 @@ LayerSample read_layer_sample(const JsonValue& value) {
   sample.backward_weight = read_measured(object.required("backward_weight"));
   sample.recompute = read_measured(object.required("recompute"));
   if (const auto backward = object.optional("backward")) sample.backward = read_measured(*backward);
+  if (const auto first = object.optional("first_backward")) sample.first_backward = read_measured(*first);
   sample.stash = read_bytes(object.required("stash_bytes"));
   if (const auto split = object.optional("split_bytes")) sample.split = read_bytes(*split);
   if (const auto clock = object.optional("clock_hz")) sample.clock = clock->number(0, 1e12);
@@ -66,6 +67,7 @@ Json layer_sample_json(const LayerSample& sample) {
             {"backward_weight", measured_json(sample.backward_weight)},
             {"recompute", measured_json(sample.recompute)}};
   if (sample.backward) json["backward"] = measured_json(*sample.backward);
+  if (sample.first_backward) json["first_backward"] = measured_json(*sample.first_backward);
   if (sample.clock > 0) {
     json["clock_hz"] = sample.clock;
     json["load"] = sample.load;

@@ -35,6 +35,8 @@ struct LayerSample {
   Measured recompute;  // repeated forward before the backward; zero for Recompute::none
   // Input and weight gradient as one action, recomputation not counted; absent: takes what they take apart.
   std::optional<Measured> backward;
+  // The same of a step's first micro-batch, which replaces gradients that the others add to; absent: as the others.
+  std::optional<Measured> first_backward;
   Bytes stash;      // allocated from forward to backward
   Bytes split;      // allocated from the input gradient to the weight gradient, where they are apart
   Bytes workspace;  // largest scratch

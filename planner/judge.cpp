@@ -58,8 +58,8 @@ Judge::Judge(const Network& network, const Cluster& cluster, const CutGraph& cut
              const SearchSpace& space)
     : network_(network), cluster_(cluster), cuts_(cuts), prices_(prices), space_(space) {}
 
-const LayerPrices& Judge::layer_prices(const Layout& layout) {
-  return prices_.at(layout.microbatch, layout.recompute, sharers(layout));
+const LayerPrices& Judge::layer_prices(const Layout& layout, Recompute recompute, int sharers) {
+  return prices_.at(layout.microbatch, layout.microbatches, recompute, sharers);
 }
 
 double Judge::score(const Geometry& geometry, double step, double memory) const {
@@ -83,7 +83,7 @@ double Judge::least_score(const LayoutOption& option) {
 double Judge::least_score(const LayoutOption& option, const Geometry& geometry) {
   double memory = 0;
   if (space_.objective == LayoutObjective::memory) {
-    const LayerPrices& prices = layer_prices(option.layout);
+    const LayerPrices& prices = layer_prices(option.layout, option.layout.recompute, sharers(option.layout));
     const auto& in_flight = facts(option).in_flight;
     memory = (prices.resident + prices.stash * *std::min_element(in_flight.begin(), in_flight.end())) / geometry.memory;
   }
@@ -92,9 +92,9 @@ double Judge::least_score(const LayoutOption& option, const Geometry& geometry) 
 
 double Judge::least_closed_form(const LayoutOption& option, const Geometry& geometry) {
   const Layout& layout = option.layout;
-  const Recompute recompute = uncounted(layout);  // of those that are counted it may be that none recomputes
-  const LayerPrices& prices = prices_.at(layout.microbatch, recompute, sharers(layout));
-  const auto [entry, is_new] = bottlenecks_.try_emplace({layout.microbatch, recompute, layout.stages}, 0);
+  // Of those that are counted it may be that none recomputes.
+  const LayerPrices& prices = layer_prices(layout, uncounted(layout), sharers(layout));
+  const auto [entry, is_new] = bottlenecks_.try_emplace({&prices, layout.stages}, 0);
   if (is_new) entry->second = prices_.least_bottleneck(prices, layout.stages);
   const int chunks = option.chunks();
   double bottleneck = chunks * entry->second;
@@ -177,10 +177,9 @@ const std::vector<Geometry>& Judge::geometries(const Layout& layout) {
 }
 
 const CutCosts& Judge::costs(const Layout& layout) {
-  const Recompute recompute = uncounted(layout);
-  const auto [entry, is_new] = costs_.try_emplace({layout.microbatch, recompute, sharers(layout)});
+  const LayerPrices& prices = layer_prices(layout, uncounted(layout), sharers(layout));
+  const auto [entry, is_new] = costs_.try_emplace(&prices);
   if (is_new) {
-    const LayerPrices& prices = prices_.at(layout.microbatch, recompute, sharers(layout));
     const auto& class_of = prices_.classes().class_of;
     CutCosts& costs = entry->second;
     costs = cut_costs(cuts_, network_.graph, class_of, prices.costs, prices.workload);
@@ -194,11 +193,11 @@ const CutCosts& Judge::costs(const Layout& layout) {
 }
 
 const BlockCosts& Judge::block_costs_of(const Layout& layout) {
-  const auto [entry, is_new] = block_costs_.try_emplace({layout.microbatch, layout.recompute});
+  const LayerPrices& recomputed = layer_prices(layout, layout.recompute, 1);
+  const auto [entry, is_new] = block_costs_.try_emplace(&recomputed);
   if (is_new) {
     entry->second = block_costs(cuts_, network_.graph, prices_.classes().class_of,
-                                prices_.at(layout.microbatch, Recompute::none).costs,
-                                prices_.at(layout.microbatch, layout.recompute).costs);
+                                layer_prices(layout, Recompute::none, 1).costs, recomputed.costs);
   }
   return entry->second;
 }
@@ -278,7 +277,7 @@ PartitionProblem Judge::problem(const LayoutOption& option, const Geometry& geom
 }
 
 double Judge::mean_memory(const LayoutOption& option) {
-  const LayerPrices& prices = layer_prices(option.layout);
+  const LayerPrices& prices = layer_prices(option.layout, option.layout.recompute, sharers(option.layout));
   double in_flight = 0;
   for (const int count : facts(option).in_flight) in_flight += count;
   return (prices.resident + prices.stash * in_flight / option.layout.stages) / option.layout.ranks;

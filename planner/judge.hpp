@@ -81,7 +81,7 @@ class Judge {
   Timeline& timeline(const LayoutOption& option, bool tied_ends);
 
  private:
-  const LayerPrices& layer_prices(const Layout& layout);
+  const LayerPrices& layer_prices(const Layout& layout, Recompute recompute, int sharers);
   const CutCosts& costs(const Layout& layout);
   const BlockCosts& block_costs_of(const Layout& layout);
   const ScheduleFacts& facts(const LayoutOption& option);
@@ -99,12 +99,12 @@ class Judge {
   const CutGraph& cuts_;
   PriceList& prices_;
   const SearchSpace& space_;
-  std::map<std::tuple<std::int64_t, Recompute, int>, CutCosts> costs_;  // replicas with ZeRO 1, else 1
-  std::map<std::pair<std::int64_t, Recompute>, BlockCosts> block_costs_;
+  std::map<const LayerPrices*, CutCosts> costs_;
+  std::map<const LayerPrices*, BlockCosts> block_costs_;             // by those of blocks that recompute
   std::map<std::pair<int, int>, std::vector<Geometry>> geometries_;  // by ranks and replicas
   std::map<ShapeKey, ScheduleFacts> facts_;
   std::map<std::tuple<ShapeKey, bool, bool>, std::unique_ptr<Timeline>> timelines_;  // data parallel, tied ends
-  std::map<std::tuple<std::int64_t, Recompute, int>, double> bottlenecks_;           // by stages
+  std::map<std::pair<const LayerPrices*, int>, double> bottlenecks_;                 // by stages
 };
 
 // The closed form of a partition: the objective, for 1F1B with the period that messages stretch

@@ -99,12 +99,14 @@ PriceList::PriceList(const LayerGraph& graph, const Cluster& cluster, const Cost
   if (types_.empty()) throw refusal.value_or(bad_input("cluster '{}' has no devices", cluster.name));
 }
 
-const LayerPrices& PriceList::at(std::int64_t microbatch, Recompute recompute, int sharers) {
-  const auto [entry, is_new] = prices_.try_emplace({microbatch, recompute, sharers});
+const LayerPrices& PriceList::at(std::int64_t microbatch, std::int64_t microbatches, Recompute recompute, int sharers) {
+  if (!model_.heeds_microbatches()) microbatches = 0;
+  const auto [entry, is_new] = prices_.try_emplace({microbatch, microbatches, recompute, sharers});
   LayerPrices& prices = entry->second;
   if (!is_new) return prices;
   prices.workload = base_;
   prices.workload.microbatch = microbatch;
+  prices.workload.microbatches = microbatches;
   prices.workload.recompute = recompute;
   for (const int type : types_) {
     const DeviceType& device = cluster_.device_types[static_cast<std::size_t>(type)];
@@ -155,7 +157,8 @@ bool PriceList::repeats(std::int64_t microbatch, Recompute recompute) {
   const auto [entry, is_new] = repeats_.try_emplace({microbatch, recompute}, false);
   if (is_new) {
     for (const auto& [name, lighter] : recompute_names()) {
-      if (lighter < recompute && model_.knows(lighter) && same(at(microbatch, lighter), at(microbatch, recompute)))
+      if (lighter < recompute && model_.knows(lighter) &&
+          same(at(microbatch, 0, lighter), at(microbatch, 0, recompute)))
         entry->second = true;
     }
   }

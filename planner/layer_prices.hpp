@@ -23,7 +23,7 @@ struct LayerClasses {
 };
 LayerClasses classify(const LayerGraph& graph);
 
-// Costs of all classes for one micro-batch size and recomputation, and what follows for any partition.
+// Costs of all classes for one size and number of micro-batches and recomputation, and what follows for any partition.
 struct LayerPrices {
   Workload workload;
   std::vector<std::vector<LayerCost>> costs;  // [type][class]
@@ -46,8 +46,9 @@ class PriceList {
   PriceList(const LayerGraph& graph, const Cluster& cluster, const CostModel& model, Workload base);
 
   // `sharers`: so many replicas share the optimizer's state (ZeRO 1).
-  const LayerPrices& at(std::int64_t microbatch, Recompute recompute, int sharers = 1);
-  const LayerPrices& base(int sharers = 1) { return at(base_.microbatch, base_.recompute, sharers); }
+  // The reference stays good, and is the same for what costs the same.
+  const LayerPrices& at(std::int64_t microbatch, std::int64_t microbatches, Recompute recompute, int sharers = 1);
+  const LayerPrices& base(int sharers = 1) { return at(base_.microbatch, 0, base_.recompute, sharers); }
   // Whether a lighter recomputation costs the same (selective, where attention is fused): not worth a second look.
   bool repeats(std::int64_t microbatch, Recompute recompute);
   const LayerClasses& classes() const { return classes_; }
@@ -69,7 +70,7 @@ class PriceList {
   std::vector<CutGraph::Tie> ties_;
   std::vector<int> types_;
   std::vector<std::string> notes_;
-  std::map<std::tuple<std::int64_t, Recompute, int>, LayerPrices> prices_;
+  std::map<std::tuple<std::int64_t, std::int64_t, Recompute, int>, LayerPrices> prices_;
   std::map<std::pair<std::int64_t, Recompute>, bool> repeats_;
 };
 

@@ -39,6 +39,9 @@ struct Workload {
   std::optional<int> busy_neighbours;
   bool beside_forwards = false;  // they do nothing but forwards, rather than what they do in a step
   Load load;
+  // A step, of this size; 0: very many. A step's first backward may be shorter, as it replaces the gradients that the
+  // others add to: times are those of the mean one.
+  std::int64_t microbatches = 0;
   bool operator==(const Workload&) const = default;
 };
 
@@ -136,6 +139,8 @@ class CostModel {
   virtual bool knows(Recompute) const { return true; }
   // Whether a layer's cost differs with Workload::load.
   virtual bool heeds_load() const { return false; }
+  // Likewise with Workload::microbatches.
+  virtual bool heeds_microbatches() const { return false; }
 };
 
 // How many others may compute at the same time on the GPU that the device is a slice of; a device of its own: none.

@@ -133,6 +133,13 @@ class Clock {
   double highest_ = 0;
 };
 
+template <class Is>
+bool any_sample(const Profile& profile, Is is) {
+  return std::any_of(profile.layers.begin(), profile.layers.end(), [&](const LayerProfile& measured) {
+    return std::any_of(measured.samples.begin(), measured.samples.end(), is);
+  });
+}
+
 }  // namespace
 
 // Of several numbers of busy neighbours the nearest one; of all of them where the workload does not say.
@@ -190,10 +197,11 @@ bool ProfiledCostModel::knows(Recompute recompute) const {
 }
 
 bool ProfiledCostModel::heeds_load() const {
-  return std::any_of(profile_.layers.begin(), profile_.layers.end(), [](const LayerProfile& measured) {
-    return std::any_of(measured.samples.begin(), measured.samples.end(),
-                       [](const LayerSample& sample) { return sample.clock > 0; });
-  });
+  return any_sample(profile_, [](const LayerSample& sample) { return sample.clock > 0; });
+}
+
+bool ProfiledCostModel::heeds_microbatches() const {
+  return any_sample(profile_, [](const LayerSample& sample) { return sample.first_backward.has_value(); });
 }
 
 Overheads ProfiledCostModel::overheads(const DeviceType&) const {
@@ -228,17 +236,27 @@ LayerCost ProfiledCostModel::layer_cost(const Layer& layer, const Workload& work
   const auto bytes = [&](Bytes LayerSample::*field) {
     return at(measured.samples, workload.microbatch, [&](const LayerSample& sample) { return sample.*field; });
   };
-  const Seconds parts = backward(&LayerSample::backward_input) + backward(&LayerSample::backward_weight);
-  const Seconds together = time(workload.load.backward, [](const LayerSample& sample) {
+  const auto whole = [](const LayerSample& sample) {
     return sample.backward ? sample.backward->median : sample.backward_input.median + sample.backward_weight.median;
-  });
+  };
+  const Seconds input = backward(&LayerSample::backward_input), weight = backward(&LayerSample::backward_weight);
+  const Seconds saving = std::max(input + weight - time(workload.load.backward, whole), Seconds(0));
+  Seconds of_first;  // more than the others take, mostly below zero
+  if (workload.microbatches > 0) {
+    const Seconds first = at(measured.samples, workload.microbatch, [&](const LayerSample& sample) {
+      return sample.first_backward ? sample.first_backward->median : whole(sample);
+    });
+    of_first =
+        (first - at(measured.samples, workload.microbatch, whole)) *
+        (clock.relative(measured, steady, workload.load.backward, whole) / static_cast<double>(workload.microbatches));
+  }
   const ParameterBytes each = parameter_bytes(workload.precision, workload.optimizer);
   const auto parameters = static_cast<double>(layer.parameters);
   return {.forward = forward,
           .recompute = backward(&LayerSample::recompute),
-          .backward_input = backward(&LayerSample::backward_input),
-          .backward_weight = backward(&LayerSample::backward_weight),
-          .backward_saving = std::max(parts - together, Seconds(0)),
+          .backward_input = input,
+          .backward_weight = std::max(weight + of_first, saving),
+          .backward_saving = saving,
           .optimizer = usual.optimizer.median,
           .weights = each.weight * parameters,
           .gradients = each.gradient * parameters,

@@ -22,6 +22,7 @@ class ProfiledCostModel final : public CostModel {
   // Measured, of every kind of layer in the profile.
   bool knows(Recompute recompute) const override;
   bool heeds_load() const override;
+  bool heeds_microbatches() const override;
 
  private:
   const LayerProfile& find(const Layer& layer, const Workload& workload) const;

@@ -78,11 +78,14 @@ LayerSample sample_of(const ShortTimes& times, std::size_t kind, const Plan& pla
   sample.backward_input = layer(took.backward_input);
   sample.backward_weight = layer(took.backward_weight);
   sample.backward = layer(took.backward);
+  if (!took.first_backward.empty()) sample.first_backward = layer(took.first_backward);
   if (layout.layers.front().recomputed) {
     // The backward began with the repeated forward.
     sample.recompute = sample.forward;
     const Seconds repeated = sample.forward.median;
-    for (Measured* time : {&sample.backward_input, &*sample.backward}) {
+    for (Measured* time :
+         {&sample.backward_input, &*sample.backward, sample.first_backward ? &*sample.first_backward : nullptr}) {
+      if (time == nullptr) continue;
       for (Seconds* value : {&time->median, &time->low, &time->high}) *value = std::max(*value - repeated, Seconds(0));
     }
   }
@@ -110,18 +113,11 @@ struct Sized {
   ShortRuns runs;
 };
 
-// The optimizer's time of one kind of layer with so many neighbours busy. The first micro-batch of a step replaces the
-// gradients that the others add to: what that saves is taken off here, once a step.
+// The optimizer's time of one kind of layer with so many neighbours busy.
 Measured optimizer_of(const std::vector<Sized>& sizes, std::size_t kind, std::size_t level, std::int64_t parameters) {
-  const auto stage = static_cast<std::size_t>(stage_of_kind[kind]);
   std::vector<double> times;
   for (const Sized& sized : sizes) {
-    const LayerRange range = sized.plan.stages[stage].layers;
-    const ShortTimes& at = sized.runs.levels[level];
-    const double saved = (median_or_zero(at.stages[stage].backward) - median_or_zero(at.stages[stage].first_backward)) /
-                         static_cast<double>(range.last - range.first);
-    const double step = optimizer_rate(at, sized.plan, kind) * static_cast<double>(parameters);
-    times.push_back(std::clamp(step - saved, 0.0, step));
+    times.push_back(optimizer_rate(sized.runs.levels[level], sized.plan, kind) * static_cast<double>(parameters));
   }
   return measured(times);
 }

@@ -74,6 +74,7 @@ TEST(Profile, WhatIsWrittenReadsBackEqual) {
   profile.layers[0].samples[0].forward.median = Seconds(1.0 / 3);
   profile.layers[0].samples[0].forward.low = Seconds(0.1);
   profile.layers[0].samples[1].backward = Measured{Seconds(5), Seconds(4), Seconds(6), 2};
+  profile.layers[0].samples[1].first_backward = Measured{Seconds(3), Seconds(2), Seconds(4), 1};
   profile.layers[0].samples[1].split = Bytes(512);
   profile.action_overhead = Seconds(1e-5);
   profile.step_overhead = Seconds(1e-4);

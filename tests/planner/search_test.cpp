@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
+#include <set>
 
 #include "models/cluster/cluster.hpp"
 #include "models/error.hpp"
@@ -161,6 +162,39 @@ TEST(Search, PricesThePlanAtTheLoadOfItsGpus) {
   EXPECT_NEAR(plan.stages[0].cost.forward.value() / RestingModel::unit, 2 * 0.8, 1e-4);
   EXPECT_NEAR(plan.prediction.timeline_step->value() / RestingModel::unit, 5 * 3 * 1.6, 1e-3);
   EXPECT_EQ(*plan.prediction.timeline_step, simulate_timeline(plan).step_times.front());
+}
+
+// The first backward of a step takes half as long as the others.
+class FirstBackwardModel final : public CostModel {
+ public:
+  LayerCost layer_cost(const Layer&, const Workload& workload, const DeviceType&) const override {
+    LayerCost cost;
+    cost.forward = cost.backward_input = Seconds(1 + static_cast<double>(workload.microbatch));
+    cost.backward_weight = cost.forward;
+    if (workload.microbatches > 0) cost.backward_weight -= cost.forward / static_cast<double>(workload.microbatches);
+    return cost;
+  }
+  bool heeds_microbatches() const override { return true; }
+};
+
+TEST(Search, PricesTheMeanBackwardOfAStep) {
+  SearchSpace space = make_space(8);
+  space.keep = 20;
+  space.replicas = 1;
+  const SearchResult result = search(make_network(make_chain(4)), make_cluster({{1, 2}}), FirstBackwardModel(), space);
+  std::set<std::int64_t> seen;
+  for (const RankedPlan& ranked : result.ranked) {
+    const std::int64_t microbatches = ranked.plan.batch.microbatches;
+    const double unit = 1 + static_cast<double>(ranked.plan.batch.microbatch);
+    const int stages = static_cast<int>(ranked.plan.stages.size());
+    const auto m = static_cast<double>(microbatches);
+    // Equal stages: (M + P - 1)(f + b) with f and b of 4 / P layers.
+    const double expected = (m + stages - 1) * (3 * unit - unit / m) * 4 / stages;
+    EXPECT_NEAR(ranked.candidate.closed_form->value(), expected, 1e-9 * expected) << to_string(ranked.candidate.layout);
+    EXPECT_NEAR(ranked.candidate.timeline->value(), expected, 1e-9 * expected) << to_string(ranked.candidate.layout);
+    seen.insert(microbatches);
+  }
+  EXPECT_GT(seen.size(), 2U);
 }
 
 TEST(Search, HonoursEveryFixedOption) {

@@ -51,6 +51,12 @@ Workload workload(std::int64_t microbatch, Recompute recompute = Recompute::none
           .recompute = recompute};
 }
 
+Workload plan_of_one(std::int64_t microbatch) {
+  Workload work = workload(microbatch);
+  work.microbatches = 1;
+  return work;
+}
+
 LayerCost price(const Workload& workload, const Layer& layer = block()) {
   return ProfiledCostModel(profile()).layer_cost(layer, workload, profile().device);
 }
@@ -275,6 +281,36 @@ TEST(Profiled, AFullBackwardSavesWhatItWasMeasuredToSave) {
   EXPECT_EQ(ProfiledCostModel(fused).layer_cost(block(), workload(2), fused.device).backward_saving, Seconds(0))
       << "noise is no cost";
   EXPECT_EQ(price(workload(4)).backward_saving, Seconds(0)) << "not measured";
+}
+
+TEST(Profiled, AMeanBackwardHasItsShareOfAFirstOneThatReplacesGradients) {
+  Profile fused = profile();
+  for (LayerSample& sample : fused.layers.front().samples) {
+    sample.backward = measured(4.5 * sample.forward.median.value());  // the parts take 2 and 3 times the forward
+    sample.first_backward = measured(sample.backward->median.value() - 6);
+  }
+  const ProfiledCostModel model(fused);
+  EXPECT_TRUE(model.heeds_microbatches());
+  const auto price_of = [&](std::int64_t microbatches) {
+    Workload work = workload(4);
+    work.microbatches = microbatches;
+    return model.layer_cost(block(), work, fused.device);
+  };
+  for (const std::int64_t microbatches : {1, 2, 3, 100}) {
+    const LayerCost cost = price_of(microbatches);
+    EXPECT_DOUBLE_EQ(cost.backward_weight.value(), 24 - 6.0 / static_cast<double>(microbatches));
+    EXPECT_EQ(cost.backward_input, Seconds(16));
+    EXPECT_EQ(cost.backward_saving, Seconds(4));
+  }
+  EXPECT_EQ(price_of(0).backward_weight, Seconds(24)) << "very many";
+  fused.layers.front().samples[1].first_backward = measured(0);
+  EXPECT_EQ(ProfiledCostModel(fused).layer_cost(block(), plan_of_one(4), fused.device).backward_weight, Seconds(4))
+      << "no backward is shorter than nothing";
+}
+
+TEST(Profiled, HeedsTheNumberOfMicrobatchesOnlyWhereTheFirstWasMeasured) {
+  EXPECT_FALSE(ProfiledCostModel(profile()).heeds_microbatches());
+  EXPECT_EQ(price(plan_of_one(4)).backward_weight, Seconds(24));
 }
 
 TEST(Profiled, HandsOnOverheads) {
