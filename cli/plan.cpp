@@ -221,7 +221,7 @@ void add_plan_command(CLI::App& app) {
       ->required();
   command->add_option("--cluster", options->cluster, "A preset, PRESET:NODES, or a JSON file")->required();
   command->add_option("--global-batch", space.global_batch, "Samples a step")->required()->check(positive);
-  command->add_option("--sequence", options->sequence, "Tokens a sample (default: the network's longest)")
+  command->add_option("--sequence", options->sequence, "Tokens a sample (default: the profile's, else the network's longest)")
       ->check(positive);
   command->add_option("-o,--output", options->output, "Plan to write");
   command->add_option("--profile", options->profile, "Measured costs, from 'stagecraft profile'");

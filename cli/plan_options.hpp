@@ -17,7 +17,7 @@ struct PlanOptions {
   std::string precision_note;           // why that one, where it chose
   std::string optimizer = "adamw", recompute;
   std::string schedule, order, framework, objective = "time";
-  std::int64_t sequence = 0;  // 0: the network's longest
+  std::int64_t sequence = 0;  // 0: the profile's, else the network's longest
   std::int64_t microbatch = 0;
   int stages = 0, replicas = 0, devices = 0;
   std::vector<std::int64_t> cuts;

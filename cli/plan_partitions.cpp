@@ -131,6 +131,7 @@ class Job {
     const Json document = parse_json(text, options_.profile);
     Profile profile = profile_from_json(JsonValue(document, options_.profile));
     options_ = with_precision(options_, cluster_, &profile);
+    if (options_.sequence == 0) options_.sequence = profile.sequence;
     // The link that was measured last is the slowest: a profile taken under mpirun also has that between processes. One
     // GPU has none.
     if (!profile.links.empty()) cluster_ = with_measured_link(cluster_, profile, profile.links.back().kind);

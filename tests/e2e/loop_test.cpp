@@ -81,17 +81,20 @@ TEST_F(Loop, RunsFromProfileToReport) {
   expect_ok("stagecraft export measured.json --to svg -o measured.svg");
 }
 
-TEST_F(Loop, PlansInThePrecisionOfTheProfileOrTheDevices) {
+TEST_F(Loop, PlansInThePrecisionAndAtTheLengthOfTheProfileOrElseOfDevicesAndNetwork) {
   expect_ok(
-      "stagecraft profile --network ./net.json --sequence 32 --seconds 1 --micro-batch 2 --recompute none -o p.json");
+      "stagecraft profile --network ./net.json --sequence 16 --seconds 1 --micro-batch 2 --recompute none -o p.json");
   const std::string plan =
-      "stagecraft plan --network ./net.json --cluster local-cpu --global-batch 2 --sequence 32 --micro-batch 2 "
-      "--recompute none --json -o plan.json ";
+      "stagecraft plan --network ./net.json --cluster local-cpu --global-batch 2 --micro-batch 2 --recompute none "
+      "--json "
+      "-o plan.json ";
   const json here = json::parse(expect_ok(plan).out);
   EXPECT_EQ(here["notes"][0].get<std::string>().substr(0, 27), "precision fp32, as device '") << here["notes"];
   EXPECT_EQ(json_of(folder_.path() / "plan.json")["precision"], "fp32");
+  EXPECT_EQ(json_of(folder_.path() / "plan.json")["batch"]["sequence"], 32);
   EXPECT_EQ(json::parse(expect_ok(plan + "--profile p.json").out)["notes"],
             json::parse(R"(["precision fp32, as the profile was measured in it"])"));
+  EXPECT_EQ(json_of(folder_.path() / "plan.json")["batch"]["sequence"], 16);
 }
 
 TEST_F(Loop, SaysWhatAProfileLacks) {
