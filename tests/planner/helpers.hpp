@@ -13,6 +13,7 @@
 #include "planner/cut_costs.hpp"
 #include "planner/cut_graph.hpp"
 #include "planner/partition.hpp"
+#include "planner/planner.hpp"
 
 namespace stagecraft {
 
@@ -180,5 +181,26 @@ struct RandomCase {
     return problem;
   }
 };
+
+// Layers of `flops` each a sample, `parameters` bytes and `stash` bytes a sample.
+inline Network make_network(LayerGraph graph, double flops = 1, std::int64_t parameters = 0, double stash = 0) {
+  Network network;
+  network.name = "test";
+  for (LayerId layer = 0; layer < boost::num_vertices(graph); ++layer) {
+    graph[layer].kind = "layer";
+    graph[layer].matmul_flops.per_sample = flops;
+    graph[layer].parameters = parameters;
+    graph[layer].stash.elements.per_sample = stash;
+  }
+  network.graph = std::move(graph);
+  return network;
+}
+
+inline SearchSpace make_space(std::int64_t global_batch) {
+  SearchSpace space;
+  space.global_batch = global_batch;
+  space.precision = DataType::fp8;
+  return space;
+}
 
 }  // namespace stagecraft
