@@ -225,7 +225,8 @@ TEST_F(Mixed, ArePlannedForAFramework) {
   const auto best = [&](const std::string& options) { return answer(plan_ + "--confirm 0 " + options)["ranked"][0]; };
   const json deepspeed = best("--framework megatron-deepspeed"), core = best("--framework megatron-core");
   EXPECT_NE(step(deepspeed), step(core));
-  for (const json& ranked : answer(plan_ + "--framework nanotron --confirm 0 --top 20")["ranked"]) {
+  const json nanotron = answer(plan_ + "--framework nanotron --confirm 0 --top 20");
+  for (const json& ranked : nanotron["ranked"]) {
     EXPECT_NE(ranked["recompute"], "selective");
     const std::string types = ranked["devices"];
     int widths = 0;
