@@ -120,7 +120,7 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
       ->check(positive);
   group
       ->add_option("--zero", layout.zero,
-                   "ZeRO stage: 1 distributed optimizer .. 3 FSDP; on unlike devices 0, unless given, or 1")
+                   "ZeRO stage: 1 distributed optimizer .. 3 FSDP; on unlike devices 0 or 1")
       ->check(CLI::Range(0, 3));
   group->add_option_function<std::string>(
       "--recompute-layers", [&options](const std::string& text) { read_recomputed_layers(text, options); },

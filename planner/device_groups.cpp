@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "models/error.hpp"
+#include "models/recomputed_layers.hpp"
 #include "models/text.hpp"
 #include "planner/in_parallel.hpp"
 #include "planner/layouts.hpp"
@@ -139,6 +140,26 @@ SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
   return result;
 }
 
+// The space, and those of also_sharded and also_fewest that are possible.
+std::vector<SearchSpace> spaces_of(const SearchSpace& space, const Network& network, const Cluster& cluster) {
+  std::vector<SearchSpace> spaces{space};
+  const auto add_changed = [&](const auto& change) {
+    for (std::size_t i = 0, count = spaces.size(); i < count; ++i) {
+      SearchSpace changed = spaces[i];
+      change(changed);
+      try {
+        check_space(changed, network, cluster);
+      } catch (const Error&) {  // with these schedules, batches or devices there are none
+        continue;
+      }
+      spaces.push_back(std::move(changed));
+    }
+  };
+  if (space.also_sharded) add_changed([](SearchSpace& changed) { changed.zero = 1; });
+  if (space.also_fewest) add_changed([](SearchSpace& changed) { changed.recomputed_layers = fewest_layers; });
+  return spaces;
+}
+
 }  // namespace
 
 Cluster with_groups(const Cluster& cluster, std::span<const int> widths) {
@@ -208,22 +229,23 @@ SearchResult search_groups(const Network& network, const Cluster& cluster, const
   std::vector<std::vector<int>> all = space.same_width ? shared_widths(widths) : combinations(widths);
   const bool limited = all.empty();
   if (limited) all = same_widths(widths);
-  std::vector<std::optional<SearchResult>> results(all.size());
-  std::vector<std::exception_ptr> failures(all.size());
-  in_parallel(0, all.size(), [&](std::size_t i) {
+  const std::vector<SearchSpace> spaces = spaces_of(space, network, cluster);
+  std::vector<std::optional<SearchResult>> results(spaces.size() * all.size());
+  std::vector<std::exception_ptr> failures(results.size());
+  in_parallel(0, results.size(), [&](std::size_t i) {
     try {
-      results[i] = search(network, with_groups(cluster, all[i]), model, space);
+      results[i] = search(network, with_groups(cluster, all[i % all.size()]), model, spaces[i / all.size()]);
     } catch (...) {
       failures[i] = std::current_exception();
     }
   });
   std::vector<SearchResult> found;
   std::exception_ptr nothing;
-  for (std::size_t i = 0; i < all.size(); ++i) {
+  for (std::size_t i = 0; i < results.size(); ++i) {
     if (results[i]) found.push_back(std::move(*results[i]));
     if (!failures[i]) continue;
     if (!is_infeasible(failures[i])) std::rethrow_exception(failures[i]);
-    nothing = failures[i];  // of the widest groups last, which have most memory
+    if (i < all.size()) nothing = failures[i];  // of the widest groups last, which have most memory
   }
   if (found.empty()) std::rethrow_exception(nothing);
   SearchResult result = merge(std::move(found), static_cast<std::size_t>(std::max(1, space.keep)));

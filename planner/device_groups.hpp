@@ -21,7 +21,8 @@ Cluster with_groups(const Cluster& cluster, std::span<const int> widths);
 // REQUIRES: a transformer.
 std::vector<std::vector<int>> group_widths(const Cluster& cluster, const Network& network, std::int64_t sequence);
 
-// search() for every combination of widths, or for one width of all types. Ranked plans carry the clusters of groups
+// search() for every combination of widths, or for one width of all types, in the space and in those that its
+// also_sharded and also_fewest add. Ranked plans carry the clusters of groups
 // that they are for. Throws like search(), bad_input for a width that a type cannot have, infeasible for one
 // above the limit of devices.
 SearchResult search_groups(const Network& network, const Cluster& cluster, const CostModel& model,

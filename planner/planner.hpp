@@ -48,6 +48,9 @@ struct SearchSpace {
   // Of groups of devices (device_groups.hpp): one tensor width for all types; whether norms are sharded, as the model
   // prices it.
   bool same_width = false, sequence_parallel = true;
+  // Of them, too: besides what is said above, layouts with ZeRO 1, and such that recompute on each rank as few blocks as
+  // it needs.
+  bool also_sharded = false, also_fewest = false;
 
   int timelines = 16;  // layouts that the timeline judges, besides the best of each schedule
   int keep = 5;        // at most so many ranked plans and so many near misses

@@ -321,8 +321,27 @@ TEST_F(Mixed, RecomputeBlocksCountedByRank) {
 // What asks for no more than is planned anyway is no reason to plan nothing.
 TEST_F(Mixed, TakeOptionsThatAskForWholeLayers) {
   save(cluster());
-  EXPECT_EQ(step_of_best(plan_ + "--context 1 --expert 1 --zero 0 --offload-optimizer off --offload-activations off"),
+  EXPECT_EQ(step_of_best(plan_ + "--context 1 --expert 1 --offload-optimizer off --offload-activations off"),
             step_of_best(plan_));
+}
+
+// Whatever is fixed, nothing is faster than what is planned when it is left free.
+TEST_F(Mixed, AreSearchedForAllThatIsNotFixed) {
+  json tight = cluster();
+  for (auto& [name, type] : tight["device_types"].items()) type["memory"] = "4 GiB";
+  save(tight);
+  const std::string plan = plan_ + "--confirm 0 ";
+  const double best = step_of_best(plan);
+  double least = 1e30;
+  for (const char* fixed : {"--zero 0", "--zero 1", "--recompute none", "--recompute full", "--recompute-layers fewest",
+                            "--recompute-layers 1", "--zero 1 --recompute-layers fewest", "--tensor 2"}) {
+    const Outcome outcome = run(plan + fixed + " --json");
+    if (outcome.exit != 0) continue;  // does not fit
+    const double fixed_step = step(json::parse(outcome.out)["ranked"][0]);
+    EXPECT_GE(fixed_step, best) << fixed;
+    if (std::string(fixed).find("layers 1") == std::string::npos) least = std::min(least, fixed_step);
+  }
+  EXPECT_EQ(best, least);
 }
 
 }  // namespace

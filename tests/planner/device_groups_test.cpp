@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -11,6 +12,7 @@
 #include "models/cost/roofline.hpp"
 #include "models/error.hpp"
 #include "models/network/layer_graph.hpp"
+#include "models/recomputed_layers.hpp"
 #include "planner/framework_space.hpp"
 #include "sim/timeline.hpp"
 #include "tests/planner/helpers.hpp"
@@ -242,6 +244,52 @@ TEST(Frameworks, LeaveWhatTheyRun) {
   can = some_framework();
   can.zero = {0, 2};
   EXPECT_EQ(complaint(space, can), "--zero: expected what some has, 0, 2, got 1");
+}
+
+TEST(DeviceGroups, AlsoShareTheOptimizersStateAndRecomputeFewBlocksWhereThatIsAsked) {
+  Cluster cluster = two_generations();
+  const Network network = make_transformer();
+  const auto best = [&](const SearchSpace& space) {
+    return search_groups(network, cluster, RooflineCostModel(), space, {}).best().prediction.timeline_step->value();
+  };
+  std::set<std::pair<int, bool>> kinds;  // of the best, as memory grows
+  for (const double memory : {1e9, 1.5e9, 2e9, 4e9, 1e12}) {
+    for (DeviceType& type : cluster.device_types) type.memory = Bytes(memory);
+    double least = std::numeric_limits<double>::infinity();
+    for (const int zero : {0, 1}) {
+      for (const bool fewest : {false, true}) {
+        SearchSpace space = make_space();
+        space.advise = false;
+        space.zero = zero;
+        if (fewest) space.recomputed_layers = fewest_layers;
+        try {
+          least = std::min(least, best(space));
+        } catch (const Error& error) {
+          EXPECT_EQ(error.kind(), ErrorKind::infeasible) << error.what();
+        }
+      }
+    }
+    SearchSpace all = make_space();
+    all.also_sharded = all.also_fewest = true;
+    ASSERT_LT(least, std::numeric_limits<double>::infinity()) << memory;
+    const SearchResult result = search_groups(network, cluster, RooflineCostModel(), all, {});
+    EXPECT_EQ(result.best().prediction.timeline_step->value(), least) << memory;
+    const Layout& layout = result.ranked.front().candidate.layout;
+    kinds.emplace(layout.zero, layout.recomputed_layers.has_value());
+  }
+  EXPECT_GT(kinds.size(), 1U);
+}
+
+TEST(DeviceGroups, LeaveOutWhatTheOptionsDoNotAllow) {
+  SearchSpace space = make_space();
+  space.replicas = 1;       // shares nothing out
+  space.schedule = "zb-v";  // two stages a rank
+  space.also_sharded = space.also_fewest = true;
+  const SearchResult result = search_groups(make_transformer(), two_generations(), RooflineCostModel(), space, {});
+  for (const RankedPlan& ranked : result.ranked) {
+    EXPECT_EQ(ranked.candidate.layout.zero, 0);
+    EXPECT_FALSE(ranked.candidate.layout.recomputed_layers);
+  }
 }
 
 // One device does it all, whatever the width of the other type.
