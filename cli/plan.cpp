@@ -118,9 +118,7 @@ void add_layout_options(CLI::App& command, PlanOptions& options) {
   group
       ->add_option("--expert", layout.expert, "Expert-parallel width, within data x context or tensor x data x context")
       ->check(positive);
-  group
-      ->add_option("--zero", layout.zero,
-                   "ZeRO stage: 1 distributed optimizer .. 3 FSDP; on unlike devices 0 or 1")
+  group->add_option("--zero", layout.zero, "ZeRO stage: 1 distributed optimizer .. 3 FSDP; on unlike devices 0 or 1")
       ->check(CLI::Range(0, 3));
   group->add_option_function<std::string>(
       "--recompute-layers", [&options](const std::string& text) { read_recomputed_layers(text, options); },
@@ -221,7 +219,9 @@ void add_plan_command(CLI::App& app) {
       ->required();
   command->add_option("--cluster", options->cluster, "A preset, PRESET:NODES, or a JSON file")->required();
   command->add_option("--global-batch", space.global_batch, "Samples a step")->required()->check(positive);
-  command->add_option("--sequence", options->sequence, "Tokens a sample (default: the profile's, else the network's longest)")
+  command
+      ->add_option("--sequence", options->sequence,
+                   "Tokens a sample (default: the profile's, else the network's longest)")
       ->check(positive);
   command->add_option("-o,--output", options->output, "Plan to write");
   command->add_option("--profile", options->profile, "Measured costs, from 'stagecraft profile'");
