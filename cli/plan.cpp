@@ -254,7 +254,7 @@ void add_plan_command(CLI::App& app) {
       ->expected(0, 1)
       ->check(CLI::IsMember({"on", "off"}));
   command->add_option("--top", space.keep, "Plans to rank")->check(CLI::Range(1, 1000))->capture_default_str();
-  command->add_option("--confirm", options->confirm, "Best plans to judge again in SimGrid, with contention")
+  command->add_option("--confirm", options->confirm, "Best plans that SimGrid judges, with contention")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();
   command->add_flag("--json", options->json, "For scripts");

@@ -29,7 +29,7 @@ struct PlanOptions {
   bool weak = false;
   bool explain = false;
   bool pareto = false;
-  int confirm = 3;
+  int confirm = 5;
   std::vector<std::string> prices;  // "4.1" or "A100=4.1": US dollars an hour of one device; else as the cluster says
   bool json = false;
 };

@@ -115,9 +115,10 @@ class Job {
                     : search(network_, cluster, *model_, space);
   }
 
-  SearchResult plan(const Cluster& cluster, const SearchSpace& space) const {
+  SearchResult plan(const Cluster& cluster, SearchSpace space) const {
+    space.contend = options_.confirm > 0;
     SearchResult result = search_on(cluster, space);
-    confirm_best(result, options_.confirm);
+    confirm_best(result, options_.confirm, space.keep);
     return result;
   }
 

@@ -12,17 +12,24 @@ void confirm(std::span<Plan* const> plans) {
   for (std::size_t i = 0; i < plans.size(); ++i) plans[i]->prediction.simgrid_step = steps[i];
 }
 
-void confirm_best(SearchResult& result, int count) {
-  const auto end = result.ranked.begin() + std::min<std::ptrdiff_t>(count, std::ssize(result.ranked));
-  std::vector<Plan*> plans;
-  for (auto ranked = result.ranked.begin(); ranked != end; ++ranked) plans.push_back(&ranked->plan);
-  confirm(plans);
-  for (auto ranked = result.ranked.begin(); ranked != end; ++ranked) {
-    ranked->candidate.simgrid = ranked->plan.prediction.simgrid_step;
+void confirm_best(SearchResult& result, int count, int keep) {
+  std::vector<RankedPlan>& ranked = result.ranked;
+  while (true) {
+    std::stable_sort(ranked.begin(), ranked.end(), [&](const RankedPlan& a, const RankedPlan& b) {
+      return score_of(a.candidate, result.objective) < score_of(b.candidate, result.objective);
+    });
+    std::vector<RankedPlan*> unconfirmed;
+    std::vector<Plan*> plans;
+    for (std::size_t i = 0; i < std::min(ranked.size(), static_cast<std::size_t>(std::max(0, count))); ++i) {
+      if (ranked[i].candidate.simgrid) continue;
+      unconfirmed.push_back(&ranked[i]);
+      plans.push_back(&ranked[i].plan);
+    }
+    if (plans.empty()) break;
+    confirm(plans);
+    for (RankedPlan* plan : unconfirmed) plan->candidate.simgrid = plan->plan.prediction.simgrid_step;
   }
-  std::stable_sort(result.ranked.begin(), end, [&](const RankedPlan& a, const RankedPlan& b) {
-    return score_of(a.candidate, result.objective) < score_of(b.candidate, result.objective);
-  });
+  keep_best(result, keep);
 }
 
 }  // namespace stagecraft

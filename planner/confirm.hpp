@@ -12,8 +12,9 @@ namespace stagecraft {
 // simgrid_steps() and changes nothing then.
 void confirm(std::span<Plan* const> plans);
 
-// The same for the first `count` ranked plans, which are put in the order that the objective has with
-// these steps.
-void confirm_best(SearchResult& result, int count);
+// The same for ranked plans, which are put in the order that the objective has with these steps, until the first
+// `count` are all confirmed: contention only adds to a step, so none of the others can be among them. Then as
+// keep_best().
+void confirm_best(SearchResult& result, int count, int keep);
 
 }  // namespace stagecraft

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <exception>
+#include <mutex>
+#include <tuple>
 #include <utility>
 
 #include "models/error.hpp"
@@ -16,6 +18,7 @@ namespace {
 constexpr int widest = 64;
 // Above, all types get the same width.
 constexpr std::size_t most_combinations = 256;
+constexpr int contenders = 100;  // of all searches together, where several contend
 
 std::size_t at(int index) { return static_cast<std::size_t>(index); }
 
@@ -110,35 +113,47 @@ bool is_infeasible(const std::exception_ptr& failure) {
   }
 }
 
-// The ranked plans of all, each once, and what else the winner's search has to say.
-SearchResult merge(std::vector<SearchResult> found, std::size_t keep) {
-  const LayoutObjective objective = found.front().objective;
-  const auto is_better = [&](const RankedPlan& a, const RankedPlan& b) {
-    return score_of(a.candidate, objective) < score_of(b.candidate, objective);
-  };
-  const auto winner = std::min_element(found.begin(), found.end(), [&](const SearchResult& a, const SearchResult& b) {
-    return is_better(a.ranked.front(), b.ranked.front());
-  });
-  SearchResult result;
-  result.objective = objective;
-  result.near_misses = std::move(winner->near_misses);
-  result.notes = std::move(winner->notes);
-  std::vector<RankedPlan> all;
-  for (SearchResult& each : found) {
-    add(result.counts, each.counts);
-    for (RankedPlan& plan : each.ranked) all.push_back(std::move(plan));
+// The best plans that several searches find, each plan once: the same whatever the order in which they end.
+class Ranking {
+ public:
+  Ranking(LayoutObjective objective, std::size_t keep) : objective_(objective), keep_(keep) {}
+
+  // May be called from several threads.
+  void add(std::size_t search, std::vector<RankedPlan> plans) {
+    const std::scoped_lock lock(mutex_);
+    for (RankedPlan& plan : plans) {
+      Found found{score_of(plan.candidate, objective_), search, std::move(plan)};
+      const auto same = std::find_if(best_.begin(), best_.end(), [&](const Found& other) {
+        return same_plan(other.plan.candidate, found.plan.candidate);
+      });
+      if (same != best_.end() && !(found < *same)) continue;
+      if (same != best_.end()) best_.erase(same);
+      best_.insert(std::upper_bound(best_.begin(), best_.end(), found), std::move(found));
+      if (best_.size() > keep_) best_.pop_back();
+    }
   }
-  std::stable_sort(all.begin(), all.end(), is_better);
-  const auto is_ranked = [&](const Candidate& candidate) {
-    return std::any_of(result.ranked.begin(), result.ranked.end(),
-                       [&](const RankedPlan& plan) { return same_plan(plan.candidate, candidate); });
-  };
-  for (RankedPlan& plan : all) {
-    if (result.ranked.size() < keep && !is_ranked(plan.candidate)) result.ranked.push_back(std::move(plan));
+
+  bool empty() const { return best_.empty(); }
+  std::size_t winner() const { return best_.front().search; }  // REQUIRES: !empty()
+  std::vector<RankedPlan> take() {
+    std::vector<RankedPlan> plans;
+    for (Found& found : best_) plans.push_back(std::move(found.plan));
+    return plans;
   }
-  std::erase_if(result.near_misses, is_ranked);
-  return result;
-}
+
+ private:
+  struct Found {
+    std::pair<double, double> score;
+    std::size_t search;
+    RankedPlan plan;
+    bool operator<(const Found& other) const { return std::tie(score, search) < std::tie(other.score, other.search); }
+  };
+
+  LayoutObjective objective_;
+  std::size_t keep_;
+  std::mutex mutex_;
+  std::vector<Found> best_;
+};
 
 // The space, and those of also_sharded and also_fewest that are possible.
 std::vector<SearchSpace> spaces_of(const SearchSpace& space, const Network& network, const Cluster& cluster) {
@@ -230,25 +245,30 @@ SearchResult search_groups(const Network& network, const Cluster& cluster, const
   const bool limited = all.empty();
   if (limited) all = same_widths(widths);
   const std::vector<SearchSpace> spaces = spaces_of(space, network, cluster);
-  std::vector<std::optional<SearchResult>> results(spaces.size() * all.size());
+  std::vector<SearchResult> results(spaces.size() * all.size());  // but for the plans
   std::vector<std::exception_ptr> failures(results.size());
+  Ranking ranking(space.objective, static_cast<std::size_t>(std::max(space.contend ? contenders : 1, space.keep)));
   in_parallel(0, results.size(), [&](std::size_t i) {
     try {
       results[i] = search(network, with_groups(cluster, all[i % all.size()]), model, spaces[i / all.size()]);
+      ranking.add(i, std::exchange(results[i].ranked, {}));
     } catch (...) {
       failures[i] = std::current_exception();
     }
   });
-  std::vector<SearchResult> found;
   std::exception_ptr nothing;
+  SearchCounts counts;
   for (std::size_t i = 0; i < results.size(); ++i) {
-    if (results[i]) found.push_back(std::move(*results[i]));
+    add(counts, results[i].counts);
     if (!failures[i]) continue;
     if (!is_infeasible(failures[i])) std::rethrow_exception(failures[i]);
     if (i < all.size()) nothing = failures[i];  // of the widest groups last, which have most memory
   }
-  if (found.empty()) std::rethrow_exception(nothing);
-  SearchResult result = merge(std::move(found), static_cast<std::size_t>(std::max(1, space.keep)));
+  if (ranking.empty()) std::rethrow_exception(nothing);
+  SearchResult result = std::move(results[ranking.winner()]);
+  result.counts = counts;
+  result.ranked = ranking.take();
+  if (!space.contend) keep_best(result, space.keep);
   const auto& types = result.best().cluster.device_types;
   if (std::any_of(types.begin(), types.end(), [](const DeviceType& type) { return type.group > 1; })) {
     result.notes.push_back(fmt::format(

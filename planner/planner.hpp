@@ -48,13 +48,14 @@ struct SearchSpace {
   // Of groups of devices (device_groups.hpp): one tensor width for all types; whether norms are sharded, as the model
   // prices it.
   bool same_width = false, sequence_parallel = true;
-  // Of them, too: besides what is said above, layouts with ZeRO 1, and such that recompute on each rank as few blocks as
-  // it needs.
+  // Of them, too: besides what is said above, layouts with ZeRO 1, and such that recompute on each rank as few blocks
+  // as it needs.
   bool also_sharded = false, also_fewest = false;
 
-  int timelines = 16;  // layouts that the timeline judges, besides the best of each schedule
-  int keep = 5;        // at most so many ranked plans and so many near misses
-  bool advise = true;  // where nothing fits, look for what would
+  int timelines = 64;    // layouts that the timeline judges, besides the best of each schedule
+  int keep = 5;          // at most so many ranked plans and so many near misses
+  bool contend = false;  // rank all that were judged by the timeline, for confirm_best() to choose from
+  bool advise = true;    // where nothing fits, look for what would
 };
 
 struct Layout {
@@ -151,6 +152,10 @@ struct SearchResult {
 // stages than layers, unknown schedule); infeasible, with what would make it feasible, when no candidate fits. Verdicts
 // are left empty: they are on the ranking that is final (give_verdicts() of explain.hpp).
 SearchResult search(const Network& network, const Cluster& cluster, const CostModel& model, const SearchSpace& space);
+
+// Leaves the first `keep` plans ranked. As many near misses there can be, and where there is room the others become
+// such: the best of each other schedule first.
+void keep_best(SearchResult& result, int keep);
 
 // "P=8 R=4 b=2 M=16 1f1b recompute=full zero1".
 std::string to_string(const Layout& layout);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <set>
@@ -19,15 +20,33 @@ namespace {
 constexpr DownsetLimits search_limits{5'000, 150'000};      // every layout is partitioned on such a graph
 constexpr DownsetLimits polish_limits{200'000, 4'000'000};  // the best few are
 constexpr std::int64_t max_positions = 500;                 // of a long chain in the search
-constexpr std::size_t polished = 4;                         // layouts that are refined at length
-constexpr std::int64_t refinement_actions = 1'000'000;      // evaluated for each of the best: about 5 ms
-constexpr std::int64_t polish_actions = 3'000'000;          // and for those that are polished
+// The layouts that the timeline judges are refined a little, the best of them more, and the best of these at length:
+// so many of them by evaluating so many actions each, 5 ns an action.
+struct Effort {
+  std::size_t layouts;
+  std::int64_t actions;
+};
+constexpr Effort efforts[] = {{std::numeric_limits<std::size_t>::max(), 100'000}, {16, 1'000'000}};
+constexpr Effort polish_effort{4, 3'000'000};
 constexpr std::size_t max_detours = 2'000;  // layouts looked at for the best of a schedule that is not among the best
 
 // By the objective; where that and the times are equal, the candidate that needs less memory.
 bool is_better(const Judgement& a, const Judgement& b) {
   return std::tie(a.score, a.timeline, a.closed_form, a.memory) <
          std::tie(b.score, b.timeline, b.closed_form, b.memory);
+}
+
+// Behind the first `keep`: the first of each schedule that the best one has not, then the rest.
+template <class Ranked, class ScheduleOf>
+void put_other_schedules_first(std::vector<Ranked>& ranked, std::size_t keep, const ScheduleOf& schedule_of) {
+  if (ranked.size() <= keep) return;
+  std::set schedules{schedule_of(ranked.front())};
+  std::vector<Ranked> first, rest;
+  for (std::size_t i = keep; i < ranked.size(); ++i) {
+    (schedules.insert(schedule_of(ranked[i])).second ? first : rest).push_back(std::move(ranked[i]));
+  }
+  ranked.erase(ranked.begin() + static_cast<std::ptrdiff_t>(keep), ranked.end());
+  for (auto* const part : {&first, &rest}) std::move(part->begin(), part->end(), std::back_inserter(ranked));
 }
 
 // The legal cuts that the search works on, and those for the final polish where they are too many for the search.
@@ -191,14 +210,21 @@ class Search {
 
   // Refined a little, so that the closed form's favour for one kind of partition does not decide.
   void simulate_best() {
-    for (Judgement& judgement : best_) judge_.simulate(judgement, refinement_actions);
     result_.counts.simulated = static_cast<std::int64_t>(best_.size());
+    for (const Effort& effort : efforts) simulate(effort);
+  }
+
+  void simulate(const Effort& effort) {
+    for (std::size_t i = 0; i < std::min(effort.layouts, best_.size()); ++i) {
+      judge_.simulate(best_[i], effort.actions);
+    }
     rank();
   }
 
   void polish() {
-    for (std::size_t i = 0; i < std::min(polished, best_.size()); ++i) judge_.simulate(best_[i], polish_actions);
-    if (cuts_.polish) polish_on_all_cuts();
+    simulate(polish_effort);
+    if (!cuts_.polish) return;
+    polish_on_all_cuts();
     rank();
   }
 
@@ -221,43 +247,38 @@ class Search {
   // The same layouts on the graph of all legal cuts: kept where the timeline agrees that they are better.
   void polish_on_all_cuts() {
     fine_judge_.emplace(network_, cluster_, *cuts_.polish, prices_, space_);
-    for (std::size_t i = 0; i < std::min(polished, best_.size()); ++i) {
+    for (std::size_t i = 0; i < std::min(polish_effort.layouts, best_.size()); ++i) {
       const LayoutOption option = best_[i].option;
       for (const Geometry& geometry : fine_judge_->geometries(option.layout)) {
         if (geometry.assignment != best_[i].geometry->assignment) continue;
         auto judgement = fine_judge_->partition(option, geometry);
         if (!judgement) continue;
-        fine_judge_->simulate(*judgement, polish_actions);
+        fine_judge_->simulate(*judgement, polish_effort.actions);
         if (judgement->score < best_[i].score) best_[i] = std::move(*judgement);
       }
     }
   }
 
   void assemble() {
-    const auto keep = static_cast<std::size_t>(std::max(1, space_.keep));
-    for (std::size_t i = 0; i < std::min(keep, best_.size()); ++i) result_.ranked.push_back(maker_.make(best_[i]));
+    if (!space_.contend) {
+      const auto keep = static_cast<std::size_t>(std::max(1, space_.keep));
+      put_other_schedules_first(best_, keep, [](const Judgement& judgement) { return judgement.option.schedule; });
+      best_.resize(std::min(best_.size(), 2 * keep));
+    }
+    for (const Judgement& judgement : best_) result_.ranked.push_back(maker_.make(judgement));
     std::stable_sort(result_.ranked.begin(), result_.ranked.end(), [&](const RankedPlan& a, const RankedPlan& b) {
       return score_of(a.candidate, space_.objective) < score_of(b.candidate, space_.objective);
     });
   }
 
-  // Half of them layouts that would have been faster but do not fit, those that lack least first; the rest slower ones,
-  // other schedules first.
+  // Layouts that would have been faster but do not fit, those that lack least first: half of the near misses.
   void add_near_misses() {
-    const auto keep = static_cast<std::size_t>(std::max(0, space_.keep));
     add_misfits();
     const auto lack = [](const Candidate& c) { return c.shortage->needed / c.shortage->available; };
     std::stable_sort(result_.near_misses.begin(), result_.near_misses.end(),
                      [&](const Candidate& a, const Candidate& b) { return lack(a) < lack(b); });
-    result_.near_misses.resize(std::min(result_.near_misses.size(), (keep + 1) / 2));
-    std::set<std::string> schedules{result_.ranked.front().candidate.layout.schedule};
-    std::vector<const Judgement*> others, same;
-    for (std::size_t i = result_.ranked.size(); i < best_.size(); ++i) {
-      (schedules.insert(best_[i].option.layout.schedule).second ? others : same).push_back(&best_[i]);
-    }
-    others.insert(others.end(), same.begin(), same.end());
-    others.resize(std::min(others.size(), keep - result_.near_misses.size()));
-    for (const Judgement* judgement : others) result_.near_misses.push_back(maker_.make(*judgement).candidate);
+    const auto half = static_cast<std::size_t>((std::max(0, space_.keep) + 1) / 2);
+    result_.near_misses.resize(std::min(result_.near_misses.size(), half));
   }
 
   // Of each schedule and recomputation the one that needs least memory on average.
@@ -322,12 +343,28 @@ SearchResult search(const Network& network, const Cluster& cluster, const CostMo
   check_space(space, network, cluster);
   const SearchSpace known = priceable(space, model);
   SearchResult result = Search(network, cluster, model, known).run();
+  if (!space.contend) keep_best(result, space.keep);
   if (!space.recompute && known.recomputes.size() < space.recomputes.size()) {
     std::vector<std::string> tried;
     for (const Recompute recompute : known.recomputes) tried.emplace_back(name(recompute));
     result.notes.push_back(fmt::format("recomputation: {} tried, as no others were measured", join(tried)));
   }
   return result;
+}
+
+void keep_best(SearchResult& result, int keep) {
+  const auto ranked = static_cast<std::size_t>(std::max(1, keep));
+  put_other_schedules_first(result.ranked, ranked,
+                            [](const RankedPlan& plan) { return plan.candidate.layout.schedule; });
+  std::vector<Candidate>& misses = result.near_misses;
+  std::erase_if(misses, [&](const Candidate& miss) {
+    return std::any_of(result.ranked.begin(), result.ranked.end(),
+                       [&](const RankedPlan& plan) { return same_plan(plan.candidate, miss); });
+  });
+  for (std::size_t i = ranked; i < result.ranked.size() && std::ssize(misses) < keep; ++i) {
+    misses.push_back(std::move(result.ranked[i].candidate));
+  }
+  result.ranked.resize(std::min(result.ranked.size(), ranked));
 }
 
 }  // namespace stagecraft

@@ -66,27 +66,35 @@ TEST(Verdicts, SayWhatContentionCosts) {
   EXPECT_THAT(why_best(winner, &runner_up), HasSubstr("11.0 s a step without contention, +10 %; saves 1.00 s"));
 }
 
+// Ports that all replicas of a stage use at once.
+struct SharedPorts {
+  Network network;
+  Cluster cluster = make_cluster({{1, 2}, {1, 2}});
+  SearchSpace space;
+
+  SharedPorts() {
+    network.name = "test";
+    network.graph = make_chain(4, 2e9);
+    for (LayerId layer = 0; layer < network.graph.layers(); ++layer) {
+      network.graph[layer].kind = "layer";
+      network.graph[layer].matmul_flops.per_sample = 1;
+      network.graph[layer].parameters = 1'000'000'000;
+    }
+    for (Node& node : cluster.nodes) node.network = {Seconds(0), BytesPerSecond(1e9)};
+    space.global_batch = 8;
+  }
+};
+
 // Two replicas of two ranks on two nodes: replicas side by side share the ports of their nodes. Their messages take
 // longer than a stage computes; those of all micro-batches at once, as GPipe's, hold each other up the most.
 TEST(Verdicts, FollowTheConfirmedRanking) {
-  Network network;
-  network.name = "test";
-  network.graph = make_chain(4, 2e9);
-  for (LayerId layer = 0; layer < network.graph.layers(); ++layer) {
-    network.graph[layer].kind = "layer";
-    network.graph[layer].matmul_flops.per_sample = 1;
-    network.graph[layer].parameters = 1'000'000'000;
-  }
-  Cluster cluster = make_cluster({{1, 2}, {1, 2}});
-  for (Node& node : cluster.nodes) node.network = {Seconds(0), BytesPerSecond(1e9)};
-  SearchSpace space;
-  space.global_batch = 8;
-  SearchResult result = search(network, cluster, SimpleModel(), space);
+  const SharedPorts job;
+  SearchResult result = search(job.network, job.cluster, SimpleModel(), job.space);
   EXPECT_EQ(result.why, "");
   EXPECT_EQ(result.ranked.front().candidate.verdict, "");
   const std::size_t all = result.ranked.size();
   EXPECT_EQ(result.ranked.front().candidate.layout.schedule, "gpipe");
-  confirm_best(result, 1000);
+  confirm_best(result, 1000, 1000);
   give_verdicts(result);
   ASSERT_EQ(result.ranked.size(), all);
   EXPECT_EQ(result.ranked.front().candidate.layout.schedule, "1f1b") << "another plan is the best with contention";
@@ -101,6 +109,32 @@ TEST(Verdicts, FollowTheConfirmedRanking) {
   }
   EXPECT_EQ(result.why.find(to_string(result.ranked[0].candidate.layout)), 0U);
   EXPECT_THAT(result.why, HasSubstr("runner-up, " + to_string(result.ranked[1].candidate.layout)));
+}
+
+// The same winners as where all were confirmed, though the timeline ranks them behind plans whose messages meet.
+TEST(Confirm, GoesOnUntilTheFirstOnesAreSure) {
+  SharedPorts job;
+  job.space.keep = 2;
+  const SearchResult few = search(job.network, job.cluster, SimpleModel(), job.space);
+  ASSERT_EQ(few.ranked.size(), 2U);
+  EXPECT_EQ(few.near_misses.size(), 2U);
+  job.space.contend = true;
+  const SearchResult found = search(job.network, job.cluster, SimpleModel(), job.space);
+  ASSERT_GT(found.ranked.size(), 4U);
+  EXPECT_TRUE(same_plan(found.ranked[0].candidate, few.ranked[0].candidate));
+
+  SearchResult all = found, result = found;
+  confirm_best(all, 1000, 1000);
+  ASSERT_EQ(all.ranked.size(), found.ranked.size());
+  for (const RankedPlan& plan : all.ranked) EXPECT_GE(*plan.candidate.simgrid, *plan.candidate.timeline * (1 - 1e-9));
+  confirm_best(result, 1, 2);
+  ASSERT_EQ(result.ranked.size(), 2U);
+  EXPECT_EQ(result.ranked[0].candidate.simgrid, all.ranked[0].candidate.simgrid);
+  EXPECT_FALSE(same_plan(result.ranked[0].candidate, few.ranked[0].candidate));
+  EXPECT_GT(*result.ranked[0].candidate.timeline, *few.ranked[1].candidate.timeline) << "not among those without it";
+  EXPECT_EQ(result.near_misses.size(), 2U);
+  EXPECT_NE(result.near_misses[0].layout.schedule, result.ranked[0].candidate.layout.schedule);
+  for (const Candidate& miss : result.near_misses) EXPECT_GE(step_of(miss), *result.ranked[0].candidate.simgrid);
 }
 
 }  // namespace

@@ -364,7 +364,7 @@ TEST(Objectives, RankByWhatSimGridSays) {
   UnlikeDevices example = random_devices(random);
   example.space.objective = LayoutObjective::cost;
   SearchResult result = search(example.network, example.cluster, StateModel(), example.space);
-  confirm_best(result, 1000);
+  confirm_best(result, 1000, 1000);
   give_verdicts(result);
   const auto cost = [](const RankedPlan& plan) { return plan.candidate.price * plan.candidate.simgrid->value(); };
   for (std::size_t i = 1; i < result.ranked.size(); ++i) {
