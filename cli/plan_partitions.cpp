@@ -105,7 +105,7 @@ class Job {
     space.sequence_parallel = options_.layout.sequence_parallel.value_or(true);
     space.stages_per_rank = options_.layout.virtual_stages;
     if (abilities_) leave_possible(space, tensor_, *abilities_);
-    space.also_sharded = grouped_ && !abilities_ && !options_.layout.zero;
+    space.also_sharded = grouped_ && !options_.layout.zero && (!abilities_ || shards_anywhere(*abilities_));
     space.also_fewest = grouped_ && !abilities_ && !space.recomputed_layers && !space.recompute;
     return space;
   }

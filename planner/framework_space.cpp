@@ -59,4 +59,8 @@ void leave_possible(SearchSpace& space, std::optional<int>& tensor, const Abilit
   space.same_width = true;
 }
 
+bool shards_anywhere(const Abilities& can) {
+  return contains(can.zero, 1) && contains(can.zero_with_pipelines, 1) && contains(can.zero_with_tensor, 1);
+}
+
 }  // namespace stagecraft

@@ -12,4 +12,7 @@ namespace stagecraft {
 // as given, which becomes 1 where it splits no layers. Throws bad_input naming the option that asks for anything else.
 void leave_possible(SearchSpace& space, std::optional<int>& tensor, const Abilities& can);
 
+// Whether it has ZeRO 1 beside all other parallelism.
+bool shards_anywhere(const Abilities& can);
+
 }  // namespace stagecraft

@@ -236,6 +236,10 @@ TEST_F(Mixed, ArePlannedForAFramework) {
     EXPECT_EQ(widths, 1) << types;
   }
   EXPECT_EQ(best("--framework fsdp")["stages"], 1);
+  // The optimizer's state is whole or shared, where the framework shares it beside pipelines.
+  const double free = step(best("--framework megatron-lm"));
+  EXPECT_EQ(free,
+            std::min(step(best("--framework megatron-lm --zero 0")), step(best("--framework megatron-lm --zero 1"))));
   // What they say is what an executor of the plan finds.
   out_of(plan_ + "--framework megatron-deepspeed -o plan.json --tensor 2 --stages 3");
   const json plan = json::parse(std::ifstream(folder_.path() / "plan.json"));
