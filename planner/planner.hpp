@@ -52,9 +52,10 @@ struct SearchSpace {
   // as it needs.
   bool also_sharded = false, also_fewest = false;
 
-  int timelines = 64;    // layouts that the timeline judges, besides the best of each schedule
+  // Layouts that the timeline judges, up to four times as many of short ones, besides the best of each schedule.
+  int timelines = 16;
   int keep = 5;          // at most so many ranked plans and so many near misses
-  bool contend = false;  // rank all that were judged by the timeline, for confirm_best() to choose from
+  bool contend = false;  // rank more, for confirm_best() to choose from
   bool advise = true;    // where nothing fits, look for what would
 };
 

@@ -28,7 +28,11 @@ struct Effort {
 };
 constexpr Effort efforts[] = {{std::numeric_limits<std::size_t>::max(), 100'000}, {16, 1'000'000}};
 constexpr Effort polish_effort{4, 3'000'000};
+constexpr std::size_t most_timelines = 4;             // times as many as wanted, while the actions
+constexpr std::int64_t affordable_actions = 200'000;  // of all of them are not more
 constexpr std::size_t max_detours = 2'000;  // layouts looked at for the best of a schedule that is not among the best
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
 
 // By the objective; where that and the times are equal, the candidate that needs less memory.
 bool is_better(const Judgement& a, const Judgement& b) {
@@ -161,27 +165,26 @@ class Search {
 
   // Partitions layouts by rising estimate until none that is left can be among the best in the closed form.
   void partition_all() {
-    const auto wanted = static_cast<std::size_t>(std::max(1, space_.timelines));
     std::set<std::size_t> schedules;  // that have a feasible layout
     std::size_t detours = 0;
     for (std::size_t i = 0; i < options_.size(); ++i) {
-      const bool is_hopeful = best_.size() < wanted || estimates_[i] < best_[wanted - 1].score;
+      const bool is_hopeful = estimates_[i] < threshold_;
       const bool is_new = !schedules.contains(options_[i].schedule) && detours < max_detours;
       if (!is_hopeful && !is_new) {
         ++result_.counts.outclassed;
         continue;
       }
       detours += is_hopeful ? 0 : 1;
-      if (partition(options_[i], is_new ? std::numeric_limits<std::size_t>::max() : wanted))
-        schedules.insert(options_[i].schedule);
+      if (partition(options_[i], is_new ? infinity : threshold_)) schedules.insert(options_[i].schedule);
     }
   }
 
-  // Adds the layout's best partition to the best few, where it can be among them; whether it has one that fits.
-  bool partition(const LayoutOption& option, std::size_t wanted) {
+  // Adds the layout's best partition to the best few, where its score can be below `most`; whether it has one that
+  // fits.
+  bool partition(const LayoutOption& option, double most) {
     bool feasible = false, skipped = false;
     for (const Geometry& geometry : judge_.geometries(option.layout)) {
-      if (best_.size() >= wanted && judge_.least_score(option, geometry) >= best_[wanted - 1].score) {
+      if (judge_.least_score(option, geometry) >= most) {
         skipped = true;
         continue;
       }
@@ -194,18 +197,33 @@ class Search {
     }
     ++(feasible ? result_.counts.partitioned : skipped ? result_.counts.outclassed : result_.counts.out_of_memory);
     if (!feasible) misfits_.push_back(option);
-    trim(static_cast<std::size_t>(std::max(1, space_.timelines)));
+    trim();
     return feasible;
   }
 
   // Keeps the best few, and beyond them the best of each schedule.
-  void trim(std::size_t wanted) {
+  void trim() {
+    const auto timelines = static_cast<std::size_t>(std::max(1, space_.timelines));
+    const std::size_t few = affordable(timelines, most_timelines * timelines);
+    if (few < best_.size()) threshold_ = std::min(threshold_, best_[few - 1].score);
     std::set<std::size_t> schedules;
     std::size_t kept = 0;
     std::erase_if(best_, [&](const Judgement& judgement) {
       const bool is_first = schedules.insert(judgement.option.schedule).second;
-      return kept++ >= wanted && !is_first;
+      return kept++ >= few && !is_first;
     });
+  }
+
+  // So many of the best: `least`, or while their actions are few up to `most`.
+  std::size_t affordable(std::size_t least, std::size_t most) const {
+    std::size_t count = 0;
+    std::int64_t actions = 0;
+    for (; count < std::min(most, best_.size()); ++count) {
+      const Layout& layout = best_[count].option.layout;
+      actions += 2 * layout.microbatches * layout.stages;
+      if (count >= least && actions > affordable_actions) break;
+    }
+    return count;
   }
 
   // Refined a little, so that the closed form's favour for one kind of partition does not decide.
@@ -260,11 +278,11 @@ class Search {
   }
 
   void assemble() {
+    const auto keep = static_cast<std::size_t>(std::max(1, space_.keep));
     if (!space_.contend) {
-      const auto keep = static_cast<std::size_t>(std::max(1, space_.keep));
       put_other_schedules_first(best_, keep, [](const Judgement& judgement) { return judgement.option.schedule; });
-      best_.resize(std::min(best_.size(), 2 * keep));
     }
+    best_.resize(space_.contend ? affordable(2 * keep, best_.size()) : std::min(2 * keep, best_.size()));
     for (const Judgement& judgement : best_) result_.ranked.push_back(maker_.make(judgement));
     std::stable_sort(result_.ranked.begin(), result_.ranked.end(), [&](const RankedPlan& a, const RankedPlan& b) {
       return score_of(a.candidate, space_.objective) < score_of(b.candidate, space_.objective);
@@ -332,6 +350,7 @@ class Search {
   std::vector<LayoutOption> options_;  // by rising estimate
   std::vector<double> estimates_;      // seconds
   std::vector<Judgement> best_;        // by closed form, then by timeline
+  double threshold_ = infinity;        // in the closed form, of layouts that may be among the best
   std::vector<LayoutOption> misfits_;
   bool cut_off_ = false;
   SearchResult result_;
