@@ -249,6 +249,9 @@ void add_run_command(CLI::App& app) {
   command->add_option("--backend", state->backend, list_of(backend_names()))->capture_default_str();
   command->add_option("--algorithm-cache", state->algorithm_cache,
                       "File of algorithms timed on GPUs (default: a cache folder)");
+  command->add_flag(
+      "--deterministic", options.deterministic,
+      "The same bits in every run on GPUs, too: attention's backward takes an eighth longer and more memory");
   command->add_option("--seed", state->seed, "Of parameters and batches (default: the checkpoint's, else 1)");
   CLI::Option* checkpoint = command->add_option(
       "--checkpoint", state->checkpoint, "Folder for checkpoints (safetensors), written at the end and at Ctrl-C");

@@ -12,7 +12,8 @@ namespace stagecraft {
 
 std::unique_ptr<Executor> make_executor(const ExecutorContext& context) {
   if (context.options.backend == Backend::cpu) return std::make_unique<cpu::RankExecutor>(context);
-  cuda::RankLayout layout = cuda::lay_out_rank(context.plan, context.schedule, context.place.rank, context.place.shard);
+  cuda::RankLayout layout = cuda::lay_out_rank(context.plan, context.schedule, context.place.rank, context.place.shard,
+                                               context.options.deterministic);
   const Transformer& t = *context.plan.network.transformer;
   if (t.position == PositionKind::rotary) {
     layout.rope_values.resize(

@@ -28,6 +28,7 @@ struct StageSpec {
   Optimizer optimizer = Optimizer::adamw;
   float gradient_scale = 1;  // of the head's summed loss
   DataType precision = DataType::fp32;
+  bool deterministic = false;  // GPUs: attention's gradients are the same bits in every run
   TensorShard shard;
   std::int64_t first_token = 0;  // of the shard's part of the vocabulary
 

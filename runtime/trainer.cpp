@@ -430,7 +430,7 @@ void check_runnable(const Plan& plan, const TrainingOptions& options, const MpiS
   if (options.backend == Backend::cuda) {
     validate(plan, "plan");
     if (mpi != nullptr) check_processes(plan, *mpi);
-    return cuda::check_runnable(plan, mpi != nullptr ? mpi->process() : -1);
+    return cuda::check_runnable(plan, mpi != nullptr ? mpi->process() : -1, options.deterministic);
   }
   if (plan.precision != DataType::fp32) {
     throw bad_input("precision: the CPU backend trains in fp32, the plan says {}", name(plan.precision));

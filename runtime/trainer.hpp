@@ -52,6 +52,7 @@ struct TrainingOptions {
   bool pin = true;                             // workers to distinct cores, when there are enough
   bool oversubscribe = false;                  // allow more workers than cores
   std::chrono::milliseconds peer_timeout{120000};
+  bool deterministic = false;                    // GPUs: every run gives the same bits (with the same algorithms)
   std::filesystem::path algorithm_cache;         // of matrix products on GPUs; empty: they are timed in every run
   const std::atomic<bool>* stop = nullptr;       // set: finish the step, write a checkpoint, return
   const std::atomic<bool>* terminate = nullptr;  // set: end every wait now and throw what was waited for

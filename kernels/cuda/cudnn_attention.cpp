@@ -68,7 +68,7 @@ struct ForwardPlan {
   CudnnPlan plan;
 };
 
-ForwardPlan make_forward(cudnnHandle_t handle, const AttentionShape& s) {
+ForwardPlan make_forward(const CudnnDevice& device, const AttentionShape& s) {
   CudnnGraph g;
   const Layout scores = score_layout(s);
   const Layout rows = row_layout(s);
@@ -100,7 +100,7 @@ ForwardPlan make_forward(cudnnHandle_t handle, const AttentionShape& s) {
   g.binary(log_sum, CUDNN_POINTWISE_ADD, maximum, logarithm);
   g.binary(probability, CUDNN_POINTWISE_DIV, exponential, sum);
   g.matmul(o, probability, v);
-  return {q, k, v, o, log_sum, scale, hidden_value, std::move(g).plan(handle, "the attention forward")};
+  return {q, k, v, o, log_sum, scale, hidden_value, std::move(g).plan(device, "the attention forward")};
 }
 
 struct BackwardPlan {
@@ -126,7 +126,7 @@ void grouped_product(CudnnGraph& g, TensorId d, TensorId a, TensorId b, const At
   g.reduce(d, CUDNN_REDUCE_TENSOR_ADD, by_head);
 }
 
-BackwardPlan make_backward(cudnnHandle_t handle, const AttentionShape& s, AttentionBackward backward) {
+BackwardPlan make_backward(const CudnnDevice& device, const AttentionShape& s, AttentionBackward backward) {
   CudnnGraph g;
   const Layout scores = score_layout(s);
   const Layout rows = row_layout(s);
@@ -204,7 +204,7 @@ BackwardPlan make_backward(cudnnHandle_t handle, const AttentionShape& s, Attent
           one_value,
           aligned(4 * s.batch * s.heads * s.time),
           aligned(4 * dq_sum_floats),
-          std::move(g).plan(handle, "the attention backward")};
+          std::move(g).plan(device, "the attention backward")};
 }
 
 float scale_of(const AttentionShape& s) { return 1.0F / std::sqrt(static_cast<float>(s.head_size)); }
@@ -216,25 +216,33 @@ struct CudnnAttention::State {
     ForwardPlan forward;
     BackwardPlan backward;
   };
-  std::unique_ptr<cudnnHandle_t, DestroyHandle> handle = make_handle();
+  std::unique_ptr<cudnnHandle_t, DestroyHandle> handle;  // null where the device is not here
+  CudnnDevice device;
   AttentionBackward backward;
-  std::map<Key, Plans> plans;
+  std::map<Key, Plans> plans = {};
 
-  explicit State(AttentionBackward backward_) : backward(backward_) {}
   const Plans& at(const AttentionShape& shape) const { return plans.at(key(shape)); }
 };
 
-CudnnAttention::CudnnAttention(AttentionBackward backward) : state_(std::make_unique<State>(backward)) {}
+CudnnAttention::CudnnAttention(AttentionBackward backward) {
+  auto handle = make_handle();
+  CudnnDevice device(handle.get());
+  state_ = std::make_unique<State>(std::move(handle), std::move(device), backward);
+}
+CudnnAttention::CudnnAttention(AttentionBackward backward, const std::string& device_properties)
+    : state_(std::make_unique<State>(nullptr, CudnnDevice(device_properties), backward)) {}
 CudnnAttention::~CudnnAttention() = default;
 CudnnAttention::CudnnAttention(CudnnAttention&&) noexcept = default;
 CudnnAttention& CudnnAttention::operator=(CudnnAttention&&) noexcept = default;
+
+std::string CudnnAttention::device_properties() const { return state_->device.properties(); }
 
 std::size_t CudnnAttention::prepare(const AttentionShape& shape) {
   require_whole_sequences(shape);
   auto found = state_->plans.find(key(shape));
   if (found == state_->plans.end()) {
-    const cudnnHandle_t handle = state_->handle.get();
-    State::Plans plans{make_forward(handle, shape), make_backward(handle, shape, state_->backward)};
+    const CudnnDevice& device = state_->device;
+    State::Plans plans{make_forward(device, shape), make_backward(device, shape, state_->backward)};
     found = state_->plans.emplace(key(shape), std::move(plans)).first;
   }
   const auto& [forward, backward] = found->second;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "kernels/cuda/types.hpp"
 #include "kernels/types.hpp"
@@ -13,7 +14,7 @@ namespace stagecraft::kernels::cuda {
 
 enum class AttentionBackward {
   fast,           // dq is summed by atomics: its last bits differ from run to run
-  deterministic,  // workspace of B*H*T*T*2 bytes instead of B*H*T*D*4, about a tenth slower
+  deterministic,  // workspace of B*H*T*T*2 bytes instead of B*H*T*D*4, about an eighth slower
 };
 
 // Of one device and one thread. The plan of a shape is built at its first use, about a second of host time: prepare it
@@ -21,9 +22,14 @@ enum class AttentionBackward {
 class CudnnAttention {
  public:
   explicit CudnnAttention(AttentionBackward backward);
+  // Of the device with these properties, which need not be here: for prepare() alone.
+  CudnnAttention(AttentionBackward backward, const std::string& device_properties);
   ~CudnnAttention();
   CudnnAttention(CudnnAttention&&) noexcept;
   CudnnAttention& operator=(CudnnAttention&&) noexcept;
+
+  // JSON in cuDNN's form.
+  std::string device_properties() const;
 
   // Builds the plans of the shape; returns the bytes of workspace that forward and backward need, aligned to 256.
   // Throws Error where cuDNN has no engine: head sizes other than multiples of 8 up to 128, devices before compute

@@ -72,6 +72,27 @@ Layout transposed(const Layout& layout) {
   return result;
 }
 
+CudnnDevice::CudnnDevice(cudnnHandle_t handle) {
+  descriptor_.set(CUDNN_ATTR_DEVICEPROP_HANDLE, CUDNN_TYPE_HANDLE, &handle);
+  descriptor_.finish();
+}
+
+CudnnDevice::CudnnDevice(const std::string& properties) {
+  descriptor_.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, properties.data(),
+                  static_cast<std::int64_t>(properties.size()));
+  descriptor_.finish();
+}
+
+std::string CudnnDevice::properties() const {
+  std::int64_t size = 0;
+  STAGECRAFT_CUDA_CHECK(cudnnBackendGetAttribute(descriptor_.get(), CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
+                                                 CUDNN_TYPE_CHAR, 0, &size, nullptr));
+  std::string json(static_cast<std::size_t>(size), '\0');
+  STAGECRAFT_CUDA_CHECK(cudnnBackendGetAttribute(descriptor_.get(), CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
+                                                 CUDNN_TYPE_CHAR, size, &size, json.data()));
+  return json.substr(0, json.find('\0'));
+}
+
 TensorId CudnnGraph::add_tensor(cudnnDataType_t type, const Layout& layout, bool is_virtual, bool by_value) {
   Descriptor& tensor = tensors_.emplace_back(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
   const auto id = static_cast<TensorId>(tensors_.size());
@@ -166,11 +187,10 @@ void CudnnGraph::select(TensorId y, TensorId condition, TensorId if_true, Tensor
   pointwise({.mode = CUDNN_POINTWISE_BINARY_SELECT, .y = y, .x = if_true, .b = if_false, .condition = condition});
 }
 
-CudnnPlan CudnnGraph::plan(cudnnHandle_t handle, const std::string& name) && {
+CudnnPlan CudnnGraph::plan(const CudnnDevice& device, const std::string& name) && {
   std::vector<cudnnBackendDescriptor_t> raw;
   for (const Descriptor& operation : operations_) raw.push_back(operation.get());
   Descriptor graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
-  graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, &handle);
   graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, raw.data(),
             static_cast<std::int64_t>(raw.size()));
   graph.finish();
@@ -178,6 +198,7 @@ CudnnPlan CudnnGraph::plan(cudnnHandle_t handle, const std::string& name) && {
   const cudnnBackendHeurMode_t heuristic_mode = CUDNN_HEUR_MODE_A;
   Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
   heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
+  heuristics.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, device.descriptor_);
   heuristics.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, &heuristic_mode);
   heuristics.finish();
   constexpr std::int64_t most = 16;
@@ -194,7 +215,7 @@ CudnnPlan CudnnGraph::plan(cudnnHandle_t handle, const std::string& name) && {
   for (std::int64_t i = 0; i < found; ++i) {
     try {
       Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-      plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, &handle);
+      plan.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, device.descriptor_);
       plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configurations[static_cast<std::size_t>(i)]);
       plan.finish();
       const std::int64_t bytes = plan.integer(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE);

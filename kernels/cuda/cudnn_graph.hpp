@@ -55,6 +55,18 @@ struct Layout {
 Layout packed(std::int64_t batch, std::int64_t heads, std::int64_t rows, std::int64_t columns);
 Layout transposed(const Layout& layout);
 
+// The device that plans are made for, which this machine need not have.
+class CudnnDevice {
+ public:
+  explicit CudnnDevice(cudnnHandle_t handle);           // the handle's
+  explicit CudnnDevice(const std::string& properties);  // of another, as properties() gave them there
+  std::string properties() const;                       // JSON, in the form of this cuDNN
+
+ private:
+  friend class CudnnGraph;
+  Descriptor descriptor_{CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR};
+};
+
 using TensorId = std::int64_t;  // from 1
 
 // What a tensor of the plan is bound to: device memory, or host memory for a scalar.
@@ -93,8 +105,8 @@ class CudnnGraph {
   void compare(TensorId y, cudnnPointwiseMode_t mode, TensorId x, TensorId b);
   void select(TensorId y, TensorId condition, TensorId if_true, TensorId if_false);
 
-  // Throws Error if no engine of this cuDNN can run the graph on the handle's device.
-  CudnnPlan plan(cudnnHandle_t handle, const std::string& name) &&;
+  // Throws Error if no engine of this cuDNN can run the graph on the device.
+  CudnnPlan plan(const CudnnDevice& device, const std::string& name) &&;
 
  private:
   TensorId add_tensor(cudnnDataType_t type, const Layout& layout, bool is_virtual, bool by_value);

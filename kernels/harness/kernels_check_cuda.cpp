@@ -1,5 +1,6 @@
 // kernels_check_cuda test|grad|perf [--op NAME]: the harness of the CUDA operations on the first device. Exit code 0:
 // all right, 1: a check failed, 2: wrong arguments, 77: no device, nothing done.
+// kernels_check_cuda device: its properties for cuDNN, which tests/runtime/cudnn_devices has for machines without one.
 #include <cublasLt.h>
 #include <cudnn.h>
 #include <unistd.h>
@@ -81,12 +82,18 @@ std::optional<int> run(const CommandLine& command, CudaLibraries& libraries) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto command = parse_command_line({argv + 1, argv + argc});
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  const bool wants_device = words == std::vector<std::string>{"device"};
+  const auto command = parse_command_line(words);
   if (const std::string reason = why_no_device(); !reason.empty()) {
     fmt::print("skipped: {}\n", reason);
-    return command ? skipped : 2;
+    return command || wants_device ? skipped : 2;
   }
   try {
+    if (wants_device) {
+      fmt::print("{}\n", cuda::CudnnAttention(cuda::AttentionBackward::fast).device_properties());
+      return 0;
+    }
     print_context();
     const TemporaryFile cache;
     CudaLibraries libraries{.gemm_cache = cache.path};

@@ -13,12 +13,19 @@ std::int64_t column_sums_bytes(std::int64_t columns, int results) {
   return std::int64_t{64} * results * columns * float_bytes;
 }
 
-// cuDNN's backward takes a float for every query and sums dq in float; the plain kernels take less. The rest is for
-// what an engine of cuDNN's may ask for itself.
+// The most that cuDNN's backward takes on any GPU (tests/runtime/attention_plans_test.cpp): a float for every query; dq
+// in float, which the engines for compute capability 8 have twice, or to repeat its bits the gradients of all scores;
+// where heads share keys, dk and dv of each head before they are summed. The plain kernels take less.
 std::int64_t attention_bytes(const StageSpec& spec) {
-  const std::int64_t queries = spec.shape.rows() * spec.transformer.heads;
-  const std::int64_t sums = spec.precision == DataType::bf16 ? queries * spec.transformer.head_size * float_bytes : 0;
-  return aligned(queries * float_bytes) + aligned(sums) + (1 << 20);
+  constexpr std::int64_t bf16_bytes = 2, tile = 128;  // engines work on tiles of so many queries and keys
+  const Transformer& t = spec.transformer;
+  const std::int64_t delta = aligned(spec.shape.rows() * t.heads * float_bytes), rest = 1 << 20;
+  if (spec.precision != DataType::bf16) return delta + rest;
+  const std::int64_t time = (spec.shape.sequence + tile - 1) / tile * tile;
+  const std::int64_t queries = spec.shape.microbatch * t.heads * time;
+  const std::int64_t dq = queries * (spec.deterministic ? time * bf16_bytes : 2 * t.head_size * float_bytes);
+  const std::int64_t by_head = t.heads == t.kv_heads ? 0 : 2 * queries * t.head_size * bf16_bytes;
+  return delta + aligned(dq) + by_head + rest;
 }
 
 // Of a buffer for all rows where the residual stream has a part of them.

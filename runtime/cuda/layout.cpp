@@ -335,7 +335,7 @@ void place_workspace(RankLayout& rank, Carver& arena) {
 
 }  // namespace
 
-RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank, int shard) {
+RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank, int shard, bool deterministic) {
   RankLayout result;
   Walk walk(plan, schedule, rank);
   result.places = walk.places();
@@ -350,6 +350,7 @@ RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int r
     stage.number = static_cast<int>(s);
     stage.counted = plan.stages[s].rank.value == rank;
     stage.spec = stage_spec(plan, s, shard);
+    stage.spec.deterministic = deterministic;
     const bool shared_table = !result.stages.empty() && result.stages.front().number == 0;
     stage.layout = lay_out_stage(stage.spec, shared_table, state_shards(plan));
     stage.held = held_parameters(*plan.network.transformer, stage.spec.layers.first, stage.spec.layers.last,

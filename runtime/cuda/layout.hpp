@@ -179,6 +179,7 @@ struct RankLayout {
   std::vector<Reduction> reductions;  // reduction_order.hpp
 };
 // Of a shard of the rank; the first one's is the largest. REQUIRES: a runnable plan.
-RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank, int shard = 0);
+RankLayout lay_out_rank(const Plan& plan, const LoweredSchedule& schedule, int rank, int shard = 0,
+                        bool deterministic = false);
 
 }  // namespace stagecraft::cuda

@@ -68,7 +68,7 @@ Module& load_module();
 
 // What the library exports: the module, made once. The number is the version of everything in this file and in the
 // headers that it includes; a library of another version is refused.
-inline constexpr int module_version = 2;
+inline constexpr int module_version = 3;
 inline constexpr const char* module_symbol = "stagecraft_cuda_module";
 using ModuleFunction = Module* (*)(int version);
 

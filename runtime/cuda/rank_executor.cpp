@@ -54,7 +54,8 @@ RankExecutor::RankExecutor(const ExecutorContext& context, RankLayout layout, co
       arena_(allocate(layout_.arena_bytes, device_)),
       communicators_(context.transport, groups_of(context_, layout_), context.options.peer_timeout),
       shards_(shard_group(context_, communicators_, device_)),
-      attention_(kernels::cuda::AttentionBackward::fast),
+      attention_(context.options.deterministic ? kernels::cuda::AttentionBackward::deterministic
+                                               : kernels::cuda::AttentionBackward::fast),
       workspace_{
           arena_.data() + layout_.ping,
           arena_.data() + layout_.pong,

@@ -76,7 +76,7 @@ void check_shards(const Plan& plan) {
 }
 
 // What the plan's ranks, or this process's, need of each GPU, and whether it is there.
-void check_gpus(const Plan& plan, int process, const std::vector<Gpu>& gpus) {
+void check_gpus(const Plan& plan, int process, bool deterministic, const std::vector<Gpu>& gpus) {
   const LoweredSchedule schedule = lowered(plan, process >= 0);
   std::map<int, std::int64_t> needed;
   for (int row = 0; row < static_cast<int>(plan.devices.size()); ++row) {
@@ -94,7 +94,7 @@ void check_gpus(const Plan& plan, int process, const std::vector<Gpu>& gpus) {
         throw device_error("rank {} of replica {} needs GPU {}, this machine has {}", rank, replica, place.gpu,
                            gpus.size());
       }
-      needed[place.gpu] += lay_out_rank(plan, schedule, rank).arena_bytes;
+      needed[place.gpu] += lay_out_rank(plan, schedule, rank, 0, deterministic).arena_bytes;
     }
   }
   for (const auto& [gpu, bytes] : needed) {
@@ -106,11 +106,11 @@ void check_gpus(const Plan& plan, int process, const std::vector<Gpu>& gpus) {
 
 }  // namespace
 
-void check_runnable(const Plan& plan, int process) {
+void check_runnable(const Plan& plan, int process, bool deterministic) {
   check_plan(plan);
   if (process >= 0) check_processes(plan);
   if (plan.shards() > 1) check_shards(plan);
-  check_gpus(plan, process, load_module().gpus());
+  check_gpus(plan, process, deterministic, load_module().gpus());
 }
 
 LoweredSchedule lowered(const Plan& plan, bool processes) {

@@ -40,6 +40,41 @@ TEST_F(CudaTest, Bf16AndTf32AreAsCloseAsTheirFractions) {
   }
 }
 
+// At a length at which cuDNN's workspace for their gradients counts.
+TEST_F(CudaTest, HeadsThatShareKeysInLongSequences) {
+  Transformer t = small_llama();
+  t.layers = 2;
+  t.hidden = 512;
+  t.heads = 8;
+  t.kv_heads = 2;
+  t.max_sequence = 1024;
+  const Plan plan = make_plan(t, {.cuts = {}, .microbatches = 2, .microbatch = 1, .sequence = 1024});
+  expect_close(step(plan, DataType::bf16), take_step(plan), 2e-2);
+}
+
+TEST_F(CudaTest, DeterministicRunsInBf16RepeatEveryBit) {
+  const TemporaryFolder folder;
+  TrainingOptions options;
+  options.backend = Backend::cuda;
+  options.deterministic = true;
+  options.algorithm_cache = folder.path() / "algorithms.txt";
+  options.steps = 8;
+  options.data = {folder.file("text.txt", sample_text())};
+  Transformer t = small_llama();
+  t.max_sequence = 512;
+  const PlanShape shape{.cuts = {3}, .microbatches = 4, .microbatch = 2, .schedule = "1f1b", .sequence = 512};
+  const Plan plan = on_gpu(make_plan(t, shape), DataType::bf16, gpus_.front(), 64);
+  std::vector<std::vector<double>> losses;
+  std::vector<Tensors> parameters;
+  for (const std::string run : {"first", "second"}) {
+    options.checkpoint_directory = folder.path() / run;
+    losses.push_back(train(plan, options).losses);
+    parameters.push_back(tensors_in(checkpoint_path(options.checkpoint_directory, options.steps)));
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_EQ(parameters[0], parameters[1]);
+}
+
 TEST_F(CudaTest, RecomputationChangesNothing) {
   for (const Transformer& t : {small_gpt(), small_llama()}) {
     SCOPED_TRACE(t.family);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -18,6 +19,19 @@
 namespace stagecraft {
 
 using Tensors = std::map<std::string, std::vector<float>>;
+
+// Of a checkpoint, those whose names start so.
+inline Tensors tensors_in(const std::filesystem::path& checkpoint, const std::string& prefix = "") {
+  Tensors tensors;
+  const SafetensorsReader reader(checkpoint);
+  for (const TensorInfo& tensor : reader.tensors()) {
+    if (!tensor.name.starts_with(prefix)) continue;
+    auto& data = tensors[tensor.name];
+    data.resize(static_cast<std::size_t>(tensor.elements()));
+    reader.read(tensor.name, tensor.shape, data);
+  }
+  return tensors;
+}
 
 struct Step {
   double loss = 0;
@@ -42,13 +56,7 @@ inline Step take_step(Plan plan, Backend backend = Backend::cpu) {
   Trace trace = train(plan, options);
   step.loss = trace.losses.at(0);
   step.events = std::move(trace.events);
-  const SafetensorsReader reader(checkpoint_path(folder.path(), 1));
-  for (const TensorInfo& tensor : reader.tensors()) {
-    if (!tensor.name.starts_with("velocity.")) continue;
-    auto& data = step.gradients[tensor.name];
-    data.resize(static_cast<std::size_t>(tensor.elements()));
-    reader.read(tensor.name, tensor.shape, data);
-  }
+  step.gradients = tensors_in(checkpoint_path(folder.path(), 1), "velocity.");
   return step;
 }
 
