@@ -473,7 +473,13 @@ std::int64_t LayoutSpace::placements(const Widths& widths) const {
 std::int64_t LayoutSpace::points(const Widths& widths, std::int32_t microbatch) const {
   const Shapes& shapes = shapes_.at({widths.pipeline, model_->job().global_batch / widths.data / microbatch});
   std::int64_t sum = 0;
-  for (const auto& [layers, count] : shapes.by_layers) sum += count * tactics(widths, layers);
+  for (const Residence& residence : residences(widths)) {
+    std::int64_t recomputations = 0;
+    for (const auto& [layers, count] : shapes.by_layers) {
+      recomputations += count * recomputation_count(widths, layers, residence.offload_activations);
+    }
+    sum += overlap_count(widths, residence) * recomputations;
+  }
   return sum;
 }
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "models/cost/schedule_forms.hpp"
 #include "models/cost/shard.hpp"
@@ -113,6 +114,25 @@ class LayerSplit {
   PipelineSchedule schedule_;
 };
 
+// Of `layers` blocks of a rank, those that recompute. REQUIRES: a number of them that is the same on all ranks.
+inline double recomputing(const ParallelLayout& layout, double layers) {
+  assert(layout.recompute == Recompute::none || layout.recomputed_layers >= 0);
+  return layout.recompute == Recompute::none ? 0 : std::min<double>(layers, layout.recomputed_layers);
+}
+
+// The blocks of all ranks, while one layout is judged.
+struct Ranks {
+  const ParallelLayout& layout;
+  LayerSplit split;
+  std::vector<RankBlocks> unlike;  // by rank, where they differ in more than how many they are
+
+  RankBlocks blocks(std::int32_t rank) const {
+    if (!unlike.empty()) return unlike[static_cast<std::size_t>(rank)];
+    const double all = split.layers(rank);
+    return {all, recomputing(layout, all), 0};
+  }
+};
+
 // Whether replicas exchange gradients and weights for every micro-batch, or once a step. Breadth first each stage's
 // micro-batches follow one another, so that its weights are gathered and its gradients reduced once for all of them
 // (Lamy-Poirier 2023, arXiv 2211.05953, section 3.2).
@@ -137,11 +157,5 @@ inline std::pair<double, double> covering(const LayerShard& block, double blocks
 }
 
 inline std::size_t index(Recompute recompute) { return static_cast<std::size_t>(recompute); }
-
-// Of `layers` blocks of a rank, those that recompute. REQUIRES: a number of them that is the same on all ranks.
-inline double recomputing(const ParallelLayout& layout, double layers) {
-  assert(layout.recompute == Recompute::none || layout.recomputed_layers >= 0);
-  return layout.recompute == Recompute::none ? 0 : std::min<double>(layers, layout.recomputed_layers);
-}
 
 }  // namespace stagecraft

@@ -104,17 +104,18 @@ double all_gather_time(const Machine& machine, const GroupShape& group, double b
 double all_reduce_time(const Machine& machine, const GroupShape& group, double bytes) {
   if (group.members <= 1 || bytes <= 0) return 0;
   const NetworkLevel& level = slowest_level(machine, group);
-  const double transfer = 2 * (group.members - 1) / group.members * bytes / ring_bandwidth(machine, group);
+  const double ring = ring_bandwidth(machine, group);
+  const double transfer = 2 * (group.members - 1) / group.members * bytes / ring;
   const double latency = 2 * (group.members - 1) * level.latency;
   const double start = start_of(machine, group);
   if (!leaves_node(group)) return start + pipelined(latency, transfer);
   // A tree over the nodes: every byte leaves and enters a node once each, whatever the devices on it.
   const double nodes = group.members / group.per_node;
   const NetworkLevel& local = machine.levels.front();
-  const double inside = 2 * (group.per_node - 1) / group.per_node * bytes / local.bandwidth;
-  const double between = 2 * (nodes - 1) / nodes * bytes / ring_bandwidth(machine, group);
-  const double steps = 2 * (group.per_node - 1) * local.latency + 2 * std::ceil(std::log2(nodes)) * level.tree_latency;
   if (nodes > level.tree_nodes) return start + 2 * (group.members - 1) * level.wide_latency + transfer;
+  const double inside = 2 * (group.per_node - 1) / group.per_node * bytes / local.bandwidth;
+  const double between = 2 * (nodes - 1) / nodes * bytes / ring;
+  const double steps = 2 * (group.per_node - 1) * local.latency + 2 * std::ceil(std::log2(nodes)) * level.tree_latency;
   return start + std::min(latency + transfer, pipelined(steps, std::max(inside, between)));
 }
 

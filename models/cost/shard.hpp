@@ -96,4 +96,12 @@ struct ReplicaGroups {
 };
 ReplicaGroups replica_groups(const Machine& machine, const ParallelLayout& layout);
 
+// Blocks of a rank: all of them, and of those the ones that recompute and the network's leading dense ones. Of dense
+// ones and others as large a share is taken to recompute.
+struct RankBlocks {
+  double all = 0;
+  double repeated = 0;
+  double dense = 0;
+};
+
 }  // namespace stagecraft

@@ -14,16 +14,20 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
                  static_cast<double>(dense_layers_of(layout, rank))});
 }
 
-// The fewest blocks with which the rank fits: beyond the first, which brings its workspace along, each saves as much.
 std::int64_t StepModel::recomputed_of(const ParallelLayout& layout, const Shard& shard, std::int32_t rank) const {
-  const std::int64_t layers = layers_of(layout, rank);
+  return recomputed_of(layout, shard, rank, layers_of(layout, rank),
+                       static_cast<double>(dense_layers_of(layout, rank)));
+}
+
+// The fewest blocks with which the rank fits: beyond the first, which brings its workspace along, each saves as much.
+std::int64_t StepModel::recomputed_of(const ParallelLayout& layout, const Shard& shard, std::int32_t rank,
+                                      std::int64_t layers, double dense) const {
   if (layout.recompute == Recompute::none) return 0;
   if (layout.recomputed_layers == listed_layers) {
     return std::min<std::int64_t>(layers, job_.recomputed_blocks[static_cast<std::size_t>(rank)]);
   }
   if (layout.recomputed_layers != fewest_layers) return std::min<std::int64_t>(layers, layout.recomputed_layers);
   const double capacity = machine_.device.memory.value();
-  const auto dense = static_cast<double>(dense_layers_of(layout, rank));
   const auto excess = [&](std::int64_t repeated) {
     const RankBlocks blocks{static_cast<double>(layers), static_cast<double>(repeated), dense};
     return memory(layout, shard, rank, blocks).total() - capacity;
@@ -94,20 +98,21 @@ StageMemory StepModel::memory(const ParallelLayout& layout, const Shard& shard, 
 
 // With the same number of recomputed blocks on all ranks, the first rank has the most in flight, the second may have
 // more layers, the middle has the most layers, the last the head. Otherwise any rank may be the fullest.
-void StepModel::find_fullest(const ParallelLayout& layout, const Shard& shard, StepEstimate& estimate) const {
-  estimate.memory = memory(layout, shard, 0);
+void StepModel::find_fullest(const ParallelLayout& layout, const Shard& shard, const Ranks& ranks,
+                             StepEstimate& estimate) const {
+  estimate.memory = memory(layout, shard, 0, ranks.blocks(0));
   double most = estimate.memory.total();
   const auto look_at = [&](std::int32_t rank) {
     if (rank == estimate.worst_rank) return;
-    const StageMemory needed = memory(layout, shard, rank);
+    const StageMemory needed = memory(layout, shard, rank, ranks.blocks(rank));
     if (needed.total() <= most) return;
     most = needed.total();
     estimate.memory = needed;
     estimate.worst_rank = rank;
   };
   const std::int32_t last = layout.pipeline - 1;
-  const LayerSplit split(layout, job_);
-  if (layout.recomputed_layers < 0 || split.is_by_hand() || job_.network.dense_layers > 0) {
+  const LayerSplit& split = ranks.split;
+  if (!ranks.unlike.empty()) {
     for (std::int32_t rank = 1; rank <= last; ++rank) look_at(rank);
   } else {
     if (split.layers(1) > split.layers(0)) look_at(1);

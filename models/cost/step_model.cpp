@@ -326,29 +326,23 @@ std::pair<double, double> StepModel::most_parameters(const LayerSplit& split, co
           on_most * block.expert_parameters};
 }
 
-StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const {
+StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard, const Ranks& ranks,
+                           Waiting waiting) const {
   const std::int32_t P = layout.pipeline;
   const double M = layout.microbatches;
-  const LayerSplit split(layout, job_);
+  const LayerSplit& split = ranks.split;
   const std::int32_t middle = P > 2 ? split.fullest_inside() : P / 2;
   const auto on_first = static_cast<double>(split.layers(0));
   const auto on_middle = static_cast<double>(split.layers(middle));
-  const bool is_unlike = job_.network.dense_layers > 0;
-  const bool by_rank =
-      split.is_by_hand() || is_unlike || (layout.recomputed_layers < 0 && layout.recompute != Recompute::none);
+  const bool by_rank = !ranks.unlike.empty();
   double repeated = 0;  // blocks of all ranks, where they differ
-  const auto times_of = [&](std::int32_t rank) {
-    const auto layers = static_cast<double>(split.layers(rank));
-    const double here = by_rank ? static_cast<double>(recomputed_of(layout, shard, rank)) : recomputing(layout, layers);
-    repeated += here;
-    const double dense = is_unlike ? split.dense_layers(rank) : 0;
-    return rank_times(layout, shard, {layers, here, dense}, rank == 0, rank == P - 1);
-  };
   // Whose work what replicas exchange hides behind: of two ranks the one with more blocks.
   const std::int32_t hiding = P > 2 || on_middle > on_first ? middle : 0;
   RankTimes slowest, inside;
   const auto add_rank = [&](std::int32_t rank) {
-    const RankTimes times = times_of(rank);
+    const RankBlocks blocks = ranks.blocks(rank);
+    repeated += blocks.repeated;
+    const RankTimes times = rank_times(layout, shard, blocks, rank == 0, rank == P - 1);
     if (rank == 0 || times.total() > slowest.total()) slowest = times;
     if (rank == hiding) inside = times;
   };
@@ -373,7 +367,7 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard, Wai
   double forward = inside.total() / 3, backward = inside.total() * 2 / 3;
   if (P > 1 && layout.zero >= 2) {
     const double layers = split.layers(hiding);
-    const MeanBlock mean(shard, layers, is_unlike ? split.dense_layers(hiding) : 0);
+    const MeanBlock mean(shard, layers, ranks.blocks(hiding).dense);
     std::tie(forward, backward) = covering(*mean, layers);
   }
   const ReplicaTime replicas = replica_time(layout, dense, expert, forward, backward);
@@ -398,20 +392,31 @@ StepTerms StepModel::terms(const ParallelLayout& layout, const Shard& shard, Wai
   return terms;
 }
 
-StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shard) const {
+StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const {
+  Ranks ranks{layout, LayerSplit(layout, job_), {}};
+  const bool has_dense = job_.network.dense_layers > 0;
+  if (ranks.split.is_by_hand() || has_dense || (layout.recomputed_layers < 0 && layout.recompute != Recompute::none)) {
+    ranks.unlike.reserve(static_cast<std::size_t>(layout.pipeline));
+    for (std::int32_t rank = 0; rank < layout.pipeline; ++rank) {
+      const std::int32_t layers = ranks.split.layers(rank);
+      const double dense = has_dense ? ranks.split.dense_layers(rank) : 0;
+      const auto repeated = static_cast<double>(recomputed_of(layout, shard, rank, layers, dense));
+      ranks.unlike.push_back({static_cast<double>(layers), repeated, dense});
+    }
+  }
   StepEstimate estimate;
-  estimate.terms = terms(layout, shard, Waiting::counted);
+  estimate.terms = terms(layout, shard, ranks, waiting);
   estimate.time = Seconds(estimate.terms.total());
-  find_fullest(layout, shard, estimate);
+  find_fullest(layout, shard, ranks, estimate);
   return estimate;
 }
 
+StepEstimate StepModel::estimate(const ParallelLayout& layout, const Shard& shard) const {
+  return estimate(layout, shard, Waiting::counted);
+}
+
 StepEstimate StepModel::least_estimate(const ParallelLayout& layout, const Shard& shard) const {
-  StepEstimate estimate;
-  estimate.terms = terms(layout, shard, Waiting::of_forms);
-  estimate.time = Seconds(estimate.terms.total());
-  find_fullest(layout, shard, estimate);
-  return estimate;
+  return estimate(layout, shard, Waiting::of_forms);
 }
 
 double StepModel::mfu(Seconds time, std::int64_t devices) const {

@@ -67,15 +67,8 @@ struct StepEstimate {
   bool fits = false;
 };
 
-// Blocks of a rank: all of them, and of those the ones that recompute and the network's leading dense ones. Of dense
-// ones and others as large a share is taken to recompute.
-struct RankBlocks {
-  double all = 0;
-  double repeated = 0;
-  double dense = 0;
-};
-
 class LayerSplit;
+struct Ranks;
 
 class StepModel {
  public:
@@ -117,7 +110,11 @@ class StepModel {
 
  private:
   enum class Waiting { counted, of_forms };  // of timed schedules, too, or only of those that have a closed form
-  StepTerms terms(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const;
+  StepEstimate estimate(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const;
+  StepTerms terms(const ParallelLayout& layout, const Shard& shard, const Ranks& ranks, Waiting waiting) const;
+  // Of a rank with so many blocks, and so many dense ones.
+  std::int64_t recomputed_of(const ParallelLayout& layout, const Shard& shard, std::int32_t rank, std::int64_t layers,
+                             double dense) const;
   double bubble(const ParallelLayout& layout, const StageWork& stage, Waiting waiting) const;
   // Parameters of a rank, experts' apart: the most that a rank has of each.
   std::pair<double, double> most_parameters(const LayerSplit& split, const ParallelLayout& layout,
@@ -125,7 +122,7 @@ class StepModel {
   void add_pipeline(const ParallelLayout& layout, const Shard& shard, double repeated, double slowest, Waiting waiting,
                     StepTerms& terms) const;
   double replica_bubble(const ParallelLayout& layout, const Shard& shard, Waiting waiting) const;
-  void find_fullest(const ParallelLayout& layout, const Shard& shard, StepEstimate& estimate) const;
+  void find_fullest(const ParallelLayout& layout, const Shard& shard, const Ranks& ranks, StepEstimate& estimate) const;
 
   TrainingJob job_;
   Machine machine_;
