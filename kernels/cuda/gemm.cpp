@@ -59,6 +59,8 @@ struct Problem {
   Operation operation;
   MatrixLayout a, b, c;
   float beta;
+  // How an algorithm may add up the parts that it splits the depth into (cublasLtReductionScheme_t): in float.
+  std::uint32_t reductions;
 };
 
 cublasLtEpilogue_t library_epilogue(const GemmShape& s) {
@@ -81,7 +83,10 @@ Problem make_problem(const GemmShape& s, int multiprocessors) {
       Operation(operation),
       s.a == Transpose::no ? make_layout(s.inputs, s.rows, s.depth) : make_layout(s.inputs, s.depth, s.rows),
       s.b == Transpose::no ? make_layout(s.inputs, s.depth, s.columns) : make_layout(s.inputs, s.columns, s.depth),
-      make_layout(s.output, s.rows, s.columns), s.accumulate == Accumulate::yes ? 1.0F : 0.0F};
+      make_layout(s.output, s.rows, s.columns),
+      s.accumulate == Accumulate::yes ? 1.0F : 0.0F,
+      s.output == MatrixType::bf16 ? std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE}
+                                   : std::uint32_t{CUBLASLT_REDUCTION_SCHEME_MASK}};
   const auto set = [&](cublasLtMatmulDescAttributes_t name, const auto& value) {
     CHECK_CUBLAS(cublasLtMatmulDescSetAttribute(operation, name, &value, sizeof(value)));
   };
@@ -102,6 +107,8 @@ std::vector<cublasLtMatmulAlgo_t> candidates(cublasLtHandle_t handle, const Prob
   const Preference preference(raw);
   CHECK_CUBLAS(cublasLtMatmulPreferenceSetAttribute(raw, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                     &gemm_workspace_bytes, sizeof(gemm_workspace_bytes)));
+  CHECK_CUBLAS(cublasLtMatmulPreferenceSetAttribute(raw, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &p.reductions,
+                                                    sizeof(p.reductions)));
   // Without this the library takes every pointer to be aligned to 256 bytes.
   const std::uint32_t alignment = 16;
   for (const auto attribute :
@@ -120,6 +127,13 @@ std::vector<cublasLtMatmulAlgo_t> candidates(cublasLtHandle_t handle, const Prob
     }
   }
   return algorithms;
+}
+
+bool reduces_as_wanted(const Problem& p, const cublasLtMatmulAlgo_t& algorithm) {
+  std::uint32_t scheme = 0;
+  CHECK_CUBLAS(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme,
+                                                    sizeof(scheme), nullptr));
+  return (scheme & ~p.reductions) == 0;
 }
 
 struct Pointers {
@@ -221,6 +235,7 @@ struct Gemm::State {
     const cublasStatus_t status = cublasLtMatmulAlgoCheck(handle.get(), p.operation.get(), p.b.get(), p.a.get(),
                                                           p.c.get(), p.c.get(), &algorithm, &result);
     if (status != CUBLAS_STATUS_SUCCESS || result.workspaceSize > gemm_workspace_bytes) return std::nullopt;
+    if (!reduces_as_wanted(p, algorithm)) return std::nullopt;
     return Plan{std::move(p), algorithm, found->second.seconds};
   }
 
